@@ -1,0 +1,29 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def requirements() -> list[str]:
+    lines = (HERE / "requirements.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+setup(
+    name="inception_jax",
+    version="0.1.0",
+    description="Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax, trained and compared",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["inception_jax", "inception_jax.*"]),
+    install_requires=requirements(),
+    extras_require={
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "test": ["pytest>=9.0", "ruff>=0.14", "mypy>=1.19"],
+    },
+    entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},
+)
