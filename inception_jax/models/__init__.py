@@ -1,0 +1,93 @@
+"""The networks by name."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from inception_jax.errors import UserError
+from inception_jax.models import inception_resnet
+from inception_jax.models.inception_resnet import FacenetResNet, InceptionResNet
+from inception_jax.models.inception_v3 import InceptionV3
+from inception_jax.models.inception_v4 import InceptionV4
+from inception_jax.models.network import Network
+
+_NETWORKS: dict[str, Callable[..., Network]] = {
+    "inception_v3": InceptionV3,
+    "inception_v4": InceptionV4,
+    "inception_resnet_v1": functools.partial(InceptionResNet, widths=inception_resnet.V1),
+    "inception_resnet_v1_facenet": functools.partial(FacenetResNet, widths=inception_resnet.V1_FACENET),
+    "inception_resnet_v2": functools.partial(InceptionResNet, widths=inception_resnet.V2),
+    "inception_resnet_v2_slim": functools.partial(InceptionResNet, widths=inception_resnet.V2_SLIM),
+}
+_WITHOUT_AUX_HEAD = ("inception_resnet_v1", "inception_resnet_v1_facenet")
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` takes."""
+    return list(_NETWORKS)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    dtype: Any = None,
+    width: float = 1.0,
+    depths: Sequence[int] | None = None,
+    residual_scales: float | Sequence[float] = (0.17, 0.10, 0.20),
+    dropout_rate: float = 0.2,
+    aux_head: bool = False,
+    bn_momentum: float = 0.9997,
+    bn_axis_name: str | None = None,
+    count_include_pad: bool = False,
+) -> Network:
+    """A network as a linen module: `model.init(key, images)`, `model.apply(variables, images, train=False)`.
+
+    Args:
+      name: one of `list_models()`.
+      num_classes: of the classifier; 0 returns the pooled features [N, C] instead of logits. For
+        inception_resnet_v1_facenet the width of the embedding (facenet: 512).
+      dtype: of the convolutions ("bfloat16", jnp.float32, ...); None follows images and parameters.
+      width: factor on the features of every convolution.
+      depths: blocks at the 35x35, 17x17 and 8x8 grids; None is the network's own.
+      residual_scales: factor on the residuals before the addition (section 3.3), one number or one per grid (35, 17,
+        8); 1.0 is unscaled. Networks without residuals have no use for it.
+      dropout_rate: share of the pooled features dropped in training; the paper keeps 0.8.
+      aux_head: adds TF-Slim's auxiliary classifier; in training its logits are sown as "aux_logits" in "intermediates".
+      bn_momentum: decay of the running BN statistics.
+      bn_axis_name: mapped axis over which BN statistics are taken together; None is each device for itself.
+      count_include_pad: whether 3x3 average pools divide by 9 at the borders too (torchvision's and timm's v3).
+
+    Raises:
+      UserError: an unknown name, or an option that the network does not have.
+    """
+    if name not in _NETWORKS:
+        raise UserError(f"there is no network {name!r}; there are {', '.join(_NETWORKS)}.")
+    if aux_head and (name in _WITHOUT_AUX_HEAD or num_classes == 0):
+        raise UserError(f"{name} with {num_classes} classes has no auxiliary head; set aux_head to False.")
+    if depths is not None and (len(depths) != 3 or min(depths) < 1):
+        raise UserError(f"depths is {tuple(depths)}; it must be three counts of 1 or more, one per grid.")
+    options: dict[str, Any] = {}
+    if name.startswith("inception_resnet"):
+        options["residual_scales"] = _one_per_grid(residual_scales)
+    return _NETWORKS[name](
+        num_classes=num_classes,
+        dtype=None if dtype is None else jnp.dtype(dtype),
+        width=width,
+        depths=None if depths is None else tuple(depths),
+        dropout_rate=dropout_rate,
+        aux_head=aux_head,
+        bn_momentum=bn_momentum,
+        bn_axis_name=bn_axis_name,
+        count_include_pad=count_include_pad,
+        **options,
+    )
+
+
+def _one_per_grid(scales: float | Sequence[float]) -> tuple[float, ...]:
+    values = tuple(scales) if isinstance(scales, Sequence) else (scales,)
+    if len(values) not in (1, 3):
+        raise UserError(f"residual_scales has {len(values)} numbers; it takes one, or one per grid (35, 17, 8).")
+    return values * 3 if len(values) == 1 else values

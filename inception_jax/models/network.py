@@ -1,0 +1,137 @@
+"""What all the networks share: the checks of the input, the run through the stages, and the two heads."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inception_jax.errors import UserError
+from inception_jax.models.layers import KERNEL_INIT, ConvNorm, Layers, average_pool
+
+SMALLEST_SIDE = 75
+"""Pixels; below it Reduction-B has nothing left to reduce."""
+
+Stage = tuple[str, Callable[..., nn.Module]]
+"""A name, and what makes the module from `layers` and `name`."""
+
+
+class Network(nn.Module):
+    """An Inception network as a list of named stages, then average pool, dropout and classifier (Figures 9 and 15).
+
+    Subclasses say what the stages are. The auxiliary head reads the input of the stage `reduction_b`.
+    Under the collection "intermediates" two values are sown: `zero_share`, the share of zeros before the average pool
+    (section 3.3's sign of a dying network), and, with `aux_head` in training, `aux_logits`.
+    """
+
+    num_classes: int = 1000
+    width: float = 1.0
+    depths: tuple[int, int, int] | None = None
+    dropout_rate: float = 0.2
+    aux_head: bool = False
+    dtype: Any = None
+    bn_momentum: float = 0.9997
+    bn_axis_name: str | None = None
+    count_include_pad: bool = False
+
+    def stages(self) -> Sequence[Stage]:
+        """The stages from the image to the last block."""
+        raise AssertionError(f"{type(self).__name__} defines no stages")
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Images [N, H, W, 3] in [-1, 1] -> logits [N, num_classes], or pooled features where `num_classes` is 0.
+
+        Logits are float32 under float32 and bfloat16 computation and float64 under float64. Training needs the rng
+        "dropout" and the mutable collection "batch_stats". Raises UserError for images under 75 pixels a side.
+        """
+        check_images(images.shape)
+        layers = self.layers(train)
+        x = images
+        for name, stage in self.stages():
+            if name == "reduction_b" and self.aux_head and (train or self.is_initializing()):
+                aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
+                self.sow("intermediates", "aux_logits", aux_logits, reduce_fn=_last, init_fn=_nothing)
+            x = stage(layers=layers, name=name)(x)
+        self.sow("intermediates", "zero_share", jnp.mean(x == 0), reduce_fn=_last, init_fn=_nothing)
+        x = jnp.mean(x, axis=(1, 2), dtype=_head_dtype(x))
+        if self.num_classes == 0:
+            return x
+        x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
+        return self.head(layers, x)
+
+    def head(self, layers: Layers, features: jax.Array) -> jax.Array:
+        """Pooled features [N, C] -> logits [N, num_classes], from a module named `classifier`."""
+        return nn.Dense(self.num_classes, name="classifier")(features)
+
+    def layers(self, train: bool) -> Layers:
+        """The layers with this network's settings."""
+        norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=self.bn_momentum,
+            # With its type, so that float64 images are normalised in float64 by float32 statistics too.
+            epsilon=np.float64(1e-3),
+            dtype=self.dtype,
+            axis_name=self.bn_axis_name,
+        )
+        return Layers(
+            conv=functools.partial(nn.Conv, dtype=self.dtype, kernel_init=KERNEL_INIT),
+            norm=norm,
+            average_pool=functools.partial(average_pool, count_include_pad=self.count_include_pad),
+            width=self.width,
+        )
+
+
+class AuxiliaryHead(nn.Module):
+    """TF-Slim's auxiliary classifier on the 17x17 grid: average pool 5x5/3, 1x1 128, 5x5 768, dense.
+
+    Differs from TF-Slim: a map that the pool does not bring to 5x5 (inputs other than about 299) is resized to it, so
+    that the parameters do not depend on the input's size. At 299 the two agree.
+    """
+
+    layers: Layers
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, 17, 17, C] -> logits [N, num_classes]."""
+        if min(x.shape[1:3]) >= 5:
+            x = nn.avg_pool(x, window_shape=(5, 5), strides=(3, 3), padding="VALID")
+        if x.shape[1:3] != (5, 5):
+            x = jax.image.resize(x, (x.shape[0], 5, 5, x.shape[3]), "linear")
+        x = ConvNorm(self.layers, 128, 1, name="conv_1")(x)
+        x = ConvNorm(self.layers, 768, 5, 1, "VALID", name="conv_2")(x)
+        x = x.reshape(x.shape[0], -1).astype(_head_dtype(x))
+        return nn.Dense(self.num_classes, name="classifier")(x)
+
+
+def numbered(name: str, count: int, stage: Callable[..., nn.Module]) -> list[Stage]:
+    """`count` stages alike: name_1, name_2, ..."""
+    return [(f"{name}_{i}", stage) for i in range(1, count + 1)]
+
+
+def check_images(shape: Sequence[int]) -> None:
+    """Raises UserError unless `shape` is [N, H, W, C] with H and W of at least 75."""
+    if len(shape) != 4:
+        raise UserError(f"images have shape {tuple(shape)}; the networks take [N, H, W, 3].")
+    if min(shape[1:3]) < SMALLEST_SIDE:
+        raise UserError(
+            f"images are {shape[1]}x{shape[2]} pixels; the networks need {SMALLEST_SIDE} or more a side: resize them."
+        )
+
+
+def _head_dtype(x: jax.Array) -> Any:
+    # The pool and the classifier sum over many values: never in half precision.
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _last(_: Any, new: jax.Array) -> jax.Array:
+    return new
+
+
+def _nothing() -> None:
+    return None
