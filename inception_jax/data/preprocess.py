@@ -1,0 +1,143 @@
+"""Pure functions from encoded images to square uint8 crops, on the host.
+
+They follow TF-Slim's inception_preprocessing; colour is distorted later, on the device (`colour`).
+"""
+
+import io
+import math
+from typing import Literal
+
+import cv2
+import numpy as np
+import PIL.Image
+import simplejpeg
+
+from inception_jax.errors import UserError
+
+Resize = Literal["bilinear", "bicubic", "area"]
+
+# The pipeline has its own threads, one image each; more inside OpenCV would only contend with them.
+cv2.setNumThreads(0)
+
+_INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
+
+
+def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
+    """The pixels of an image as a source stores it: uint8 [H, W, 3] in RGB.
+
+    JPEG is known by its first bytes, not by a name, and every fault in its data is an error. Grey images get three
+    equal channels, CMYK is converted as TensorFlow does, an alpha channel is dropped without blending. Orientation in
+    EXIF is not applied; TensorFlow does not apply it either.
+
+    Args:
+      image: An encoded JPEG, PNG or other file that Pillow reads, or uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
+      name: Where it comes from, for the message.
+
+    Raises:
+      UserError: the image is broken or no image at all.
+    """
+    if isinstance(image, np.ndarray):
+        return _three_channels(image, name)
+    try:
+        return _decode_jpeg(image) if image[:3] == b"\xff\xd8\xff" else _decode_other(image)
+    except Exception as error:  # the decoders raise a dozen types, among them SyntaxError and struct.error
+        raise UserError(f"the image {name} is broken or not an image: {error}.") from error
+
+
+def distorted_crop(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    flip: bool,
+    resize: Resize,
+) -> np.ndarray:
+    """A random part of an image, resized to a square and perhaps mirrored: uint8 [size, size, 3].
+
+    The area is drawn uniformly, as the paper on the first Inception (arXiv 1409.4842, section 6) has it, and so is
+    the aspect; then the place. After ten draws that do not fit, the whole image is the crop.
+    Differs from TF-Slim, whose sample_distorted_bounding_box draws the height uniformly (more small crops), refuses
+    crops that cover less than a tenth of the annotated box, and picks one of four ways to resize.
+
+    Args:
+      image: uint8 [H, W, 3].
+      rng: Where every draw comes from.
+      size: Side of the result in pixels.
+      area: Least and greatest share of the image's area.
+      aspect: Least and greatest width / height.
+      flip: Mirror half of the crops, left to right.
+      resize: How pixels are interpolated, see `central_crop`.
+    """
+    top, left, height, width = _random_box(image.shape[0], image.shape[1], rng, area, aspect)
+    crop = _resize(image[top : top + height, left : left + width], size, resize)
+    # The draw is made even where flip is off, so that the option changes nothing but the mirroring.
+    mirrored = rng.random() < 0.5
+    return np.ascontiguousarray(crop[:, ::-1]) if flip and mirrored else crop
+
+
+def central_crop(image: np.ndarray, *, size: int, fraction: float, resize: Resize) -> np.ndarray:
+    """The middle of an image, resized to a square whatever its shape: uint8 [size, size, 3].
+
+    As TF-Slim evaluates: of each side the middle `fraction` stays (tf.image.central_crop), then the aspect is lost.
+    Differs from TF-Slim in that pixels are interpolated between their centres, as every library does today.
+
+    Args:
+      image: uint8 [H, W, 3].
+      size: Side of the result in pixels.
+      fraction: Share of each side that is kept, above 0 and up to 1.
+      resize: "bilinear" and "bicubic" look at 4 and 16 pixels even when the image shrinks, as TensorFlow does; "area"
+        averages all of them, and is bilinear when the image grows.
+    """
+    height, width = image.shape[:2]
+    top, left = int((height - height * fraction) / 2), int((width - width * fraction) / 2)
+    return _resize(image[top : height - top, left : width - left], size, resize)
+
+
+def _random_box(
+    height: int, width: int, rng: np.random.Generator, area: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop that lies within the image."""
+    for _ in range(10):
+        pixels = rng.uniform(*area) * height * width
+        ratio = rng.uniform(*aspect)
+        crop_height, crop_width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < crop_height <= height and 0 < crop_width <= width:
+            top = int(rng.integers(height - crop_height, endpoint=True))
+            left = int(rng.integers(width - crop_width, endpoint=True))
+            return top, left, crop_height, crop_width
+    return 0, 0, height, width
+
+
+def _resize(image: np.ndarray, size: int, resize: Resize) -> np.ndarray:
+    return cv2.resize(image, (size, size), interpolation=_INTERPOLATION[resize])
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray:
+    _, _, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+    if colourspace not in ("CMYK", "YCCK"):
+        return simplejpeg.decode_jpeg(data, "RGB")
+    cmyk = simplejpeg.decode_jpeg(data, "CMYK").astype(np.uint16)
+    # Adobe's programs store the inks inverted and leave a marker that says who wrote the file.
+    light = cmyk if b"Adobe" in data[:4096] else 255 - cmyk
+    return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
+
+
+def _decode_other(data: bytes) -> np.ndarray:
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith("I;16"):
+            # Pillow would cut 16-bit values off at 255.
+            return _three_channels((np.asarray(image) >> 8).astype(np.uint8), "")
+        # By way of RGBA where there is a palette, because Pillow warns of one with transparency otherwise.
+        return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
+
+
+def _three_channels(image: np.ndarray, name: str) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        raise UserError(f"the image {name} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W] or [H, W, C].")
+    if image.ndim == 2 or image.shape[2] == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    if image.shape[2] not in (3, 4):
+        raise UserError(f"the image {name} has {image.shape[2]} channels; it must have 1, 3 or 4.")
+    return np.ascontiguousarray(image[..., :3])

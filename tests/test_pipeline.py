@@ -1,0 +1,210 @@
+"""The stream of batches: which image is where, whatever the threads, the processes and the start."""
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from inception_jax.data import evaluation_batches, training_batches
+from inception_jax.data.sources import Record, Source
+from inception_jax.errors import UserError
+
+# 23 images that can be told apart: number i is i + 1 all over, so that no crop changes it, and its label is i.
+COUNT = 23
+
+
+def read_number(index):
+    return Record(np.full((6, 9), index + 1, np.uint8), index, f"number {index}")
+
+
+def read_noise(index):
+    return Record(np.random.default_rng(index).integers(0, 256, (12, 9, 3), np.uint8), index, f"noise {index}")
+
+
+NUMBERS = Source(tuple(map(str, range(COUNT))), COUNT, read_number)
+NOISE = Source(tuple(map(str, range(COUNT))), COUNT, read_noise)
+
+
+def train(source=NOISE, count=4, **options):
+    defaults = {"batch_size": 12, "devices": 2, "seed": 3, "image_size": 8, "crop_area": (0.1, 1.0)}
+    defaults |= {"crop_aspect": (0.5, 2.0), "flip": True, "resize": "bilinear", "threads": 2, "prefetch": 2}
+    with contextlib.closing(training_batches(source, **{**defaults, **options})) as batches:
+        return list(itertools.islice(batches, count))
+
+
+def evaluate(source=NUMBERS, **options):
+    defaults = {"batch_size": 8, "devices": 2, "image_size": 8, "central_fraction": 0.875, "resize": "bilinear"}
+    return list(evaluation_batches(source, **{**defaults, "threads": 2, "prefetch": 2, **options}))
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def labels(batches):
+    return np.concatenate([batch["labels"].ravel() for batch in batches])
+
+
+def test_the_shape_of_a_batch():
+    (batch,) = train(count=1)
+    assert batch["images"].shape == (2, 6, 8, 8, 3) and batch["images"].dtype == np.uint8
+    assert batch["labels"].shape == (2, 6) and batch["labels"].dtype == np.int32
+    assert batch.keys() == {"images", "labels"}
+
+
+def test_images_keep_their_labels():
+    for batch in train(NUMBERS, count=8):
+        assert (batch["images"] == batch["labels"][..., None, None, None] + 1).all()
+
+
+def test_threads_and_prefetch_change_nothing():
+    one = train(count=8, threads=1, prefetch=1)
+    assert_same(one, train(count=8, threads=4, prefetch=1))
+    assert_same(one, train(count=8, threads=2, prefetch=7))
+
+
+@pytest.mark.parametrize("start", [1, 3, 20])
+def test_a_resumed_run_sees_what_it_would_have_seen(start):
+    assert_same(train(count=start + 3)[start:], train(count=3, start=start))
+
+
+def test_every_epoch_is_a_permutation_of_its_own():
+    # 23 batches of 12 are 12 epochs; their ends fall within batches.
+    epochs = labels(train(count=COUNT)).reshape(12, COUNT)
+    assert (np.sort(epochs, axis=1) == np.arange(COUNT)).all()
+    assert len(np.unique(epochs, axis=0)) == 12
+
+
+def test_the_augmentation_of_an_image_differs_between_epochs():
+    batches = train(count=COUNT)
+    images = np.concatenate([batch["images"].reshape(-1, 8, 8, 3) for batch in batches])
+    of_number_five = images[labels(batches) == 5]
+    assert len(np.unique(of_number_five.reshape(12, -1), axis=0)) == 12
+
+
+def test_seeds_differ_and_none_continues_another():
+    streams = [labels(train(count=COUNT, seed=seed)).reshape(12, COUNT).tolist() for seed in (0, 1, 2, 2**40)]
+    orders = [tuple(order) for stream in streams for order in stream]
+    assert len(set(orders)) == 4 * 12
+    assert_same(train(seed=0), train(seed=0))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_same_global_batches(processes):
+    alone = train(count=6)
+    shares = [train(count=6, devices=1, process_index=p, process_count=processes) for p in range(processes)]
+    for k, batch in enumerate(alone):
+        images = np.concatenate([share[k]["images"].reshape(-1, 8, 8, 3) for share in shares])
+        ours = np.concatenate([share[k]["labels"].ravel() for share in shares])
+        # Process p has every third image: put back in order, the pixels are those of one process.
+        order = np.arange(12).reshape(processes, -1, order="F").ravel()
+        np.testing.assert_array_equal(images[np.argsort(order)], batch["images"].reshape(-1, 8, 8, 3))
+        np.testing.assert_array_equal(ours[np.argsort(order)], batch["labels"].ravel())
+
+
+def test_a_batch_larger_than_the_source():
+    (batch,) = train(NUMBERS, count=1, batch_size=46)
+    assert np.bincount(batch["labels"].ravel()).tolist() == [2] * COUNT
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [6, 24, 30])
+def test_evaluation_sees_every_image_once(batch_size, processes):
+    shares = [
+        evaluate(batch_size=batch_size, devices=2 if processes != 2 else 1, process_index=p, process_count=processes)
+        for p in range(processes)
+    ]
+    assert {len(share) for share in shares} == {-(-COUNT // batch_size)}
+    seen = []
+    for batch in itertools.chain(*shares):
+        mask = batch["mask"]
+        assert mask.dtype == bool and mask.shape == batch["labels"].shape
+        assert (batch["images"][mask] == batch["labels"][mask][:, None, None, None] + 1).all()
+        assert (batch["images"][~mask] == 0).all() and (batch["labels"][~mask] == 0).all()
+        seen += batch["labels"][mask].tolist()
+    assert sorted(seen) == list(range(COUNT))
+
+
+def test_evaluation_is_in_order():
+    batches = evaluate(threads=3)
+    assert labels(batches)[:COUNT].tolist() == list(range(COUNT))
+    assert batches[-1]["mask"].tolist() == [[True] * 4, [True] * 3 + [False]]
+
+
+def test_a_batch_size_that_cannot_be_shared_names_those_that_can():
+    with pytest.raises(UserError) as caught:
+        train(batch_size=50, devices=8, process_count=2)
+    assert str(caught.value) == (
+        "the batch size 50 cannot be shared by 16 devices (2 processes of 8); the nearest that can is 48 or 64."
+    )
+    with pytest.raises(UserError, match="by 8 devices .* the nearest that can is 8.$"):
+        evaluate(batch_size=7, devices=8)
+
+
+def read_broken(index):
+    return read_number(index)._replace(image=b"\xff\xd8\xff broken" if index == 11 else np.zeros((4, 4), np.uint8))
+
+
+def test_a_broken_image_comes_out_as_the_users_error():
+    source = Source(NUMBERS.class_names, COUNT, read_broken)
+    with pytest.raises(UserError, match="the image number 11 is broken"):
+        train(source, count=COUNT)
+    with pytest.raises(UserError, match="the image number 11 is broken"):
+        evaluate(source)
+
+
+def test_closing_ends_the_threads():
+    before = set(threading.enumerate())
+    batches = evaluation_batches(
+        NUMBERS,
+        batch_size=1,
+        devices=1,
+        image_size=8,
+        central_fraction=1.0,
+        resize="bilinear",
+        threads=3,
+        prefetch=3,
+    )
+    next(batches)
+    threads = set(threading.enumerate()) - before
+    assert threads
+    batches.close()
+    for thread in threads:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+from inception_jax.data import training_batches
+from inception_jax.data.sources import Record, Source
+
+def read(index):
+    time.sleep(0.01)
+    return Record(np.zeros((4, 4), np.uint8), 0, "x")
+
+batches = training_batches(
+    Source(("0",), 10**6, read), batch_size=10**4, devices=1, seed=0, image_size=8, crop_area=(1.0, 1.0),
+    crop_aspect=(1.0, 1.0), flip=False, resize="bilinear", threads=4, prefetch=4,
+)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    next(batches)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupted_program_ends_at_once():
+    # Its four batches are 100 s of reading each.
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=15)
+    assert done.stdout == "interrupted\n" and done.returncode == 0, done.stderr

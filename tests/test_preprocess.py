@@ -1,0 +1,278 @@
+"""Decoding, crops and colour: numbers by hand, by Pillow and by Python's colorsys, then ranges and shares."""
+
+import colorsys
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from inception_jax.data import colour
+from inception_jax.data.preprocess import _random_box, central_crop, decode, distorted_crop
+from inception_jax.errors import UserError
+
+ROWS, COLUMNS = np.mgrid[:40, :60]
+GRADIENT = np.stack([COLUMNS * 4, ROWS * 5, ROWS * 0 + 90], -1).astype(np.uint8)
+
+
+def encode(pixels, kind, mode=None, **options):
+    image = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# decode
+
+
+def test_jpeg_is_rgb_and_within_a_rounding_of_pillow():
+    data = encode(GRADIENT, "JPEG", quality=95)
+    pixels = decode(data, "x.jpg")
+    assert pixels.shape == (40, 60, 3) and pixels.dtype == np.uint8
+    pillow = np.asarray(PIL.Image.open(io.BytesIO(data)))
+    assert np.abs(pixels.astype(int) - pillow).max() <= 1
+    assert np.abs(pixels.astype(int) - GRADIENT).mean() < 3
+
+
+def test_grey_jpeg_has_three_equal_channels():
+    pixels = decode(encode(GRADIENT, "JPEG", "L"), "x.jpg")
+    assert pixels.shape == (40, 60, 3) and (pixels == pixels[..., :1]).all()
+
+
+def test_cmyk_jpeg_has_the_colours_of_pillow():
+    data = encode(GRADIENT, "JPEG", "CMYK", quality=95)
+    pillow = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(decode(data, "x.jpg") - pillow).max() <= 2
+    # The same bytes without Adobe's marker hold the inks themselves: all of it is then the darkest part.
+    white = encode(PIL.Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG")
+    assert decode(white, "x.jpg").min() > 250
+    start = white.index(b"\xff\xee")
+    unmarked = white[:start] + white[start + 2 + int.from_bytes(white[start + 2 : start + 4], "big") :]
+    assert decode(unmarked, "x.jpg").max() < 5
+
+
+def test_png_is_known_by_its_bytes_whatever_its_name():
+    np.testing.assert_array_equal(decode(encode(GRADIENT, "PNG"), "x.jpg"), GRADIENT)
+
+
+def test_alpha_is_dropped_without_blending():
+    alpha = np.full((40, 60, 1), 7, np.uint8)
+    np.testing.assert_array_equal(decode(encode(np.concatenate([GRADIENT, alpha], -1), "PNG"), "x.png"), GRADIENT)
+
+
+def test_other_pngs():
+    np.testing.assert_array_equal(decode(encode(GRADIENT[..., 0], "PNG"), "x")[..., 2], GRADIENT[..., 0])
+    deep = GRADIENT[..., 0].astype(np.uint16) * 256
+    np.testing.assert_array_equal(decode(encode(deep, "PNG"), "x")[..., 1], GRADIENT[..., 0])
+    palette = encode(PIL.Image.new("P", (4, 4), 0), "PNG", transparency=b"\x00\x01")
+    assert decode(palette, "x").shape == (4, 4, 3)
+
+
+def test_exif_orientation_is_not_applied():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    assert decode(encode(GRADIENT, "JPEG", exif=exif), "x.jpg").shape == (40, 60, 3)
+
+
+def test_arrays():
+    grey = GRADIENT[..., 0]
+    for array in (grey, grey[..., None]):
+        np.testing.assert_array_equal(decode(array, "x"), np.stack([grey] * 3, -1))
+    np.testing.assert_array_equal(decode(GRADIENT, "x"), GRADIENT)
+    np.testing.assert_array_equal(decode(np.dstack([GRADIENT, grey]), "x"), GRADIENT)
+
+
+@pytest.mark.parametrize("length", [0, 3, 200, 700, -300])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_broken_file_is_named(kind, length):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    with pytest.raises(UserError, match="the image pets/9.jpg is broken or not an image: "):
+        decode(encode(noise, kind)[:length], "pets/9.jpg")
+
+
+def test_arrays_that_are_no_images_are_named():
+    with pytest.raises(UserError, match=r"digits 3 is float64 \[4, 4\]; it must be uint8"):
+        decode(np.zeros((4, 4)), "digits 3")
+    with pytest.raises(UserError, match="digits 3 has 2 channels; it must have 1, 3 or 4"):
+        decode(np.zeros((4, 4, 2), np.uint8), "digits 3")
+
+
+# central crop
+
+
+def test_central_crop_by_hand():
+    # Of 16 x 8 pixels 0.75 leaves rows 2-13 and columns 1-6; halving 12 x 6 to 3 x 3 needs the middles of 4 x 2 blocks.
+    rows, columns = np.mgrid[:16, :8]
+    image = np.stack([rows * 10, columns * 10, rows * 0], -1).astype(np.uint8)
+    crop = central_crop(image, size=3, fraction=0.75, resize="bilinear")
+    np.testing.assert_array_equal(crop[:, 0, 0], [35, 75, 115])
+    np.testing.assert_array_equal(crop[0, :, 1], [15, 35, 55])
+    averaged = central_crop(image, size=3, fraction=0.75, resize="area")
+    np.testing.assert_array_equal(averaged, crop)  # the mean of a linear ramp is its middle
+
+
+def test_central_crop_of_everything_at_its_own_size_is_the_image():
+    image = GRADIENT[:40, :40]
+    for resize in ("bilinear", "bicubic", "area"):
+        np.testing.assert_array_equal(central_crop(image, size=40, fraction=1.0, resize=resize), image)
+
+
+def test_central_crop_at_the_paper_size():
+    image = np.zeros((342, 400, 3), np.uint8)
+    image[22:320, 25:375] = 255  # int(21.375) and int(25.0) on each side, less a row that blends
+    crop = central_crop(image, size=299, fraction=0.875, resize="bilinear")
+    assert crop.shape == (299, 299, 3) and crop[2:-2].min() == 255
+
+
+# distorted crop
+
+WHOLE = {"area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": False, "resize": "bilinear"}
+
+
+def test_the_whole_image_is_the_identity_and_flip_mirrors_half():
+    image = GRADIENT[:40, :40]
+    np.testing.assert_array_equal(distorted_crop(image, np.random.default_rng(0), size=40, **WHOLE), image)
+    rng = np.random.default_rng(0)
+    mirrored = 0
+    for _ in range(400):
+        crop = distorted_crop(image, rng, size=40, **{**WHOLE, "flip": True})
+        same, mirror = (crop == image).all(), (crop == image[:, ::-1]).all()
+        assert same != mirror
+        mirrored += mirror
+    assert 160 < mirrored < 240
+
+
+def test_crops_lie_within_the_ranges_and_everywhere():
+    height, width = 150, 200
+    rng = np.random.default_rng(0)
+    boxes = np.array([_random_box(height, width, rng, (0.05, 0.5), (3 / 4, 4 / 3)) for _ in range(2000)])
+    top, left, crop_height, crop_width = boxes.T
+    assert (top >= 0).all() and (top + crop_height <= height).all()
+    assert (left >= 0).all() and (left + crop_width <= width).all()
+    share = crop_height * crop_width / (height * width)
+    aspect = crop_width / crop_height
+    # Rounding to whole pixels moves both by no more than a pixel's worth.
+    assert share.min() > 0.045 and share.max() < 0.51
+    assert aspect.min() > 0.72 and aspect.max() < 1.37
+    # Uniform draws: the means are those of the ranges.
+    assert abs(share.mean() - 0.275) < 0.01 and abs(aspect.mean() - (3 / 4 + 4 / 3) / 2) < 0.015
+    # Both ends of the image are reached.
+    assert top.min() == 0 and (top + crop_height).max() == height
+    assert left.min() == 0 and (left + crop_width).max() == width
+
+
+def test_a_crop_that_cannot_fit_is_the_whole_image():
+    image = GRADIENT  # 40 x 60: a square of the whole area does not fit
+    crop = distorted_crop(image, np.random.default_rng(0), size=40, **WHOLE)
+    np.testing.assert_array_equal(crop, central_crop(image, size=40, fraction=1.0, resize="bilinear"))
+
+
+def test_a_crop_is_a_function_of_its_generator():
+    options = {"size": 32, "area": (0.05, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True, "resize": "bicubic"}
+    first, second, third = (distorted_crop(GRADIENT, np.random.default_rng(s), **options) for s in (1, 1, 2))
+    assert first.shape == (32, 32, 3) and first.dtype == np.uint8 and first.flags.c_contiguous
+    assert (first == second).all() and (first != third).any()
+
+
+# colour
+
+PIXELS = np.array(
+    [[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.3, 0.7], [0.5, 0.5, 0.1], [0.3, 0.9, 0.9], [0.8, 0.1, 0.8], [0.4] * 3]
+    + [[0.0] * 3, [1.0] * 3, [1.0, 0.0, 0.0], [0.0, 1.0, 1.0]],
+    np.float32,
+)
+
+
+def by_hsv(pixel, change):
+    hue, saturation, value = change(*colorsys.rgb_to_hsv(*(float(x) for x in pixel)))
+    return colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), value)
+
+
+NOTHING = {"brightness": 0.0, "saturation": (1.0, 1.0), "hue": 0.0, "contrast": (1.0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def distort():
+    """`distort_colour` for float32 [64, 2, 2, 3] and any amounts, compiled once."""
+    compiled = jax.jit(colour.distort_colour)
+
+    def distort(images, **amounts):
+        assert images.shape == (64, 2, 2, 3)
+        return np.asarray(compiled(jax.random.key(0), jnp.float32(images), **NOTHING | amounts))
+
+    return distort
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.9, 1.2, 1.5, 20.0])
+def test_saturation_is_that_of_colorsys(factor):
+    expected = [by_hsv(p, lambda h, s, v: (h, s * factor, v)) for p in PIXELS]
+    np.testing.assert_allclose(colour._adjust_saturation(jnp.array(PIXELS), factor), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("turn", [-1.2, -0.5, -0.2, 0.0, 0.05, 1 / 3, 0.9])
+def test_hue_is_that_of_colorsys(turn):
+    expected = [by_hsv(p, lambda h, s, v: (h + turn, s, v)) for p in PIXELS]
+    np.testing.assert_allclose(colour._adjust_hue(jnp.array(PIXELS), turn), expected, atol=2e-6)
+
+
+def test_values_outside_the_unit_range_are_as_in_tensorflow():
+    pixels = jnp.array([[1.2, 0.5, -0.1], [-0.1, -0.2, -0.3]])
+    # HSV's saturation 1.3 / 1.2 is cut to 1, which lifts the least channel to 0; without a value there is only grey.
+    np.testing.assert_allclose(
+        colour._adjust_saturation(pixels, 1.0), [[1.2, 1.2 - 0.7 / 1.3 * 1.2, 0.0], [-0.1] * 3], atol=1e-6
+    )
+    # A turn by a third moves each channel on by one, whatever the range.
+    np.testing.assert_allclose(colour._adjust_hue(pixels, 1 / 3), jnp.roll(pixels, 1, -1), atol=1e-6)
+
+
+def test_contrast_and_brightness_by_hand():
+    image = jnp.array([[[0.2, 0.4, 0.6], [0.6, 0.4, 0.0]]])  # the means are 0.4, 0.4 and 0.3
+    np.testing.assert_allclose(colour._adjust_contrast(image, 0.5), [[[0.3, 0.4, 0.45], [0.5, 0.4, 0.15]]], atol=1e-6)
+    np.testing.assert_allclose(colour._adjust_brightness(image, 0.1), image + 0.1, atol=1e-6)
+
+
+RANDOM = np.random.default_rng(0).random((64, 2, 2, 3), np.float32)
+
+
+def test_nothing_to_distort_is_the_identity(distort):
+    np.testing.assert_allclose(distort(RANDOM), RANDOM, atol=2e-6)
+
+
+def test_every_image_has_its_own_draws_within_the_limits(distort):
+    half = np.full((64, 2, 2, 3), 0.5)
+    shifts = distort(half, brightness=32 / 255) - half
+    assert shifts.std(axis=(1, 2, 3)).max() < 1e-6 and len(np.unique(shifts[:, 0, 0, 0])) == 64
+    assert -32 / 255 <= shifts.min() < -0.11 and 0.11 < shifts.max() <= 32 / 255
+    # The green and blue of a pure red are 1 - saturation.
+    red = np.broadcast_to([0.8, 0.4, 0.4], (64, 2, 2, 3))
+    factors = (0.8 - distort(red, saturation=(0.5, 1.5))[:, 0, 0, 1]) / 0.4
+    assert 0.5 <= factors.min() < 0.6 and 1.4 < factors.max() <= 1.5 + 1e-5
+    # A turn of at most 0.2 stays short of green, and goes either way.
+    hues = [colorsys.rgb_to_hsv(*p)[0] for p in distort(red, hue=0.2)[:, 0, 0]]
+    turns = (np.array(hues) + 0.5) % 1.0 - 0.5
+    assert -0.2 - 1e-5 <= turns.min() < -0.17 and 0.17 < turns.max() <= 0.2 + 1e-5
+
+
+def test_everything_at_once_is_float32_within_the_unit_range(distort):
+    images = distort(RANDOM, brightness=32 / 255, saturation=(0.5, 1.5), hue=0.2, contrast=(0.5, 1.5))
+    assert images.dtype == np.float32 and images.min() == 0 and images.max() == 1
+
+
+def test_all_four_orders_are_drawn(monkeypatch):
+    # The name of each distortion becomes a digit, so that the result spells the order.
+    digits = {"brightness": 1, "saturation": 2, "hue": 3, "contrast": 4}
+    spell = {name: lambda x, _, d=digit: x * 10 + d for name, digit in digits.items()}
+    monkeypatch.setattr(colour, "_DISTORTIONS", spell)
+    monkeypatch.setattr(colour.jnp, "clip", lambda x, *_: x)
+    spelt = colour.distort_colour(jax.random.key(0), jnp.zeros((64, 1, 1, 3)))[:, 0, 0, 0]
+    orders, counts = np.unique(np.asarray(spelt), return_counts=True)
+    assert orders.tolist() == [1234, 2143, 3241, 4312] and counts.min() > 8
+
+
+def test_network_range():
+    images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(colour.to_network_range(images)[0, 0, 0], [-1.0, -0.6, 1.0], atol=1e-6)
+    np.testing.assert_array_equal(colour.to_network_range(jnp.float32(images / 255.0)), colour.to_network_range(images))
+    assert colour.to_network_range(jnp.zeros((2, 3, 4, 4, 3), jnp.bfloat16)).dtype == jnp.float32
