@@ -1,0 +1,94 @@
+"""The paper's optimiser as one optax chain: L2, clip, TensorFlow's RMSProp, a staircase rate, averaged parameters."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def learning_rate_schedule(
+    learning_rate: float,
+    *,
+    decay_rate: float,
+    decay_steps: int,
+    staircase: bool = True,
+    warmup_steps: int = 0,
+) -> optax.Schedule:
+    """Step -> rate: `learning_rate * decay_rate ** floor(step / decay_steps)`, smooth without `staircase`.
+
+    With `warmup_steps` the rate first rises linearly from zero; the decay counts from step 0 all the same.
+    """
+    decay = optax.exponential_decay(learning_rate, decay_steps, decay_rate, staircase=staircase)
+    if warmup_steps == 0:
+        return decay
+    return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+
+def make_optimizer(
+    schedule: optax.ScalarOrSchedule,
+    *,
+    weight_decay: float = 4e-5,
+    clip_norm: float | None = 2.0,
+    rms_decay: float = 0.9,
+    rms_epsilon: float = 1.0,
+    rms_initial: float = 1.0,
+    epsilon_in_sqrt: bool = True,
+    momentum: float = 0.9,
+    ema_decay: float = 0.9999,
+) -> optax.GradientTransformationExtraArgs:
+    """The chain of section 4; the defaults are the paper's, or TF-Slim's where the paper is silent.
+
+    RMSProp is TensorFlow's: `ms <- d ms + (1 - d) g^2` from `rms_initial`, `mom <- m mom + rate g / sqrt(ms + eps)`,
+    epsilon inside the root and the rate inside the momentum, which at the paper's epsilon of 1 decides the result.
+
+    Weight decay is added to the gradients of kernels before they are clipped, because the released code has it as L2 in
+    the loss.
+    """
+    links = [
+        optax.add_decayed_weights(weight_decay, mask=is_kernel) if weight_decay else optax.identity(),
+        optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
+        optax.scale_by_rms(rms_decay, rms_epsilon, initial_scale=rms_initial, eps_in_sqrt=epsilon_in_sqrt),
+        optax.scale_by_learning_rate(schedule),
+        optax.trace(momentum) if momentum else optax.identity(),
+        params_ema(ema_decay),
+    ]
+    return optax.chain(*links)
+
+
+def is_kernel(params: Any) -> Any:
+    """A tree of booleans: True at the kernels of convolutions and dense layers."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+class ParamsEmaState(NamedTuple):
+    """The number of updates seen and the averaged parameters."""
+
+    updates: jax.Array
+    average: Any
+
+
+def params_ema(decay: float) -> optax.GradientTransformation:
+    """Averages the parameters as the updates leave them; the last link of a chain, which it passes through unchanged.
+
+    After update n (the first is n = 1): `average <- d average + (1 - d) params`, `d = min(decay, (1 + n) / (10 + n))`,
+    as TensorFlow's ExponentialMovingAverage with `num_updates`. Differs from `optax.ema`, which averages the updates.
+    """
+
+    def init(params: Any) -> ParamsEmaState:
+        # A copy: the step donates parameters and optimiser state, and a buffer can be donated only once.
+        return ParamsEmaState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params))
+
+    def update(updates: Any, state: ParamsEmaState, params: Any = None) -> tuple[Any, ParamsEmaState]:
+        n = state.updates + 1
+        d = jnp.minimum(decay, (1.0 + n) / (10.0 + n))
+        average = jax.tree.map(lambda a, p: a + (1 - d) * (p - a), state.average, optax.apply_updates(params, updates))
+        return updates, ParamsEmaState(n, average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def averaged_params(opt_state: Any) -> Any:
+    """The averaged parameters held in the optimiser's state."""
+    (state,) = [s for s in opt_state if isinstance(s, ParamsEmaState)]
+    return state.average

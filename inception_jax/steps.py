@@ -1,0 +1,155 @@
+"""The training step and the evaluation step, and how they run on all devices: the only file that says pmap or pmean.
+
+Both steps are pure functions of one device's share of the batch. `jax.pmap` is `jit(shard_map(...))`: with `in_axes`
+None the state stays one replicated array, so nothing is ever replicated or unreplicated by hand.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from inception_jax.models.network import Network
+from inception_jax.optim import averaged_params
+
+AXIS = "batch"
+"""The mapped axis over all devices of all hosts; `create_model(bn_axis_name=AXIS)` takes BN statistics over it."""
+
+Batch = dict[str, jax.Array]
+"""images [N, H, W, 3] uint8, labels [N] int32 and, in evaluation, mask [N] bool."""
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that changes in training; data only."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    rng: jax.Array
+    """Raw key data (uint32), from which each step folds its own keys."""
+
+
+def create_state(variables: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step, on the host's memory until `place` puts it on the devices."""
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        rng=jax.random.key_data(jax.random.key(seed)),
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: Network,
+    optimizer: optax.GradientTransformation,
+    prepare: Callable[[jax.Array, jax.Array], jax.Array],
+    label_smoothing: float,
+    aux_weight: float,
+) -> tuple[TrainState, Metrics]:
+    """One device's share of one step.
+
+    Args:
+      state: the same on all devices.
+      batch: this device's images and labels.
+      model: the network.
+      optimizer: the chain of `optim.make_optimizer`.
+      prepare: (key, images uint8) -> the network's input; where the colours are distorted.
+      label_smoothing: share of the target spread evenly over all classes.
+      aux_weight: factor on the loss of the auxiliary head.
+
+    Returns:
+      The next state and the metrics, both means over the devices: `loss`, `top1_error`, `top5_error`, `zero_share`,
+      `gradient_norm` (before weight decay and clipping).
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    dropout_key, colour_key = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
+    images = prepare(colour_key, batch["images"])
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        logits, new = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats", "intermediates"],
+        )
+        targets = optax.smooth_labels(jax.nn.one_hot(batch["labels"], logits.shape[-1]), label_smoothing)
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        if "aux_logits" in new["intermediates"]:
+            loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
+        ranks = _ranks(logits, batch["labels"])
+        metrics = {"loss": loss, "top1_error": jnp.mean(ranks >= 1), "top5_error": jnp.mean(ranks >= 5)}
+        return loss, (new["batch_stats"], {**metrics, "zero_share": new["intermediates"]["zero_share"]})
+
+    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
+    metrics["gradient_norm"] = optax.tree.norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    new_state = state._replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    return new_state, metrics
+
+
+def evaluate_step(
+    params: Any, batch_stats: Any, batch: Batch, *, model: Network, prepare: Callable[[jax.Array], jax.Array]
+) -> Metrics:
+    """One device's share of an evaluation: sums over the unmasked images of all devices, so that batches add up.
+
+    Returns `images` (their number), `loss` (plain cross-entropy), `top1_error`, `top5_error` and `zero_share`.
+    """
+    logits, new = model.apply(
+        {"params": params, "batch_stats": batch_stats}, prepare(batch["images"]), mutable=["intermediates"]
+    )
+    ranks = _ranks(logits, batch["labels"])
+    each = {
+        "images": jnp.ones_like(ranks, jnp.float32),
+        "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]),
+        "top1_error": ranks >= 1,
+        "top5_error": ranks >= 5,
+        "zero_share": jnp.full_like(ranks, new["intermediates"]["zero_share"], jnp.float32),
+    }
+    return jax.lax.psum({k: jnp.sum(jnp.where(batch["mask"], v, 0.0)) for k, v in each.items()}, AXIS)
+
+
+def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any) -> Any:
+    """`step` over all devices: its last argument split along the devices, the others and its results replicated.
+
+    With `donate` the first argument's memory is reused for the result.
+    """
+    arguments = step.__code__.co_argcount
+    return jax.pmap(
+        functools.partial(step, **settings),
+        AXIS,
+        in_axes=(None,) * (arguments - 1) + (0,),
+        out_axes=None,
+        donate_argnums=(0,) if donate else (),
+    )
+
+
+def place(tree: Any) -> Any:
+    """Puts a tree of arrays on every local device, replicated; a state must be placed before a step may donate it."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def parameter_sets(state: TrainState) -> dict[str, Any]:
+    """The parameters that an evaluation looks at, by the name they have in the metrics."""
+    return {"averaged": averaged_params(state.opt_state), "raw": state.params}
+
+
+def _ranks(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    # How many classes score as high as the right one. A tie, or a NaN, counts against the network: it is no answer.
+    right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    return logits.shape[-1] - 1 - jnp.sum(logits < right, axis=-1)

@@ -1,0 +1,111 @@
+"""The optimiser against TensorFlow's RMSProp as computed outside, and the average against hand arithmetic."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from inception_jax import optim
+
+RMSPROP = np.load(Path(__file__).parent / "golden" / "rmsprop.npz")
+BARE = {"weight_decay": 0.0, "clip_norm": None, "ema_decay": 0.0}
+
+
+def trajectory(chain, params, gradients):
+    """Parameters and optimiser states after each step."""
+    state, seen = chain.init(params), []
+    for gradient in gradients:
+        updates, state = chain.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append((params, state))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("case", "momentum", "staircase"), [("m9", 0.9, False), ("m0", 0.0, False), ("m9s", 0.9, True)]
+)
+def test_rmsprop_is_tensorflows(case, momentum, staircase):
+    rate = float(RMSPROP["lr_const"])
+    if staircase:
+        rates = jnp.asarray(RMSPROP["lr_sched"], jnp.float32)
+        rate = rates.__getitem__
+        ours = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=4)
+        np.testing.assert_allclose([ours(i) for i in range(20)], rates, rtol=1e-6)
+    chain = optim.make_optimizer(rate, momentum=momentum, **BARE)
+    params = {i: jnp.asarray(RMSPROP[f"p0_{i}"], jnp.float32) for i in range(3)}
+    gradients = [{i: jnp.asarray(RMSPROP[f"g_{i}"][t], jnp.float32) for i in range(3)} for t in range(20)]
+    for t, (ours, _) in enumerate(trajectory(chain, params, gradients)):
+        for i in range(3):
+            np.testing.assert_allclose(ours[i], RMSPROP[f"{case}_f64_p_{i}"][t], atol=1e-6, rtol=1e-6)
+
+
+def test_staircase_and_smooth_and_warm_up():
+    stairs = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=10)
+    assert [float(stairs(s)) for s in (0, 9)] == pytest.approx([0.045, 0.045])
+    assert [float(stairs(s)) for s in (10, 19, 20)] == pytest.approx([0.0423, 0.0423, 0.045 * 0.94**2])
+    smooth = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=10, staircase=False)
+    assert float(smooth(5)) == pytest.approx(0.045 * 0.94**0.5)
+    warm = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=10, warmup_steps=4)
+    assert [float(warm(s)) for s in range(5)] == pytest.approx([0.045 * f for f in (0.25, 0.5, 0.75, 1, 1)])
+    assert float(warm(10)) == pytest.approx(0.0423)
+
+
+def test_average_of_the_parameters_across_a_staircase_edge():
+    # One parameter, gradient 1, no momentum, epsilon 1 and a mean square kept at 1 by decay 1 - tiny: by hand.
+    schedule = optim.learning_rate_schedule(0.1, decay_rate=0.5, decay_steps=2)
+    chain = optim.make_optimizer(schedule, momentum=0.0, weight_decay=0.0, clip_norm=None, ema_decay=0.3)
+    seen = trajectory(chain, {"kernel": jnp.array(1.0)}, [{"kernel": jnp.array(1.0)}] * 4)
+    # ms stays 0.9 * 1 + 0.1 * 1 = 1, so each step is rate / sqrt(2): 0.1, 0.1, 0.05, 0.05.
+    value, average = 1.0, 1.0
+    for n, (rate, (params, state)) in enumerate(zip([0.1, 0.1, 0.05, 0.05], seen, strict=True), start=1):
+        value -= rate / np.sqrt(2)
+        decay = min(0.3, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * value
+        assert float(params["kernel"]) == pytest.approx(value, abs=1e-6)
+        assert float(optim.averaged_params(state)["kernel"]) == pytest.approx(average, abs=1e-6)
+    # The ramp ruled steps 1 and 2 (2/11, 3/12); the decay the rest (4/13 > 0.3).
+    assert (1 + 2) / (10 + 2) < 0.3 < (1 + 3) / (10 + 3)
+
+
+def test_the_average_is_of_parameters_and_passes_updates_on():
+    link = optim.params_ema(0.5)
+    params, updates = {"a": jnp.array([2.0])}, {"a": jnp.array([-1.0])}
+    passed, state = link.update(updates, link.init(params), params)
+    assert passed is updates
+    np.testing.assert_allclose(state.average["a"], [2 / 11 * 2 + 9 / 11 * 1], rtol=1e-6)
+
+
+def test_weight_decay_is_l2_on_kernels_before_the_clip():
+    params = {"conv": {"kernel": jnp.array([3.0]), "bias": jnp.array([3.0])}, "bn": {"scale": jnp.array([3.0])}}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    options = {"momentum": 0.0, "ema_decay": 0.0, "rms_initial": 1.0, "rms_decay": 0.0}
+
+    def step(gradients, **more):
+        chain = optim.make_optimizer(1.0, **options, **more)
+        return chain.update(gradients, chain.init(params), params)[0]
+
+    decayed = step(zero, weight_decay=0.5, clip_norm=None)
+    assert float(decayed["conv"]["kernel"][0]) == pytest.approx(-1.5 / np.sqrt(1.5**2 + 1))
+    assert float(decayed["conv"]["bias"][0]) == float(decayed["bn"]["scale"][0]) == 0
+    clipped = step(zero, weight_decay=0.5, clip_norm=1.0)
+    assert float(clipped["conv"]["kernel"][0]) == pytest.approx(-1 / np.sqrt(2))
+    bias = {**zero, "bn": {"scale": jnp.array([8.0])}}
+    both = step(bias, weight_decay=2.0, clip_norm=1.0)  # (6, 8) has norm 10
+    assert float(both["conv"]["kernel"][0]) == pytest.approx(-0.6 / np.sqrt(1.36))
+    assert float(both["bn"]["scale"][0]) == pytest.approx(-0.8 / np.sqrt(1.64))
+
+
+def test_epsilon_outside_the_root_is_another_optimiser():
+    def first(**options):
+        chain = optim.make_optimizer(1.0, momentum=0.0, **BARE, **options)
+        params = {"kernel": jnp.array([1.0])}
+        return -float(chain.update({"kernel": jnp.array([2.0])}, chain.init(params), params)[0]["kernel"][0])
+
+    # ms = 0.9 * 1 + 0.1 * 4 = 1.3
+    assert first() == pytest.approx(2 / np.sqrt(2.3), rel=1e-6)
+    assert first(epsilon_in_sqrt=False) == pytest.approx(2 / (np.sqrt(1.3) + 1), rel=1e-6)
+    assert first(rms_initial=0.0) == pytest.approx(2 / np.sqrt(1.4), rel=1e-6)
+    assert first(rms_epsilon=1e-8) == pytest.approx(2 / np.sqrt(1.3), rel=1e-6)

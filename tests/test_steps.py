@@ -1,0 +1,218 @@
+"""The parallel step against what is computed by hand on one device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from inception_jax import optim, steps
+from inception_jax.data import colour
+from inception_jax.models import create_model
+from inception_jax.models.initialize import initial_variables
+
+DEVICES = 4
+PLAIN = optax.chain(optax.sgd(1.0), optim.params_ema(0.9))
+STILL = optax.chain(optax.sgd(0.0), optim.params_ema(0.9))
+
+
+def to_input(key, images):
+    return colour.to_network_range(images)
+
+
+def network(**options):
+    options = {"dropout_rate": 0.0, "bn_momentum": 0.9, **options}
+    return create_model("inception_resnet_v1", num_classes=10, width=0.1, depths=(1, 1, 1), **options)
+
+
+def a_batch(per_device, seed=0, size=75):
+    rng = np.random.default_rng(seed)
+    return {
+        "images": rng.integers(0, 256, (DEVICES, per_device, size, size, 3), np.uint8),
+        "labels": rng.integers(0, 10, (DEVICES, per_device)).astype(np.int32),
+    }
+
+
+@functools.cache
+def compiled(model, chain):
+    settings = {"prepare": to_input, "label_smoothing": 0.1, "aux_weight": 0.4}
+    return steps.parallel(steps.train_step, donate=True, model=model, optimizer=chain, **settings)
+
+
+def train(model, chain, state, batch, *, count=1):
+    for _ in range(count):
+        state, metrics = compiled(model, chain)(state, batch)
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+def loss_and_statistics(model, params, batch_stats, images, labels, smoothing=0.1):
+    logits, new = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        images.astype(np.float32) / 127.5 - 1,
+        train=True,
+        rngs={"dropout": jax.random.key(0)},
+        mutable=["batch_stats"],
+    )
+    log_p = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    targets = (1 - smoothing) * jnp.eye(10)[labels] + smoothing / 10
+    return -(targets * log_p).sum(-1).mean(), new["batch_stats"]
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    """What one step must give: per-device gradients and statistics, averaged and applied on one device."""
+    model, batch = network(), a_batch(4)
+    variables = initial_variables(model, 0, 75)
+    grad = jax.jit(jax.grad(functools.partial(loss_and_statistics, model), has_aux=True))
+    each = [
+        grad(variables["params"], variables["batch_stats"], batch["images"][d], batch["labels"][d]) for d in range(4)
+    ]
+    mean = jax.tree.map(lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64), *each)
+    return model, batch, variables, mean
+
+
+def test_parallel_gradient_is_the_mean_of_the_devices_gradients(by_hand):
+    model, batch, variables, (gradient, batch_stats) = by_hand
+    before = steps.place(steps.create_state(variables, PLAIN, 0))
+    after, metrics = train(model, PLAIN, before, batch)
+    assert jax.device_count() == DEVICES
+    parallel = jax.tree.map(lambda a, b: a - b, variables["params"], after.params)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(parallel), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4 * np.abs(b).max() + 1e-6, err_msg=str(path))
+    for a, b in zip(jax.tree.leaves(after.batch_stats), jax.tree.leaves(batch_stats), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
+    assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-3)
+
+
+def test_parameters_equal_a_hand_written_update(by_hand):
+    model, batch, variables, (gradient, _) = by_hand
+    chain = optim.make_optimizer(0.045, weight_decay=4e-5, clip_norm=2.0, ema_decay=0.9999)
+    after, _ = train(model, chain, steps.place(steps.create_state(variables, chain, 0)), batch)
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])]
+    params = [np.float64(leaf) for leaf in jax.tree.leaves(variables["params"])]
+    decayed = [
+        g + 4e-5 * p * (path[-1].key == "kernel")
+        for path, p, g in zip(paths, params, jax.tree.leaves(gradient), strict=True)
+    ]
+    norm = np.sqrt(sum((g**2).sum() for g in decayed))
+    assert norm > 2.0, "the clip must have something to do"
+    for path, p, g, new, average in zip(
+        paths,
+        params,
+        decayed,
+        jax.tree.leaves(after.params),
+        jax.tree.leaves(optim.averaged_params(after.opt_state)),
+        strict=True,
+    ):
+        g = g * 2.0 / norm
+        by_hand = p - 0.045 * g / np.sqrt(0.9 + 0.1 * g**2 + 1.0)
+        np.testing.assert_allclose(new, by_hand, atol=2e-6, err_msg=str(path))
+        np.testing.assert_allclose(average, 2 / 11 * p + 9 / 11 * by_hand, atol=2e-6, err_msg=str(path))
+    assert int(after.step) == 1
+
+
+def test_statistics_over_all_devices_are_those_of_the_whole_batch():
+    per_replica, over_all = network(), network(bn_axis_name=steps.AXIS)
+    batch = a_batch(2)
+    batch["images"][0] //= 4  # The devices' own statistics must differ.
+    variables = initial_variables(per_replica, 0, 75)
+    whole = {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()}
+    loss, batch_stats = loss_and_statistics(
+        per_replica, variables["params"], variables["batch_stats"], whole["images"], whole["labels"]
+    )
+
+    def difference(model):
+        after, metrics = train(model, PLAIN, steps.place(steps.create_state(variables, PLAIN, 0)), batch)
+        pairs = zip(jax.tree.leaves(after.batch_stats), jax.tree.leaves(batch_stats), strict=True)
+        return max(float(np.abs(a - b).max()) for a, b in pairs), abs(float(metrics["loss"]) - float(loss))
+
+    statistics, losses = difference(over_all)
+    assert statistics < 1e-3 and losses < 1e-3
+    statistics, losses = difference(per_replica)
+    assert statistics > 1e-2 and losses > 1e-2
+
+
+def test_metrics_are_hand_counted():
+    model = network()
+    variables = initial_variables(model, 0, 75)
+    batch = a_batch(4)
+    _, metrics = train(model, PLAIN, steps.place(steps.create_state(variables, PLAIN, 0)), batch)
+    losses, top1, top5 = [], [], []
+    for images, labels in zip(batch["images"], batch["labels"], strict=True):
+        losses.append(loss_and_statistics(model, variables["params"], variables["batch_stats"], images, labels)[0])
+        logits = model.apply(
+            variables,
+            images / np.float32(127.5) - 1,
+            train=True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )[0]
+        order = np.argsort(-np.asarray(logits), axis=-1)
+        top1 += list(order[:, 0] != labels)
+        top5 += [label not in row for row, label in zip(order[:, :5], labels, strict=True)]
+    assert float(metrics["loss"]) == pytest.approx(float(np.mean(losses)), rel=1e-4)
+    assert float(metrics["top1_error"]) == pytest.approx(np.mean(top1))
+    assert float(metrics["top5_error"]) == pytest.approx(np.mean(top5))
+    assert 0 < float(metrics["zero_share"]) < 1
+
+
+def test_evaluation_sums_the_unmasked_images_only():
+    model = network()
+    variables = initial_variables(model, 0, 75)
+    batch = a_batch(3)
+    batch["mask"] = np.ones((4, 3), bool)
+    batch["mask"][2, 1:] = False
+    batch["mask"][3] = False
+    step = steps.parallel(steps.evaluate_step, model=model, prepare=colour.to_network_range)
+    sums = jax.device_get(step(variables["params"], variables["batch_stats"], batch))
+    keep = batch["mask"].reshape(-1)
+    images = batch["images"].reshape(-1, 75, 75, 3)[keep] / np.float32(127.5) - 1
+    labels = batch["labels"].reshape(-1)[keep]
+    logits = np.asarray(model.apply(variables, images), np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    assert sums["images"] == 7 == len(labels)
+    assert sums["loss"] == pytest.approx(-log_p[np.arange(7), labels].sum(), rel=1e-4)
+    assert sums["top1_error"] == (logits.argmax(-1) != labels).sum()
+    assert sums["top5_error"] == 7 - (np.argsort(-logits, -1)[:, :5] == labels[:, None]).any(-1).sum()
+
+
+def test_equal_logits_and_nan_are_errors():
+    logits = jnp.array([[1.0, 1.0, 0.0], [jnp.nan, jnp.nan, jnp.nan], [0.0, 2.0, 1.0]])
+    assert list(steps._ranks(logits, jnp.array([0, 0, 1]))) == [1, 2, 0]
+
+
+def test_dropout_differs_by_device_and_step_and_repeats_by_seed():
+    model = network(dropout_rate=0.5)
+    variables = initial_variables(model, 0, 75)
+    one = a_batch(2)
+    same = {k: np.stack([v[0]] * DEVICES) for k, v in one.items()}
+
+    def loss(seed, count=1):
+        state = steps.place(steps.create_state(variables, STILL, seed))
+        return float(train(model, STILL, state, same, count=count)[1]["loss"])
+
+    assert loss(0) == loss(0)
+    assert len({loss(0), loss(1), loss(0, count=2)}) == 3
+
+
+@pytest.mark.slow
+def test_auxiliary_loss_is_added_with_its_weight():
+    options = {"num_classes": 10, "width": 0.1, "depths": (1, 1, 1), "dropout_rate": 0.0}
+    model = create_model("inception_resnet_v2", aux_head=True, **options)
+    variables = initial_variables(model, 0, 75)
+    batch = a_batch(2)
+    _, metrics = train(model, STILL, steps.place(steps.create_state(variables, STILL, 0)), batch)
+
+    @jax.jit
+    def losses(images, labels):
+        logits, new = model.apply(variables, images / 127.5 - 1, train=True, mutable=["batch_stats", "intermediates"])
+        targets = 0.9 * jnp.eye(10)[labels] + 0.01
+        each = [logits, new["intermediates"]["aux_logits"]]
+        return jnp.stack([-(targets * jax.nn.log_softmax(each)).sum(-1).mean() for each in each])
+
+    main, auxiliary = np.mean([losses(*pair) for pair in zip(batch["images"], batch["labels"], strict=True)], axis=0)
+    assert auxiliary > 1
+    assert float(metrics["loss"]) == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
