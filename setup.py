@@ -2,6 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+WEIGHTS = ["safetensors>=0.4.5", "h5py>=3.12"]
 HERE = Path(__file__).parent
 
 
@@ -23,7 +24,8 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": ["pytest>=9.0", "ruff>=0.14", "mypy>=1.19"],
+        "weights": WEIGHTS,
+        "test": ["pytest>=9.0", "ruff>=0.14", "mypy>=1.19", *WEIGHTS],
     },
     entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},
 )

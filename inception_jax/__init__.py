@@ -1,14 +1,24 @@
 """Inception-v4 and the Inception-ResNets (arXiv 1602.07261) in JAX and Flax."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["create_model", "list_models"]
+if TYPE_CHECKING:
+    from inception_jax.models import create_model, list_models
+    from inception_jax.weights import export_weights, import_weights
+
+__all__ = ["create_model", "export_weights", "import_weights", "list_models"]
+
+_HOMES = {
+    "create_model": "inception_jax.models",
+    "list_models": "inception_jax.models",
+    "import_weights": "inception_jax.weights",
+    "export_weights": "inception_jax.weights",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: the command line answers --help without JAX's second of start-up.
-    if name in __all__:
-        from inception_jax import models
-
-        return getattr(models, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,176 @@
+"""From an experiment's values to the objects that train and evaluate it."""
+
+import dataclasses
+from collections.abc import Generator
+from typing import Any
+
+import jax
+import optax
+
+from inception_jax import optim, steps
+from inception_jax.config import Experiment
+from inception_jax.data import colour, evaluation_batches, open_source, training_batches
+from inception_jax.data.pipeline import images_per_process
+from inception_jax.data.sources import Source
+from inception_jax.errors import UserError
+from inception_jax.models import create_model
+from inception_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The run's length and when it is looked at, in steps."""
+
+    steps: int
+    steps_per_epoch: float
+    evaluations: frozenset[int]
+
+
+def plan(experiment: Experiment, images: int) -> Plan:
+    """The steps of a run over a training set of `images` images."""
+    steps_per_epoch = images / experiment.train.batch_size
+    total = experiment.train.steps or max(1, round(experiment.train.epochs * steps_per_epoch))
+    every = experiment.evaluation.every_epochs * steps_per_epoch
+    evaluations = {round(k * every) for k in range(1, int(total / every) + 1)} - {0}
+    return Plan(total, steps_per_epoch, frozenset(evaluations | {total}))
+
+
+def source(experiment: Experiment, split: str) -> Source:
+    """The images of one split ("train" or "validation")."""
+    return open_source(experiment.data.source, split, data_dir=experiment.data.data_dir)
+
+
+def with_classes(experiment: Experiment, classes: int) -> Experiment:
+    """The experiment with the data set's number of classes filled in; UserError if its own is too small for them."""
+    asked = experiment.model.num_classes
+    if asked is not None and asked < classes:
+        raise UserError(f"model.num_classes is {asked}, but {experiment.data.source} has {classes} classes.")
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, num_classes=asked or classes))
+
+
+def check_batches(experiment: Experiment) -> None:
+    """Raises UserError unless the devices here can share the batches evenly."""
+    sizes = {"train.batch_size": experiment.train.batch_size, "evaluation.batch_size": experiment.evaluation.batch_size}
+    for field, size in sizes.items():
+        try:
+            images_per_process(size, jax.local_device_count(), jax.process_count())
+        except UserError as error:
+            raise UserError(f"{field}: {error}") from None
+
+
+def model(experiment: Experiment) -> Network:
+    """The network; `model.num_classes` must be filled in."""
+    m = experiment.model
+    return create_model(
+        m.name,
+        num_classes=m.num_classes or 1000,
+        dtype=m.dtype,
+        width=m.width,
+        depths=m.depths,
+        residual_scales=m.residual_scales,
+        dropout_rate=m.dropout_rate,
+        aux_head=m.aux_head,
+        bn_momentum=m.bn_momentum,
+        bn_axis_name=steps.AXIS if m.bn_statistics == "global" else None,
+    )
+
+
+def schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
+    """Step -> learning rate of the global batch."""
+    o = experiment.optim
+    return optim.learning_rate_schedule(
+        o.learning_rate,
+        decay_rate=o.decay_rate,
+        decay_steps=max(1, round(o.decay_epochs * steps_per_epoch)),
+        staircase=o.staircase,
+        warmup_steps=round(o.warmup_epochs * steps_per_epoch),
+    )
+
+
+def optimizer(experiment: Experiment, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The chain of optim.py with the experiment's settings."""
+    o = experiment.optim
+    return optim.make_optimizer(
+        rate,
+        weight_decay=o.weight_decay,
+        clip_norm=o.clip_norm,
+        rms_decay=o.rms_decay,
+        rms_epsilon=o.rms_epsilon,
+        rms_initial=o.rms_initial,
+        epsilon_in_sqrt=o.epsilon_in_sqrt,
+        momentum=o.momentum,
+        ema_decay=o.ema_decay,
+    )
+
+
+def state_shapes(experiment: Experiment, network: Network) -> steps.TrainState:
+    """The shapes of the run's state, for restoring one."""
+    images = jax.ShapeDtypeStruct((1, experiment.data.image_size, experiment.data.image_size, 3), "float32")
+    # Every schedule gives the optimiser's state the same shapes.
+    chain = optimizer(experiment, optax.constant_schedule(0.0))
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    return jax.eval_shape(lambda v: steps.create_state(v, chain, experiment.seed), variables)
+
+
+def train_step(experiment: Experiment, network: Network, chain: optax.GradientTransformation) -> Any:
+    """(state, batch) -> (state, metrics) on all devices; the state's memory is donated."""
+    return steps.parallel(
+        steps.train_step,
+        donate=True,
+        model=network,
+        optimizer=chain,
+        prepare=_distorted_input if experiment.data.colour else _plain_input,
+        label_smoothing=experiment.train.label_smoothing,
+        aux_weight=experiment.train.aux_weight,
+    )
+
+
+def evaluate_step(network: Network) -> Any:
+    """(params, batch_stats, batch) -> sums on all devices."""
+    return steps.parallel(steps.evaluate_step, model=network, prepare=colour.to_network_range)
+
+
+def train_batches(experiment: Experiment, images: Source, start: int) -> Generator[dict[str, Any], None, None]:
+    """This process's share of the batches `start`, `start + 1`, ..."""
+    d = experiment.data
+    return training_batches(
+        images,
+        batch_size=experiment.train.batch_size,
+        seed=experiment.seed,
+        start=start,
+        crop_area=d.crop_area,
+        crop_aspect=d.crop_aspect,
+        flip=d.flip,
+        **_common(experiment),
+    )
+
+
+def validation_batches(experiment: Experiment, images: Source) -> Generator[dict[str, Any], None, None]:
+    """This process's share of one pass over the validation images."""
+    return evaluation_batches(
+        images,
+        batch_size=experiment.evaluation.batch_size,
+        central_fraction=experiment.data.central_fraction,
+        **_common(experiment),
+    )
+
+
+def _distorted_input(key: jax.Array, images: jax.Array) -> jax.Array:
+    return colour.to_network_range(colour.distort_colour(key, images))
+
+
+def _plain_input(key: jax.Array, images: jax.Array) -> jax.Array:
+    return colour.to_network_range(images)
+
+
+def _common(experiment: Experiment) -> dict[str, Any]:
+    d = experiment.data
+    return {
+        "devices": jax.local_device_count(),
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+        "image_size": d.image_size,
+        "resize": d.resize,
+        "threads": d.threads,
+        "prefetch": d.prefetch,
+    }

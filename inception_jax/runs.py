@@ -1,0 +1,132 @@
+"""A run's directory: what training writes there and what everything else reads. No jax.
+
+RUN/config.json     the experiment, and facts about the run that do not change (`RunInfo`)
+RUN/metrics.jsonl   one JSON object a line: step, epoch, split, loss, top1_error, top5_error, ...
+RUN/tensorboard/    the same numbers as TensorBoard events
+RUN/checkpoints/    see checkpoint.py
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from inception_jax import config
+from inception_jax.errors import UserError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """Facts about a run that are known before its first step."""
+
+    name: str
+    """Of the run within its experiment file."""
+    steps: int
+    """Length of the run."""
+    training_images: int
+    """Images of one epoch."""
+    validation_images: int
+    """Images of one evaluation."""
+    parameters: int
+    """Trained numbers of the network, its auxiliary head included."""
+    multiply_adds: int
+    """Of one forward pass of one image, in evaluation."""
+    machine: str
+    """Devices and versions, in words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's directory as read."""
+
+    directory: Path
+    info: RunInfo
+    experiment: config.Experiment
+    metrics: list[dict[str, Any]]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step has been evaluated."""
+        return any(m["split"] == "validation" and m["step"] == self.info.steps for m in self.metrics)
+
+
+def read_run(directory: str | Path) -> Run:
+    """Reads a run's configuration and metrics; UserError when the directory holds no run."""
+    directory = Path(directory)
+    path = directory / CONFIG
+    if not path.is_file():
+        raise UserError(f"{directory} is not a run: it has no {CONFIG}; give the directory that `train` wrote to.")
+    try:
+        values = json.loads(path.read_text())
+        info, experiment = RunInfo(**values["info"]), config.from_dict(values["experiment"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the configuration of a run of this version: {error}") from error
+    return Run(directory, info, experiment, read_metrics(directory))
+
+
+def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that a killed process left half written is dropped."""
+    path = Path(directory) / METRICS
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")
+    complete, unfinished = lines[:-1], lines[-1]
+    try:
+        records = [json.loads(line) for line in complete if line]
+        return [*records, json.loads(unfinished)] if unfinished.endswith("}") else records
+    except ValueError as error:
+        raise UserError(f"{path} holds a line that is not JSON: {error}; mend or remove that line.") from error
+
+
+def write_config(directory: str | Path, info: RunInfo, experiment: config.Experiment) -> None:
+    """Writes config.json, whole or not at all."""
+    values = {"info": dataclasses.asdict(info), "experiment": config.to_dict(experiment)}
+    _replace(Path(directory) / CONFIG, json.dumps(values, indent=2) + "\n")
+
+
+class MetricsWriter:
+    """Appends to metrics.jsonl and TensorBoard, after dropping what was written past `step`.
+
+    A run that was killed after step 70 and resumes from its checkpoint of step 50 so has each step once.
+    """
+
+    def __init__(self, directory: str | Path, *, step: int):
+        """Opens the files of `directory`, keeping the lines up to and including `step`."""
+        directory = Path(directory)
+        kept = [record for record in read_metrics(directory) if record["step"] <= step]
+        _replace(directory / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        self.seconds: float = kept[-1]["seconds"] if kept else 0.0
+        self._file = (directory / METRICS).open("a")
+        # The suffix, because tensorboardX names its file by the second and empties one of that name.
+        suffix = f".{step:09d}"
+        self._events = SummaryWriter(
+            str(directory / "tensorboard"), purge_step=step + 1, flush_secs=10, filename_suffix=suffix
+        )
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes one record; `step` and `split` name it, every other number becomes a TensorBoard scalar."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        group = "/".join(str(record[k]) for k in ("split", "parameters") if k in record)
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float):
+                self._events.add_scalar(f"{group}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._file.close()
+        self._events.close()
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

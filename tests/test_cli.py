@@ -1,0 +1,184 @@
+"""The command line as a user meets it: help, mistakes, and the verbs end to end."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from inception_jax.cli import main
+
+EXPERIMENT = """
+from inception_jax.config import *
+
+def runs():
+    return {
+        name: Experiment(
+            model=ModelConfig(name=name, width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
+            data=DataConfig(source="digits", image_size=75, flip=False),
+            train=TrainConfig(batch_size=8, steps=2, log_every=1),
+            evaluation=EvaluationConfig(batch_size=256),
+        )
+        for name in ("inception_v4", "inception_resnet_v2")
+    }
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    path = tmp_path / "pair.py"
+    path.write_text(EXPERIMENT)
+    return str(path)
+
+
+def run(capfd, *arguments):
+    """Exit code, standard output and standard error of one command."""
+    try:
+        code = main([str(a) for a in arguments])
+    except SystemExit as end:
+        code = end.code or 0
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("verb", [(), ("train",), ("compare",), ("evaluate",), ("summary",)])
+def test_help_fits_a_screen(capfd, verb):
+    code, out, err = run(capfd, *verb, "--help")
+    assert code == 0 and not err and "inception-jax" in out
+    assert len(out.splitlines()) <= 40 and max(map(len, out.splitlines())) <= 100
+    assert "None}" not in out
+
+
+def test_help_of_an_experiment_lists_its_fields_with_their_values(capfd, experiment):
+    code, out, _ = run(capfd, "train", experiment, "--help")
+    assert code == 0
+    for field in ("--seed", "--model.width", "--optim.learning-rate", "--train.batch-size", "--data.image-size"):
+        assert field in out
+    assert "(default: 0.05)" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--optim.learnin-rate", "1"), "no field --optim.learnin-rate; did you mean --optim.learning-rate?"),
+        (("--train.nonsense", "1"), "train has batch-size, epochs, steps"),
+        (("--nonsense", "1"), "an experiment has seed, model, data, optim, train, evaluation"),
+        (("--optim.learning-rate", "fast"), "--optim.learning-rate: could not convert string to float: 'fast'"),
+        (("--data.resize", "cubic"), "'--data.resize'. Expected one of ('bilinear', 'bicubic', 'area')"),
+        (("--optim.learning-rate",), "Missing value for argument '--optim.learning-rate'"),
+        (("--optim.learning-rate", "-1"), "optim.learning_rate is -1.0; it must be above 0."),
+        (("--data.image-size", "32"), "data.image_size is 32; it must be 75 or more."),
+        (("--model.name", "vgg"), "no network 'vgg'; there are inception_v3"),
+        (("--data.source", "cifar"), "cifar"),
+        (("--run", "inception_v3"), "has no run 'inception_v3'; it has inception_v4, inception_resnet_v2."),
+        (("--train.batch-size", "6"), "train.batch_size: the batch size 6 cannot be shared by 4 devices"),
+        (("stray",), "stray"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, message):
+    chosen = () if "--run" in flags else ("--run", "inception_v4")
+    code, out, err = run(capfd, "train", experiment, "--workdir", tmp_path / "run", *chosen, *flags)
+    assert code == 2 and not out
+    assert message in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "missing.py", "--workdir", "x"), "no experiment file missing.py"),
+        (("train", "FILE"), "--workdir"),
+        (("train", "FILE", "--workdir", "x"), "several runs; choose one with --run: inception_v4, inception_resnet_v2"),
+        (("compare", "FILE"), "say with --workdir"),
+        (("compare", "nowhere", "--out", "x"), "nowhere is not a run: it has no config.json"),
+        (("evaluate", "nowhere"), "nowhere holds no checkpoint"),
+        (("summary", "inception_v9"), "no network 'inception_v9'"),
+        (("summary", "inception_v4", "--image-size", "60"), "60x60 pixels; the networks need 75"),
+        (("summary", "inception_v4", "--depth", "1"), "summary does not take --depth 1"),
+        (("sumary",), "no verb 'sumary'; there are train, compare, evaluate, summary."),
+    ],
+)
+def test_other_mistakes_are_one_line_and_exit_2(capfd, experiment, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capfd, *(experiment if a == "FILE" else a for a in arguments))
+    assert code == 2 and not out
+    assert message in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_an_experiment_file_that_fails_is_named_with_its_line(capfd, tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("def runs():\n    return {'a': Experimnt()}\n")
+    code, _, err = run(capfd, "train", path, "--workdir", tmp_path / "x")
+    assert code == 2 and f"{path}, line 2: NameError: name 'Experimnt' is not defined" in err
+    path.write_text("def runs(:\n")
+    assert "line 1: SyntaxError" in run(capfd, "train", path, "--workdir", tmp_path / "x")[2]
+    path.write_text("def runs():\n    return 3\n")
+    assert "runs() must return a dictionary" in run(capfd, "train", path, "--workdir", tmp_path / "x")[2]
+
+
+def test_summary_prints_the_figures_table(capfd):
+    code, out, _ = run(capfd, "summary", "inception_v4")
+    lines = out.splitlines()
+    assert code == 0 and lines[-1].split() == ["total", "42,679,816", "12,253,974,624"]
+    assert "stem_mixed_3             35x35x384       332,160      406,425,600" in lines
+    code, out, _ = run(capfd, "summary", "inception_resnet_v2", "--depths", 10, 20, 10, "--json")
+    facts = json.loads(out)
+    assert facts["parameters"] == 55_284_488 and len([s for s in facts["stages"] if "block_b" in s["name"]]) == 20
+
+
+@pytest.mark.slow
+def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experiment):
+    work = tmp_path / "work"
+    code, out, err = run(capfd, "compare", experiment, "--workdir", work, "--seed", "3")
+    assert code == 0, err
+    for name in ("curves.png", "curves.svg", "comparison.md", "comparison.csv"):
+        assert str(work / name) in out and (work / name).stat().st_size > 100
+    table = (work / "comparison.md").read_text()
+    assert "Inception-v4" in table and "Inception-ResNet-v2" in table
+    config = json.loads((work / "inception_v4" / "config.json").read_text())
+    assert config["experiment"]["seed"] == 3
+
+    code, _, err = run(capfd, "compare", experiment, "--workdir", work, "--seed", "3")
+    assert code == 0 and err.count("nothing is left to do") == 2
+    code, _, err = run(capfd, "compare", experiment, "--workdir", work)
+    assert code == 2 and "seed is 0 here and 3 there" in err
+
+    code, out, _ = run(capfd, "compare", work / "inception_v4", "--out", tmp_path / "one")
+    assert code == 0 and (tmp_path / "one" / "comparison.csv").exists()
+
+    code, out, _ = run(capfd, "evaluate", work / "inception_v4", "--json")
+    results = json.loads(out)
+    assert code == 0 and results["images"] == 355 and 0 <= results["averaged"]["top1_error"] <= 1
+    code, out, _ = run(capfd, "evaluate", work / "inception_v4")
+    assert f"raw         {results['raw']['loss']:>10.4f}" in out
+
+
+def test_a_run_that_diverges_exits_1_and_the_others_go_on(capfd, tmp_path, experiment):
+    code, out, err = run(
+        capfd,
+        "train",
+        experiment,
+        *("--run", "inception_v4", "--workdir", tmp_path / "run"),
+        *("--optim.learning-rate", "1e30", "--optim.clip-norm", "None"),
+    )
+    assert code == 1
+    assert "inception-jax: the loss is" in err and "at step 2" in err and "Traceback" not in err
+
+
+def test_help_starts_quickly_and_without_jax():
+    script = textwrap.dedent(
+        """
+        import sys
+        from inception_jax.cli import main
+        try:
+            main(["--help"])
+        except SystemExit:
+            pass
+        slow = {"jax", "flax", "optax", "orbax", "grain", "sklearn", "matplotlib", "tensorflow_datasets"}
+        print("imported:", sorted(slow & set(sys.modules)))
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ})
+    assert done.stdout.splitlines()[-1] == "imported: []"

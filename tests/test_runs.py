@@ -1,0 +1,178 @@
+"""A run's directory: what is written can be read, by us and by TensorBoard, also after a kill and a resume."""
+
+import json
+import struct
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from inception_jax import config, runs
+from inception_jax.errors import UserError
+
+INFO = runs.RunInfo("a-run", 100, 1437, 360, 54_321, 987_654_321, "1 cpu, jax 0.10.2")
+
+
+def train(step, **values):
+    return {"step": step, "epoch": step / 10, "split": "train", "loss": 1.5, "seconds": step / 4, **values}
+
+
+def validation(step, parameters="averaged", **values):
+    return {**train(step), "split": "validation", "parameters": parameters, "top1_error": 0.25, **values}
+
+
+def write(directory, records, *, step=0):
+    writer = runs.MetricsWriter(directory, step=step)
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
+def events(directory):
+    """TensorBoard's events in the order of their files, which are framed as TFRecords."""
+    found = []
+    for path in sorted((directory / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            found.append(Event.FromString(data[12 : 12 + length]))
+            data = data[12 + length + 4 :]
+    return found
+
+
+def scalars(directory):
+    return {(e.step, v.tag): v.simple_value for e in events(directory) for v in e.summary.value}
+
+
+def test_configuration_comes_back_as_it_was_written(tmp_path):
+    experiment = config.Experiment(
+        seed=7,
+        model=config.ModelConfig(name="inception_v4", depths=(1, 2, 3), residual_scales=(0.1,)),
+        optim=config.OptimConfig(clip_norm=None, learning_rate=0.1 + 0.2),
+        data=config.DataConfig(source="idx:/a/ü", crop_area=(0.25, 1.0)),
+    )
+    runs.write_config(tmp_path / "new" / "run", INFO, experiment)
+    run = runs.read_run(str(tmp_path / "new" / "run"))
+    assert run == runs.Run(tmp_path / "new" / "run", INFO, experiment, [])
+    assert [path.name for path in run.directory.iterdir()] == ["config.json"]  # no temporary file is left
+
+
+def edit(directory, change):
+    path = directory / runs.CONFIG
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["experiment"]["model"].update(widht=1.0), r"unknown field model\.widht; ModelConfig has name, "),
+        (lambda v: v["experiment"].update(other=1), r"unknown field other; Experiment has seed, model, "),
+        (lambda v: v["info"].update(colour="red"), "colour"),
+        (lambda v: v["info"].pop("steps"), "steps"),
+        (lambda v: v.pop("info"), "info"),
+    ],
+)
+def test_a_configuration_of_another_version_is_refused_by_name(tmp_path, change, message):
+    runs.write_config(tmp_path, INFO, config.Experiment())
+    edit(tmp_path, change)
+    with pytest.raises(
+        UserError, match=rf"config\.json is not the configuration of a run of this version: .*{message}"
+    ):
+        runs.read_run(tmp_path)
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run: it has no config\.json"):
+        runs.read_run(tmp_path)
+    (tmp_path / runs.CONFIG).write_text('{"info": ')
+    with pytest.raises(UserError, match=r"is not the configuration of a run"):
+        runs.read_run(tmp_path)
+
+
+def test_finished_means_that_the_last_step_was_evaluated(tmp_path):
+    runs.write_config(tmp_path, INFO, config.Experiment())
+    write(tmp_path, [validation(90), train(100)])
+    assert not runs.read_run(tmp_path).finished
+    write(tmp_path, [validation(100)], step=100)
+    assert runs.read_run(tmp_path).finished
+
+
+def test_metrics_come_back_as_they_were_written(tmp_path):
+    records = [train(10, learning_rate=1 / 3), validation(10), validation(10, "raw", top1_error=0.5)]
+    write(tmp_path, records)
+    assert runs.read_metrics(tmp_path) == records
+
+
+def test_each_line_is_in_the_file_before_the_next_is_written(tmp_path):
+    writer = runs.MetricsWriter(tmp_path, step=0)
+    writer.write(train(10))
+    assert runs.read_metrics(tmp_path) == [train(10)]
+    writer.close()
+
+
+@pytest.mark.parametrize("kept", [1, 20, -2])
+def test_a_last_line_half_written_is_dropped(tmp_path, kept):
+    write(tmp_path, [train(10), train(20)])
+    with (tmp_path / runs.METRICS).open("a") as file:
+        file.write(json.dumps(train(30))[:kept])
+    assert runs.read_metrics(tmp_path) == [train(10), train(20)]
+
+
+def test_a_last_line_that_only_lacks_its_end_is_kept(tmp_path):
+    write(tmp_path, [train(10)])
+    with (tmp_path / runs.METRICS).open("a") as file:
+        file.write(json.dumps(train(20)))
+    assert runs.read_metrics(tmp_path) == [train(10), train(20)]
+    write(tmp_path, [train(30)], step=20)  # and does not run into the next one
+    assert runs.read_metrics(tmp_path) == [train(10), train(20), train(30)]
+
+
+def test_a_broken_line_in_the_middle_is_no_silent_loss(tmp_path):
+    (tmp_path / runs.METRICS).write_text(f'{{"step": 1\n{json.dumps(train(2))}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl holds a line that is not JSON"):
+        runs.read_metrics(tmp_path)
+
+
+def test_resuming_drops_what_came_after_the_checkpoint_and_keeps_the_clock(tmp_path):
+    write(tmp_path, [train(40), validation(50), validation(50, "raw"), train(60), train(70)])
+    with (tmp_path / runs.METRICS).open("a") as file:
+        file.write('{"step": 80')
+    writer = runs.MetricsWriter(tmp_path, step=50)
+    assert writer.seconds == 12.5  # 50 / 4, not the 17.5 of step 70
+    assert runs.read_metrics(tmp_path) == [train(40), validation(50), validation(50, "raw")]
+    writer.write(train(60, loss=9.0))
+    writer.close()
+    assert runs.read_metrics(tmp_path)[3:] == [train(60, loss=9.0)]
+
+
+def test_a_fresh_run_starts_its_clock_at_zero(tmp_path):
+    writer = runs.MetricsWriter(tmp_path / "run", step=0)
+    writer.close()
+    assert writer.seconds == 0.0
+    assert runs.read_metrics(tmp_path / "run") == runs.read_metrics(tmp_path / "nowhere") == []
+
+
+def test_tensorboard_holds_the_same_numbers(tmp_path):
+    write(tmp_path, [train(10, learning_rate=0.25), validation(10), validation(20, "raw", images=360)])
+    assert scalars(tmp_path) == {
+        **{(10, f"train/{k}"): v for k, v in {"epoch": 1, "loss": 1.5, "seconds": 2.5, "learning_rate": 0.25}.items()},
+        **{
+            (10, f"validation/averaged/{k}"): v
+            for k, v in {"epoch": 1, "loss": 1.5, "seconds": 2.5, "top1_error": 0.25}.items()
+        },
+        **{
+            (20, f"validation/raw/{k}"): v
+            for k, v in {"epoch": 2, "loss": 1.5, "seconds": 5, "top1_error": 0.25, "images": 360}.items()
+        },
+    }
+
+
+def test_tensorboard_is_told_what_a_resume_drops_and_keeps_the_rest(tmp_path):
+    write(tmp_path, [train(10), train(20)])
+    write(tmp_path, [train(20, loss=9.0)], step=10)  # within the same second
+    found = events(tmp_path)
+    starts = [e.step for e in found if e.HasField("session_log") and e.session_log.status == SessionLog.START]
+    assert starts == [1, 11]  # TensorBoard hides what came before from this step on
+    losses = [(e.step, v.simple_value) for e in found for v in e.summary.value if v.tag == "train/loss"]
+    assert losses == [(10, 1.5), (20, 1.5), (20, 9.0)]

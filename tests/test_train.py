@@ -1,0 +1,173 @@
+"""Whole runs, small: what they write, how they resume, how they stop."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax import build, checkpoint, evaluate, runs, train
+from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
+from inception_jax.errors import RunFailed, UserError
+
+TIMES = ("seconds", "images_per_second", "data_wait_seconds")
+
+SMALL = Experiment(
+    model=ModelConfig(name="inception_resnet_v1", width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
+    data=DataConfig(source="digits", image_size=75, flip=False, threads=2, prefetch=1),
+    optim=OptimConfig(ema_decay=0.9),
+    train=TrainConfig(batch_size=8, steps=6, log_every=1, checkpoint_every=3),
+    evaluation=EvaluationConfig(every_epochs=3 / (1442 / 8), batch_size=128),
+)
+
+
+def changed(experiment, **parts):
+    new = {name: dataclasses.replace(getattr(experiment, name), **values) for name, values in parts.items()}
+    return dataclasses.replace(experiment, **new)
+
+
+def timeless(metrics):
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in metrics]
+
+
+def final_state(directory, experiment=SMALL):
+    run, step = checkpoint.locate(directory)
+    with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
+        experiment, next_batch = checkpoints.facts(step)
+        assert next_batch == step
+        return step, checkpoints.restore(step, build.state_shapes(experiment, build.model(experiment)))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    return train.fit(SMALL, directory, name="whole")
+
+
+def test_a_run_writes_what_others_read(whole):
+    assert whole.finished and whole.info.steps == 6 and whole.info.training_images == 1442
+    assert whole.experiment.model.num_classes == 10
+    lines = [json.loads(line) for line in (whole.directory / "metrics.jsonl").read_text().splitlines()]
+    assert lines == whole.metrics
+    training = [m for m in lines if m["split"] == "train"]
+    assert [m["step"] for m in training] == [1, 2, 3, 4, 5, 6]
+    assert set(training[0]) == {
+        *("step", "epoch", "split", "loss", "top1_error", "top5_error", "zero_share", "gradient_norm"),
+        *("learning_rate", *TIMES),
+    }
+    assert training[0]["epoch"] == pytest.approx(8 / 1442) and training[0]["learning_rate"] == pytest.approx(0.045)
+    validation = [m for m in lines if m["split"] == "validation"]
+    assert [(m["step"], m["parameters"]) for m in validation] == [(s, p) for s in (3, 6) for p in ("averaged", "raw")]
+    assert {m["images"] for m in validation} == {355}
+    assert all(0 <= m["top5_error"] <= m["top1_error"] <= 1 for m in lines)
+    assert list((whole.directory / "tensorboard").glob("events*"))
+
+
+@pytest.mark.slow
+def test_three_steps_and_three_in_a_new_process_are_six_bit_for_bit(whole, tmp_path):
+    script = tmp_path / "experiment.py"
+    script.write_text(
+        "import sys\nsys.path.insert(0, sys.argv[0])\nfrom inception_jax import config\nimport json\n"
+        f"def runs():\n    return {{'only': config.from_dict(json.loads({json.dumps(to_json(SMALL))!s}))}}\n"
+    )
+    for count in (3, 6):
+        command = [sys.executable, "-m", "inception_jax", "train", script, "--workdir", tmp_path / "halves"]
+        done = subprocess.run([*command, "--train.steps", str(count)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    halves = runs.read_run(tmp_path / "halves")
+    assert timeless(halves.metrics) == timeless(whole.metrics)
+    (step, ours), (expected_step, expected) = final_state(tmp_path / "halves"), final_state(whole.directory)
+    assert step == expected_step == 6
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def to_json(experiment):
+    from inception_jax import config
+
+    return json.dumps(config.to_dict(experiment))
+
+
+def test_a_finished_run_is_left_alone(whole, capfd):
+    before = (whole.directory / "metrics.jsonl").read_bytes()
+    assert train.fit(SMALL, whole.directory, name="whole").metrics == whole.metrics
+    assert (whole.directory / "metrics.jsonl").read_bytes() == before
+    assert "already trained to step 6; nothing is left to do" in capfd.readouterr().err
+
+
+def test_another_experiment_is_refused_and_the_differences_are_named(whole):
+    other = changed(SMALL, optim={"learning_rate": 0.1}, model={"width": 0.1}, train={"log_every": 5})
+    with pytest.raises(UserError) as error:
+        train.fit(other, whole.directory)
+    message = str(error.value)
+    assert "model.width is 0.1 here and 0.05 there, optim.learning_rate is 0.1 here and 0.045 there" in message
+    assert "log_every" not in message
+
+
+def test_the_newest_and_the_best_checkpoints_are_kept(whole, tmp_path):
+    state = final_state(whole.directory)[1]
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+    with contextlib.closing(checkpoints):
+        for step, error in [(1, 0.5), (2, 0.1), (3, None), (4, 0.3), (5, None)]:
+            checkpoints.save(step, state, next_batch=step, experiment=SMALL, top1_error=error)
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+    with contextlib.closing(checkpoints):  # What is best is remembered across processes.
+        checkpoints.save(6, state, next_batch=6, experiment=SMALL, top1_error=0.2)
+        assert checkpoints.latest_step == 6
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path):
+    # The second step's rate is the first's times 1e30: a staircase that goes up.
+    wild = changed(SMALL, optim={"learning_rate": 1e30, "clip_norm": None}, train={"checkpoint_every": 1})
+    with pytest.raises(RunFailed) as error:
+        train.fit(wild, tmp_path / "wild")
+    message = str(error.value)
+    assert "at step 2 (learning rate 1e+30)" in message
+    assert f"last good checkpoint is {tmp_path / 'wild' / 'checkpoints' / '1'}" in message
+    assert sorted(p.name for p in (tmp_path / "wild" / "checkpoints").iterdir()) == ["1"]
+    assert [m["step"] for m in runs.read_metrics(tmp_path / "wild")] == [1]
+
+
+def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole):
+    results = evaluate.evaluate_checkpoint(whole.directory)
+    assert (results["step"], results["images"], results["model"]) == (6, 355, "inception_resnet_v1")
+    for line in whole.metrics:
+        if line["split"] == "validation" and line["step"] == 6:
+            found = results[line["parameters"]]
+            assert found["top1_error"] == line["top1_error"] and found["top5_error"] == line["top5_error"]
+            assert found["loss"] == pytest.approx(line["loss"], rel=1e-5)
+    step3 = evaluate.evaluate_checkpoint(whole.directory / "checkpoints" / "3", {"batch_size": 64})
+    expected = [m for m in whole.metrics if m["split"] == "validation" and m["step"] == 3]
+    for line in expected:
+        assert step3[line["parameters"]]["top1_error"] == pytest.approx(line["top1_error"])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere", "holds no checkpoint: give a run's directory"),
+        ("checkpoints/4", "is not a checkpoint; .* has 3, 6"),
+    ],
+)
+def test_a_path_without_checkpoint_is_one_sentence(whole, path, message):
+    with pytest.raises(UserError, match=message):
+        evaluate.evaluate_checkpoint(whole.directory / path)
+
+
+def test_too_few_classes_are_refused(tmp_path):
+    with pytest.raises(UserError, match="model.num_classes is 5, but digits has 10 classes"):
+        train.fit(changed(SMALL, model={"num_classes": 5}), tmp_path)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_plan_covers_each_epoch_and_ends_with_an_evaluation():
+    plan = build.plan(changed(SMALL, train={"steps": None, "epochs": 2.0, "batch_size": 100}), 1442)
+    assert plan.steps == 29 and plan.steps_per_epoch == 14.42
+    plan = build.plan(changed(SMALL, train={"steps": 30, "batch_size": 100}, evaluation={"every_epochs": 1.0}), 1442)
+    assert plan.evaluations == {14, 29, 30}
