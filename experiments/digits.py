@@ -17,8 +17,8 @@ after 8 epochs (digits_rates.py; one seed, so differences of one or two points m
 What that difference comes from, since a mistake could look the same. With BN after every convolution and no shortcut
 the gradient grows from the classifier down to the image: at its first step this Inception-v4 has gradients of norm 2.7
 in the last block, 17 in the last 17x17 block and 1,400 in the first convolution, a factor of 1.5 for each B block; this
-Inception-ResNet-v2 has 0.8, 0.5 and 5. It is the network's and not this code's: timm's Inception-v4 at full size and 299
-pixels has 8 in its classifier and 1,396 in its first convolution, and ours agrees with it to 1e-12 on the same weights.
+Inception-ResNet-v2 has 0.8, 0.5 and 5. It is the network's and not this code's: timm's Inception-v4 at full size and
+299 pixels has 8 in its classifier and 1,396 in its first convolution, and ours agrees with it to 1e-12 on its weights.
 So one rate cannot suit both ends of the pure networks. Clipping by the global norm, which the paper's recipe has, makes
 it worse in a run this short: the first layers use up the norm of 2.0 and the last ones get a five-hundredth of it; with
 it (`--optim.clip-norm 2`) Inception-v3 and Inception-v4 were still at 91 % and 89 % after 8 epochs at the rates below.

@@ -237,8 +237,11 @@ def _verdict(pure: Curve, residual: Curve, races: Sequence[Sequence[Race]]) -> s
 
 
 def _fairness(pure: Curve, residual: Curve) -> str:
-    fields = [line.split(":")[0] for line in differences(residual.run.experiment, pure.run.experiment)]
-    others = [field for field in fields if field != "model.name"]
+    others = [
+        f"{field} ({ours} and {theirs})"
+        for field, (ours, theirs) in differences(residual.run.experiment, pure.run.experiment).items()
+        if field != "model.name"
+    ]
     return f"Their experiments differ in {', '.join(['the network', *others])}" + ("." if others else " alone.")
 
 

@@ -227,17 +227,17 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     return _build(Experiment, values, prefix="")
 
 
-def differences(ours: Experiment, theirs: Experiment) -> list[str]:
-    """One string per field in which two trainings differ: 'model.width is 0.25 here and 0.5 there'.
+def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two trainings differ, with both values.
 
     Fields that change no number of the training do not count: its length, what is written when, threads.
     """
     there = to_flat_dict(theirs)
-    return [
-        f"{field} is {value!r} here and {there[field]!r} there"
+    return {
+        field: (value, there[field])
         for field, value in to_flat_dict(ours).items()
         if value != there[field] and field not in _FREE
-    ]
+    }
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:

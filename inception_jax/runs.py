@@ -102,7 +102,6 @@ class MetricsWriter:
         directory = Path(directory)
         kept = [record for record in read_metrics(directory) if record["step"] <= step]
         _replace(directory / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
-        self.seconds: float = kept[-1]["seconds"] if kept else 0.0
         self._file = (directory / METRICS).open("a")
         # The suffix, because tensorboardX names its file by the second and empties one of that name.
         suffix = f".{step:09d}"

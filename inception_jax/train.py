@@ -18,6 +18,7 @@ from inception_jax.data.sources import Source
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.evaluate import evaluate
 from inception_jax.models.initialize import initial_variables
+from inception_jax.models.network import Network
 from inception_jax.models.summary import count_parameters, summarize
 from inception_jax.progress import Progress, say
 
@@ -46,30 +47,15 @@ def fit(experiment: Experiment, directory: str | Path, *, name: str = "run") -> 
     plan = build.plan(experiment, len(training))
 
     network = build.model(experiment)
-    rate = build.schedule(experiment, plan.steps_per_epoch)
-    chain = build.optimizer(experiment, rate)
-    variables = initial_variables(network, experiment.seed, experiment.data.image_size)
-    state = steps.create_state(variables, chain, experiment.seed)
-
-    info = _info(experiment, name, plan, training, validation, variables["params"])
-    checkpoints = checkpoint.Checkpoints(directory, keep=experiment.train.keep)
-    with contextlib.closing(checkpoints):
+    with contextlib.closing(checkpoint.Checkpoints(directory, keep=experiment.train.keep)) as checkpoints:
         start = checkpoints.latest_step or 0
-        next_batch = 0
-        if start:
-            _, next_batch = checkpoints.facts(start)
-            state = checkpoints.restore(start, state)
         if start >= plan.steps:
             say(f"{name}: {directory} is already trained to step {start}; nothing is left to do.")
         else:
-            if jax.process_index() == 0:
-                runs.write_config(directory, info, experiment)
-            train_step = build.train_step(experiment, network, chain)
-            evaluate_step = build.evaluate_step(network)
-            run = _Loop(experiment, directory, name, plan, rate, train_step, evaluate_step, checkpoints, start)
-            run.introduce(info)
-            state = steps.place(state)
-            run.go(state, training, validation, start, next_batch)
+            run = _Run(experiment, directory, name, plan, network, checkpoints, training, validation)
+            state, next_batch = run.first_state()
+            run.introduce()
+            run.go(state, next_batch)
     return runs.read_run(directory)
 
 
@@ -104,13 +90,14 @@ def refuse_another_experiment(directory: Path, experiment: Experiment) -> None:
         return
     differences = config.differences(experiment, runs.read_run(directory).experiment)
     if differences:
-        raise UserError(
-            f"{directory} holds another experiment: {', '.join(differences)}; use its settings or another --workdir."
+        named = ", ".join(
+            f"{field} is {here!r} here and {there!r} there" for field, (here, there) in differences.items()
         )
+        raise UserError(f"{directory} holds another experiment: {named}; use its settings or another --workdir.")
 
 
-class _Loop:
-    """The loop of one run, in the order evaluate, save, next batch, step, log.
+class _Run:
+    """One run, its loop in the order evaluate, save, next batch, step, log.
 
     Saving before the next batch is drawn makes a resume exact. The metrics of a step are read after the next one has
     been launched, so that the device never waits for the host.
@@ -122,52 +109,67 @@ class _Loop:
         directory: Path,
         name: str,
         plan: build.Plan,
-        rate: Callable[[int], Any],
-        train_step: Callable[..., Any],
-        evaluate_step: Callable[..., Any],
+        network: Network,
         checkpoints: checkpoint.Checkpoints,
-        start: int,
+        training: Source,
+        validation: Source,
     ):
-        self.experiment, self.directory, self.plan, self.rate = experiment, directory, plan, rate
-        self.train_step, self.evaluate_step, self.checkpoints = train_step, evaluate_step, checkpoints
+        self.experiment, self.directory, self.name, self.plan = experiment, directory, name, plan
+        self.network, self.checkpoints, self.training, self.validation = network, checkpoints, training, validation
+        self.start = checkpoints.latest_step or 0
+        self.rate = build.schedule(experiment, plan.steps_per_epoch)
+        self.chain = build.optimizer(experiment, self.rate)
+        self.train_step = build.train_step(experiment, network, self.chain)
+        self.evaluate_step = build.evaluate_step(network)
         self.compiled: set[str] = set()
         self.compiling = 0.0
-        first = jax.process_index() == 0
-        self.writer = runs.MetricsWriter(directory, step=start) if first else None
-        self.name = name
-        # Every process reads them, so that all agree on which checkpoint is the best.
-        earlier = [m for m in runs.read_metrics(directory) if m["step"] <= start and m.get("parameters") == "averaged"]
-        self.best = min((m["top1_error"] for m in earlier), default=math.inf)
-        self.seconds_before = self.writer.seconds if self.writer else 0.0
-        self.last_saved = start
+        # Every process reads the metrics, so that all agree on which checkpoint is the best; the first writes them.
+        earlier = [m for m in runs.read_metrics(directory) if m["step"] <= self.start]
+        self.best = min((m["top1_error"] for m in earlier if m.get("parameters") == "averaged"), default=math.inf)
+        self.seconds_before = earlier[-1]["seconds"] if earlier else 0.0
+        self.writer = runs.MetricsWriter(directory, step=self.start) if jax.process_index() == 0 else None
         self.pending: tuple[int, steps.Metrics] | None = None
-        self.logged_step, self.waited = start, 0.0
+        self.last_saved = self.logged_step = self.start
+        self.waited = 0.0
 
-    def introduce(self, info: runs.RunInfo) -> None:
+    def first_state(self) -> tuple[steps.TrainState, int]:
+        """The state to go on from, on the devices, and the number of the next batch."""
+        if self.start:
+            _, next_batch = self.checkpoints.facts(self.start)
+            state = self.checkpoints.restore(self.start, build.state_shapes(self.experiment, self.network))
+            return steps.place(state), next_batch
+        variables = initial_variables(self.network, self.experiment.seed, self.experiment.data.image_size)
+        return steps.place(steps.create_state(variables, self.chain, self.experiment.seed)), 0
+
+    def introduce(self) -> None:
+        """Writes what is known before the first step, and says it."""
         if not self.writer:
             return
+        info = _info(self.experiment, self.name, self.plan, self.network, self.training, self.validation)
+        runs.write_config(self.directory, info, self.experiment)
         batch, devices = self.experiment.train.batch_size, jax.device_count()
         say(
             f"{info.name}: {self.experiment.model.name}, {info.parameters:,} parameters, "
             f"{info.multiply_adds / 1e6:,.0f} M multiply-adds an image; {info.training_images:,} training and "
-            f"{info.validation_images:,} validation images; steps {self.last_saved} to {info.steps}\n"
+            f"{info.validation_images:,} validation images; steps {self.start} to {info.steps}\n"
             f"  learning rate {self.experiment.optim.learning_rate:g} for the global batch of {batch} images = "
             f"{devices} device{'s' * (devices > 1)} x {batch // devices}; {info.machine}"
         )
 
-    def go(self, state: steps.TrainState, training: Source, validation: Source, start: int, next_batch: int) -> None:
+    def go(self, state: steps.TrainState, next_batch: int) -> None:
+        """Trains to the end."""
         self.begin = self.logged_at = self._clock()
         with contextlib.ExitStack() as open_things:
             batches = open_things.enter_context(
-                contextlib.closing(build.train_batches(self.experiment, training, next_batch))
+                contextlib.closing(build.train_batches(self.experiment, self.training, next_batch))
             )
-            self.progress = Progress(self.name, start=start, total=self.plan.steps, quiet=self.writer is None)
+            self.progress = Progress(self.name, start=self.start, total=self.plan.steps, quiet=self.writer is None)
             open_things.enter_context(contextlib.closing(self.progress))
             if self.writer:
                 open_things.enter_context(contextlib.closing(self.writer))
-            for step in range(start, self.plan.steps + 1):
-                if step > start:
-                    self._look(state, step, validation, next_batch)
+            for step in range(self.start, self.plan.steps + 1):
+                if step > self.start:
+                    self._look(state, step, next_batch)
                 if step == self.plan.steps:
                     break
                 batch = self._next(batches)
@@ -176,14 +178,14 @@ class _Loop:
                 self._log()
                 self.pending = (step + 1, metrics)
 
-    def _look(self, state: steps.TrainState, step: int, validation: Source, next_batch: int) -> None:
+    def _look(self, state: steps.TrainState, step: int, next_batch: int) -> None:
         """Evaluates and saves where the plan says so."""
         evaluating = step in self.plan.evaluations
         due = step % self.experiment.train.checkpoint_every == 0 or step == self.plan.steps
         if not (evaluating or due):
             return
         self._log()  # Nothing that is not finite is evaluated or saved.
-        error = self._evaluate(state, step, validation) if evaluating else None
+        error = self._evaluate(state, step) if evaluating else None
         best = error is not None and error < self.best
         if best:
             self.best = error
@@ -192,11 +194,11 @@ class _Loop:
             self.last_saved = step
         self.logged_at, self.logged_step, self.waited = self._clock(), step, 0.0
 
-    def _evaluate(self, state: steps.TrainState, step: int, validation: Source) -> float:
+    def _evaluate(self, state: steps.TrainState, step: int) -> float:
         records = {}
         evaluate_step = functools.partial(self._call, "evaluation", self.evaluate_step)
         for name, params in steps.parameter_sets(state).items():
-            with contextlib.closing(build.validation_batches(self.experiment, validation)) as batches:
+            with contextlib.closing(build.validation_batches(self.experiment, self.validation)) as batches:
                 results = evaluate(evaluate_step, params, state.batch_stats, batches)
             records[name] = self._record(step, "validation", parameters=name, **results)
             self._write(records[name])
@@ -266,16 +268,17 @@ class _Loop:
 
 
 def _info(
-    experiment: Experiment, name: str, plan: build.Plan, training: Source, validation: Source, params: Any
+    experiment: Experiment, name: str, plan: build.Plan, network: Network, training: Source, validation: Source
 ) -> runs.RunInfo:
-    rows = summarize(build.model(experiment), experiment.data.image_size)
-    device = jax.devices()[0]
+    size = experiment.data.image_size
+    device = jax.devices()[0].device_kind
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
     return runs.RunInfo(
         name=name,
         steps=plan.steps,
         training_images=len(training),
         validation_images=len(validation),
-        parameters=count_parameters(params),
-        multiply_adds=sum(row.multiply_adds for row in rows),
-        machine=f"{jax.device_count()} x {device.device_kind}, jax {jax.__version__}, flax {flax.__version__}",
+        parameters=count_parameters(shapes["params"]),
+        multiply_adds=sum(row.multiply_adds for row in summarize(network, size)),
+        machine=f"{jax.device_count()} x {device}, JAX {jax.__version__}, Flax {flax.__version__}",
     )

@@ -148,7 +148,9 @@ def test_pair_sentence(pair, tmp_path):
 def test_experiments_that_differ_in_more_than_the_network_are_called_so(pair, tmp_path):
     other = write_run(tmp_path / "other", "inception_resnet_v2", [0.7, 0.4], seed=3)
     compare([pair[0], other], tmp_path / "out")
-    assert "Their experiments differ in the network, seed." in (tmp_path / "out" / "comparison.md").read_text()
+    assert (
+        "Their experiments differ in the network, seed (3 and 0)." in (tmp_path / "out" / "comparison.md").read_text()
+    )
 
 
 def test_a_pair_that_no_level_tells_apart_has_no_table(tmp_path):

@@ -66,6 +66,6 @@ def test_an_unknown_field_is_named():
 def test_differences_name_both_values_and_leave_out_what_changes_no_number():
     a = Experiment(optim=OptimConfig(momentum=0.9))
     b = with_value("optim.momentum", 0.5)
-    assert config.differences(a, b) == ["optim.momentum is 0.9 here and 0.5 there"]
-    assert config.differences(a, with_value("train.steps", 5)) == []
-    assert config.differences(a, a) == []
+    assert config.differences(a, b) == {"optim.momentum": (0.9, 0.5)}
+    assert config.differences(a, with_value("train.steps", 5)) == {}
+    assert config.differences(a, a) == {}
