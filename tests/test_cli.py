@@ -155,6 +155,7 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
     assert f"raw         {results['raw']['loss']:>10.4f}" in out
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_exits_1_and_the_others_go_on(capfd, tmp_path, experiment):
     code, out, err = run(
         capfd,

@@ -1,5 +1,6 @@
 """The networks against the figures: widths, shapes, where BN stands, what the residual scale does."""
 
+import functools
 import math
 
 import jax
@@ -200,6 +201,11 @@ def narrow(name, **options):
     return create_model(name, num_classes=10, width=0.1, depths=depths, **options)
 
 
+def run(model, variables, images, **options):
+    """`model.apply` as one program: op by op it compiles each of them."""
+    return jax.jit(functools.partial(model.apply, **options))(variables, images)
+
+
 def images_of(size, seed=0, n=2):
     return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (n, *size, 3)), jnp.float32)
 
@@ -300,7 +306,8 @@ def test_only_the_final_released_block_lacks_a_relu():
 def test_dropout_drops_a_fifth_of_the_pooled_features():
     model = create_model("inception_v3", width=0.25)
     variables = initial_variables(model, 0, 75)
-    _, seen = model.apply(
+    _, seen = run(
+        model,
         variables,
         images_of((75, 75), n=16),
         train=True,
@@ -327,9 +334,9 @@ def test_logits_are_float32_under_bfloat16(name):
 def test_bfloat16_computes_in_bfloat16_close_to_float32():
     x, exact, half = images_of((75, 75)), narrow("inception_resnet_v2"), narrow("inception_resnet_v2", dtype="bfloat16")
     variables = initial_variables(exact, 0, 75)
-    _, seen = half.apply(variables, x, mutable=["intermediates"], capture_intermediates=True)
+    logits, seen = run(half, variables, x, mutable=["intermediates"], capture_intermediates=True)
     assert seen["intermediates"]["block_c_1"]["__call__"][0].dtype == jnp.bfloat16
-    np.testing.assert_allclose(half.apply(variables, x), exact.apply(variables, x), atol=0.1)
+    np.testing.assert_allclose(logits, run(exact, variables, x), atol=0.1)
 
 
 def test_logits_are_float64_under_float64():
@@ -356,16 +363,16 @@ def test_smaller_images_are_refused_in_one_sentence(size):
 def test_no_classes_gives_the_pooled_features():
     model = narrow("inception_resnet_v1")
     variables = initial_variables(model, 0, 75)
-    _, seen = model.apply(variables, images_of((75, 80)), mutable=["intermediates"], capture_intermediates=True)
+    _, seen = run(model, variables, images_of((75, 80)), mutable=["intermediates"], capture_intermediates=True)
     last = seen["intermediates"]["block_c_1"]["__call__"][0]
-    pooled = model.clone(num_classes=0).apply(variables, images_of((75, 80)))
+    pooled = run(model.clone(num_classes=0), variables, images_of((75, 80)))
     np.testing.assert_allclose(pooled, last.mean((1, 2)), rtol=1e-5)
 
 
 def test_zero_share_is_the_share_of_zeros_before_the_pool():
     model = narrow("inception_v4")
     variables = initial_variables(model, 0, 75)
-    _, seen = model.apply(variables, images_of((107, 107)), mutable=["intermediates"], capture_intermediates=True)
+    _, seen = run(model, variables, images_of((107, 107)), mutable=["intermediates"], capture_intermediates=True)
     seen = seen["intermediates"]
     assert 0.1 < float(seen["zero_share"]) < 0.9
     assert float(seen["zero_share"]) == pytest.approx(float((seen["inception_c_1"]["__call__"][0] == 0).mean()))
@@ -384,20 +391,16 @@ def test_auxiliary_head_is_tf_slims_and_for_training_only(name):
     assert jax.tree.map(jnp.shape, shapes(model, 139)["params"]) == jax.tree.map(jnp.shape, params)
 
     model = narrow(name, aux_head=True)
+    options = {"rngs": {"dropout": jax.random.key(0)}, "mutable": ["batch_stats", "intermediates"]}
     for size in (75, 160):
         x = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-
-        def run(v, x, train, model=model):
-            rngs = {"dropout": jax.random.key(0)}
-            return model.apply(v, x, train=train, rngs=rngs, mutable=["intermediates", "batch_stats"])[1]
-
         for train in (True, False):
-            seen = jax.eval_shape(lambda v, x, train=train: run(v, x, train), shapes(model), x)["intermediates"]
-            assert ("aux_logits" in seen) == train
-        assert jax.eval_shape(lambda v, x: run(v, x, True), shapes(model), x)["intermediates"]["aux_logits"].shape == (
-            2,
-            10,
-        )
+            apply = functools.partial(model.apply, train=train, **options)
+            seen = jax.eval_shape(apply, shapes(model), x)[1]["intermediates"]
+            assert "aux_logits" not in seen or train
+        assert jax.eval_shape(functools.partial(model.apply, train=True, **options), shapes(model), x)[1][
+            "intermediates"
+        ]["aux_logits"].shape == (2, 10)
 
 
 def test_width_scales_every_convolution():

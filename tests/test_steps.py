@@ -114,14 +114,15 @@ def test_parameters_equal_a_hand_written_update(by_hand):
     assert int(after.step) == 1
 
 
+@pytest.mark.slow
 def test_statistics_over_all_devices_are_those_of_the_whole_batch():
     per_replica, over_all = network(), network(bn_axis_name=steps.AXIS)
     batch = a_batch(2)
     batch["images"][0] //= 4  # The devices' own statistics must differ.
     variables = initial_variables(per_replica, 0, 75)
     whole = {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()}
-    loss, batch_stats = loss_and_statistics(
-        per_replica, variables["params"], variables["batch_stats"], whole["images"], whole["labels"]
+    loss, batch_stats = jax.jit(functools.partial(loss_and_statistics, per_replica))(
+        variables["params"], variables["batch_stats"], whole["images"], whole["labels"]
     )
 
     def difference(model):
@@ -140,16 +141,18 @@ def test_metrics_are_hand_counted():
     variables = initial_variables(model, 0, 75)
     batch = a_batch(4)
     _, metrics = train(model, PLAIN, steps.place(steps.create_state(variables, PLAIN, 0)), batch)
+
+    @jax.jit
+    def by_hand(images, labels):
+        options = {"train": True, "rngs": {"dropout": jax.random.key(0)}, "mutable": ["batch_stats"]}
+        logits = model.apply(variables, images / jnp.float32(127.5) - 1, **options)[0]
+        targets = 0.9 * jnp.eye(10)[labels] + 0.01
+        return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean(), logits
+
     losses, top1, top5 = [], [], []
     for images, labels in zip(batch["images"], batch["labels"], strict=True):
-        losses.append(loss_and_statistics(model, variables["params"], variables["batch_stats"], images, labels)[0])
-        logits = model.apply(
-            variables,
-            images / np.float32(127.5) - 1,
-            train=True,
-            rngs={"dropout": jax.random.key(0)},
-            mutable=["batch_stats"],
-        )[0]
+        loss, logits = by_hand(images, labels)
+        losses.append(loss)
         order = np.argsort(-np.asarray(logits), axis=-1)
         top1 += list(order[:, 0] != labels)
         top5 += [label not in row for row, label in zip(order[:, :5], labels, strict=True)]
@@ -171,7 +174,7 @@ def test_evaluation_sums_the_unmasked_images_only():
     keep = batch["mask"].reshape(-1)
     images = batch["images"].reshape(-1, 75, 75, 3)[keep] / np.float32(127.5) - 1
     labels = batch["labels"].reshape(-1)[keep]
-    logits = np.asarray(model.apply(variables, images), np.float64)
+    logits = np.asarray(jax.jit(model.apply)(variables, images), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     assert sums["images"] == 7 == len(labels)
     assert sums["loss"] == pytest.approx(-log_p[np.arange(7), labels].sum(), rel=1e-4)
