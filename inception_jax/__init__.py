@@ -4,16 +4,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inception_jax.inference import load_checkpoint
     from inception_jax.models import create_model, list_models
     from inception_jax.weights import export_weights, import_weights
 
-__all__ = ["create_model", "export_weights", "import_weights", "list_models"]
+__all__ = ["create_model", "export_weights", "import_weights", "list_models", "load_checkpoint"]
 
 _HOMES = {
     "create_model": "inception_jax.models",
     "list_models": "inception_jax.models",
     "import_weights": "inception_jax.weights",
     "export_weights": "inception_jax.weights",
+    "load_checkpoint": "inception_jax.inference",
 }
 
 

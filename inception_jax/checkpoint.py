@@ -4,6 +4,9 @@ A checkpoint holds the state, the number of the next batch (which is all there i
 experiment. It is written asynchronously; the newest ones and the best one are kept.
 """
 
+import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from inception_jax import config
 from inception_jax.errors import UserError
 
 DIRECTORY = "checkpoints"
+FACTS = "checkpoint.json"
+VARIABLES = "variables"
 
 
 class Checkpoints:
@@ -72,6 +77,42 @@ class Checkpoints:
         self._manager.close()
 
 
+def save_variables(directory: str | Path, variables: Any, facts: Mapping[str, Any]) -> None:
+    """Writes "params" and "batch_stats" and what is to be known of them (JSON values), whole or not at all.
+
+    What `directory` held before, if it was such a checkpoint, is replaced.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and not is_exported(directory):
+        raise UserError(f"{directory} exists and is not an exported checkpoint; give a new directory.")
+    with tempfile.TemporaryDirectory(dir=_made(directory.parent), prefix=f".{directory.name}-") as temporary:
+        new = Path(temporary) / "new"
+        copy = jax.tree.map(np.array, dict(variables))
+        with ocp.StandardCheckpointer() as writer:
+            writer.save(new / VARIABLES, copy)
+        (new / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        if directory.exists():
+            directory.rename(Path(temporary) / "old")
+        new.rename(directory)
+
+
+def load_variables(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The variables, as NumPy arrays, and the facts that `save_variables` wrote."""
+    directory = Path(directory).absolute()
+    try:
+        facts = json.loads((directory / FACTS).read_text())
+        with ocp.StandardCheckpointer() as reader:
+            variables = reader.restore(directory / VARIABLES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory} is not a readable checkpoint: {error}") from error
+    return jax.tree.map(np.asarray, variables), facts
+
+
+def is_exported(directory: str | Path) -> bool:
+    """Whether a directory is a checkpoint of `save_variables`."""
+    return (Path(directory) / FACTS).is_file()
+
+
 def locate(path: str | Path) -> tuple[Path, int]:
     """The run's directory and the step that a path names: RUN (its newest checkpoint) or RUN/checkpoints/STEP."""
     path = Path(path)
@@ -85,6 +126,11 @@ def locate(path: str | Path) -> tuple[Path, int]:
     if not found or step not in (None, *found):
         raise UserError(f"{path} is not a checkpoint; {run} has {', '.join(map(str, found)) or 'none'}.")
     return run, found[-1] if step is None else step
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def _error(metrics: Any) -> float:

@@ -117,6 +117,8 @@ class TrainConfig:
     """Steps between checkpoints."""
     keep: int = 3
     """Newest checkpoints kept, beside the best one."""
+    init_from: str | None = None
+    """A run or checkpoint to start from (transfer learning); a head of another number of classes is drawn anew."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from inception_jax.config import Experiment
 from inception_jax.data.sources import Source
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.evaluate import evaluate
+from inception_jax.inference import transfer
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 from inception_jax.models.summary import count_parameters, summarize
@@ -139,6 +140,10 @@ class _Run:
             state = self.checkpoints.restore(self.start, build.state_shapes(self.experiment, self.network))
             return steps.place(state), next_batch
         variables = initial_variables(self.network, self.experiment.seed, self.experiment.data.image_size)
+        if self.experiment.train.init_from:
+            variables, new = transfer(self.experiment.train.init_from, self.network, variables)
+            if self.writer:
+                say(f"{self.name}: starts from {self.experiment.train.init_from}" + "; its head is new" * new)
         return steps.place(steps.create_state(variables, self.chain, self.experiment.seed)), 0
 
     def introduce(self) -> None:

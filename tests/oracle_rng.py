@@ -1,6 +1,6 @@
 """The weights and images from which the numbers in golden/ were computed: drawn from names, with NumPy alone.
 
-Copied from the oracles' own generator; `stats` are the 11 numbers by which they describe a stage's output.
+`stats` are the 11 numbers by which they describe a stage's output.
 """
 
 import math

@@ -17,8 +17,8 @@ LAYERS = [
     ["models", "data", "optim", "runs", "progress"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
-    ["evaluate"],
-    ["train"],
+    ["evaluate", "inference"],
+    ["train", "importer", "predict", "export"],
     ["cli"],
     ["__main__"],
 ]

@@ -14,6 +14,7 @@ import pytest
 from inception_jax import build, checkpoint, evaluate, runs, train
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
 from inception_jax.errors import RunFailed, UserError
+from inception_jax.optim import averaged_params
 
 TIMES = ("seconds", "images_per_second", "data_wait_seconds")
 
@@ -158,6 +159,17 @@ def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole):
 def test_a_path_without_checkpoint_is_one_sentence(whole, path, message):
     with pytest.raises(UserError, match=message):
         evaluate.evaluate_checkpoint(whole.directory / path)
+
+
+@pytest.mark.slow
+def test_a_run_can_start_from_another(whole, tmp_path, capfd):
+    still = {"optim": {"learning_rate": 1e-12}, "evaluation": {"every_epochs": 9.0}}
+    start = {"init_from": str(whole.directory), "steps": 1}
+    train.fit(changed(SMALL, train=start, **still), tmp_path / "next", name="next")
+    assert f"next: starts from {whole.directory}\n" in capfd.readouterr().err
+    before, after = final_state(whole.directory)[1], final_state(tmp_path / "next")[1]
+    for a, b in zip(jax.tree.leaves(averaged_params(before.opt_state)), jax.tree.leaves(after.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
 
 
 def test_too_few_classes_are_refused(tmp_path):

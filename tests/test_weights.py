@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +28,7 @@ from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 from inception_jax.models.summary import count_parameters
 from inception_jax.weights import export_weights, files, import_weights
+from inception_jax.weights.layout import without_scales
 
 GOLDEN = Path(__file__).parent / "golden"
 NETWORKS = {
@@ -335,11 +337,39 @@ def test_networks_that_compute_something_else_are_not_exported(facenet):
         export_weights(facenet.model, facenet.variables | {"params": params}, format="facenet")
 
 
-def test_keras_refuses_a_scale_and_says_which(keras_v3):
+def test_keras_kernels_take_the_scales(keras_v3):
     params = jax.tree.map(np.copy, keras_v3.variables["params"])
-    params["stem_conv_1"]["bn"]["scale"][3] = 2
-    with pytest.raises(UserError, match="1 entry does not fit:\n  not 1, .*: our params/stem_conv_1/bn/scale"):
-        export_weights(keras_v3.model, keras_v3.variables | {"params": params}, format="keras")
+    params["stem_conv_1"]["bn"]["scale"][3] = -2
+    exported = export_weights(keras_v3.model, keras_v3.variables | {"params": params}, format="keras")
+    changed = {name for name, array in exported.items() if not np.array_equal(array, keras_v3.weights[name])}
+    assert changed == {"conv2d/kernel", "batch_normalization/moving_mean"}
+    theirs = keras_v3.weights["conv2d/kernel"]
+    assert np.array_equal(exported["conv2d/kernel"][..., 3], -2 * theirs[..., 3])
+    assert np.array_equal(exported["conv2d/kernel"][..., :3], theirs[..., :3])
+
+
+@pytest.mark.parametrize("network", ["inception_resnet_v2_slim", "inception_resnet_v1_facenet"])
+def test_without_scales_the_function_is_the_same(network):
+    model = create_model(network, width=0.05, depths=(1, 1, 1), num_classes=3)
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1] == "scale":
+            return rng.normal(size=leaf.shape) * rng.choice([1, 1e-6, 0], leaf.shape, p=[0.8, 0.1, 0.1])
+        if path[-1] == "kernel":
+            return leaf.astype(np.float64)
+        return rng.uniform(0.5, 1.5, leaf.shape) * (rng.choice([1, -1], leaf.shape) if path[-1] != "var" else 1)
+
+    drawn = flax.traverse_util.path_aware_map(draw, initial_variables(model, seed=0))
+    moved = without_scales(flax.traverse_util.flatten_dict(drawn))
+    scales = [scale for path, scale in moved.items() if path[-2:] == ("bn", "scale") and "classifier" not in path]
+    assert len(scales) > 20 and all(np.all(scale == 1) for scale in scales)
+    images = oracle_rng.images(2, 75, 75).astype(np.float64)
+    with jax.enable_x64(True):
+        apply = jax.jit(model.apply)
+        expected = np.asarray(apply(drawn, images))
+        assert_close(apply(flax.traverse_util.unflatten_dict(moved), images), expected, 1e-9)
+    assert expected.dtype == np.float64 and np.ptp(expected) > 0.1
 
 
 def test_an_export_to_other_average_pools_says_so(keras_v3, caplog):

@@ -6,6 +6,8 @@ A training step calls both, an evaluation only the second:
     images = to_network_range(images)
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -18,15 +20,21 @@ _ORDERS = (
 )
 
 
-def to_network_range(images: jax.Array) -> jax.Array:
-    """Images as every network here wants them: float32 [..., H, W, 3] in [-1, 1].
+def to_network_range(
+    images: jax.Array, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
+) -> jax.Array:
+    """Images as a network wants them: (x / 255 - mean) / std, float32 [..., H, W, 3].
 
-    (x / 255 - 0.5) * 2 (section 4 by way of TF-Slim): no mean or deviation of ImageNet.
+    With the default that is (x / 255 - 0.5) * 2 in [-1, 1] (section 4 by way of TF-Slim); another mean and deviation is
+    for weights that were trained elsewhere.
 
     Args:
       images: [..., H, W, 3], uint8 or already a float in [0, 1].
+      mean: Of each channel, in [0, 1].
+      std: Of each channel.
     """
-    return (_to_unit_range(images) - 0.5) * 2.0
+    images = _to_unit_range(images)
+    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
 
 
 def distort_colour(

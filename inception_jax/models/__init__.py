@@ -86,6 +86,31 @@ def create_model(
     )
 
 
+def describe(model: Network) -> dict[str, Any]:
+    """The arguments that make `create_model` give this network again, as JSON values: {"name": ..., "width": ...}."""
+    (name,) = (n for n in list_models() if _kind(create_model(n)) == _kind(model))
+    fields = {field: getattr(model, field) for field in _DESCRIBED if hasattr(model, field)}
+    return {"name": name, **fields, "dtype": None if model.dtype is None else jnp.dtype(model.dtype).name}
+
+
+# All that `create_model` takes but the dtype, which JSON does not know.
+_DESCRIBED = (
+    "num_classes",
+    "width",
+    "depths",
+    "residual_scales",
+    "dropout_rate",
+    "aux_head",
+    "bn_momentum",
+    "bn_axis_name",
+    "count_include_pad",
+)
+
+
+def _kind(model: Network) -> tuple[type, Any]:
+    return type(model), getattr(model, "widths", None)
+
+
 def _one_per_grid(scales: float | Sequence[float]) -> tuple[float, ...]:
     values = tuple(scales) if isinstance(scales, Sequence) else (scales,)
     if len(values) not in (1, 3):

@@ -1,5 +1,6 @@
 """Trained weights from and to timm, Keras and facenet."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -12,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.models import create_model, list_models
+from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
-from inception_jax.weights import files, layout, names
+from inception_jax.weights import checks, files, layout, names
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ def import_weights(
     | keras   | inception_resnet_v2_slim    | .h5, .weights.h5, .keras              |
     | facenet | inception_resnet_v1_facenet | .safetensors, .pt, .pth               |
 
+    A fourth format, "inception_jax" (see `layout.OURS`), is that of the `.safetensors` files that we write for networks
+    which no peer has; it needs the path of one, which describes its network.
+
     The network has the source's average pools (`count_include_pad`), timm's auxiliary head where the source holds one
     (inception_v3), and follows the dtype of the images. The numbers are those of the source: TensorFlow's 1001 labels
     stay 1001, background first. Nothing is computed from PyTorch's `num_batches_tracked` and from facenet's `logits`
@@ -46,7 +50,7 @@ def import_weights(
     Args:
       name: of our network; inception_resnet_v2 and inception_resnet_v1, as peers say, mean those of the table.
       source: names to arrays in the peer's layout (Keras: "conv2d_1/kernel"), or the path of a file.
-      format: "timm", "keras" or "facenet".
+      format: "timm", "keras", "facenet" or "inception_jax".
       num_classes: None is the source's. Another number keeps all but the head, which is new (drawn from seed 0; a
         warning is logged); 0 drops the head. With either, the source may lack the head.
 
@@ -54,19 +58,15 @@ def import_weights(
       UserError: a format without this network, an unreadable file, or entries that are missing, surplus or wrongly
         shaped: all of them are named, and nothing is loaded.
     """
-    network, kept = _source(format, name)
-    given = files.read(Path(source), format) if isinstance(source, str | os.PathLike) else source
+    given = files.read(Path(source), _known(format)) if isinstance(source, str | os.PathLike) else source
     given = {entry: np.asarray(array) for entry, array in given.items()}
-    peer, table = layout.FORMATS[format], kept.table()
-    if format == "keras":
-        table = names.renumber(table, {entry.rpartition("/")[0] for entry in given})
-    classes = layout.classes_in(peer, table, given)
-    if classes is None:
-        classes = peer.default_classes if num_classes is None else 0
-    aux_head = classes > 0 and layout.holds_aux_head(table, given)
-    model = create_model(network, num_classes=classes, aux_head=aux_head, count_include_pad=kept.count_include_pad)
+    if format == layout.OURS:
+        model, table = _described(name, source)
+    else:
+        model, table = _peers(name, format, given, num_classes)
+    peer, classes = layout.FORMATS[format], model.num_classes
     entries = layout.entries(peer, table, _shapes(model))
-    _check_source(f"{format}'s {network}", peer, table, entries, given)
+    checks.check_source(f"{format}'s {describe(model)['name']}", peer, table, entries, given)
     leaves = {
         entry.ours: np.ones(entry.our_shape, np.float32) if entry.theirs is None else entry.to_ours(given[entry.theirs])
         for entry in entries
@@ -83,52 +83,139 @@ def export_weights(model: Network, variables: Mapping[str, Any], *, format: str)
     timm's and facenet's mappings load with `strict=True`: `num_batches_tracked` is there and 0. Keras' are numbered as
     in a fresh session. An auxiliary head is left out where the peer has none (all but timm's inception_v3).
 
+    Keras' batch normalisations have no scale. Scales that are not 1 go into the kernels and running means before them
+    (`layout.without_scales`): the same function of the images, but the variables that come back are not these.
+
     Args:
       model: a network that the peer has, as `import_weights` makes them.
       variables: its "params" and "batch_stats"; other collections are left out.
-      format: "timm", "keras" or "facenet".
+      format: "timm", "keras" or "facenet"; "inception_jax" has every network.
 
     Raises:
-      UserError: the peer does not have this network, with these residual scales; the variables are not the model's; or,
-        in Keras, whose batch normalisations have no scale, a scale that is not 1.
+      UserError: the peer does not have this network, with these residual scales; the variables are not the model's.
     """
-    network, kept = _source(format, _name(model), exact=True)
-    peer, table = layout.FORMATS[format], kept.table()
     given = flax.traverse_util.flatten_dict({k: variables.get(k, {}) for k in ("params", "batch_stats")})
-    if "aux_head/classifier" not in table:
-        given = {path: array for path, array in given.items() if path[1] != "aux_head"}
-    theirs = create_model(
-        network,
-        num_classes=model.num_classes,
-        aux_head=any(path[1] == "aux_head" for path in given),
-        count_include_pad=kept.count_include_pad,
-    )
-    _check_function(f"{format}'s {network}", model, theirs)
+    if format == layout.OURS:
+        network, theirs = describe(model)["name"], model
+        table = layout.our_table(_shapes(model))
+    else:
+        network, kept = _source(format, describe(model)["name"], exact=True)
+        table = kept.table()
+        if "aux_head/classifier" not in table:
+            given = {path: array for path, array in given.items() if path[1] != "aux_head"}
+        theirs = create_model(
+            network,
+            num_classes=model.num_classes,
+            aux_head=any(path[1] == "aux_head" for path in given),
+            count_include_pad=kept.count_include_pad,
+        )
+        checks.check_function(f"{format}'s {network}", model, theirs)
+    peer = layout.FORMATS[format]
     entries = layout.entries(peer, table, _shapes(theirs))
-    _check_variables(f"{format}'s {network}", entries, given)
+    checks.check_variables(f"{format}'s {network}", entries, given)
+    if any(entry.theirs is None for entry in entries):
+        given = layout.without_scales(given)
     exported = {entry.theirs: entry.to_theirs(given[entry.ours]) for entry in entries if entry.theirs is not None}
     layers = {"/".join(entry.ours[1:-1]) for entry in entries}
     return exported | dict.fromkeys(layout.counters(peer, table, layers), np.zeros((), np.int64))
 
 
-def _source(format: str, name: str, exact: bool = False) -> tuple[str, names.Source]:
-    network = name if exact else names.PEERS_NAMES.get(name, name)
+def pytorch_format(model: Network) -> str:
+    """The format whose names its `.safetensors` file has: of the peer with this very network, else "inception_jax"."""
+    name = describe(model)["name"]
+    for format in ("timm", "facenet"):
+        if (format, name) not in names.SOURCES:
+            continue
+        theirs = create_model(name)
+        same = [getattr(model, field, None) == getattr(theirs, field, None) for field in ("width", "residual_scales")]
+        if all(same) and [stage for stage, _ in model.stages()] == [stage for stage, _ in theirs.stages()]:
+            return format
+    return layout.OURS
+
+
+def save_weights(
+    path: str | os.PathLike,
+    model: Network,
+    variables: Mapping[str, Any],
+    *,
+    format: str,
+    preparation: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes what `export_weights` gives: Keras' as `.weights.h5`, the others' as `.safetensors`.
+
+    A `.safetensors` file's metadata say "inception_jax.format", and as JSON "inception_jax.model" (what `create_model`
+    takes) and "inception_jax.preprocessing" (`preparation`); `saved_facts` reads them.
+
+    Raises:
+      UserError: as `export_weights`, or the file's library is not installed.
+    """
+    arrays = export_weights(model, variables, format=format)
+    if format == "keras":
+        table = names.SOURCES[format, describe(model)["name"]].table()
+        files.write_weights_h5(Path(path), arrays, names.keras_groups(table))
+        return
+    facts = {"model": describe(model), "preprocessing": preparation}
+    metadata = {_KEY + key: json.dumps(value) for key, value in facts.items() if value is not None}
+    files.write_safetensors(Path(path), arrays, {"format": "pt", _KEY + "format": format, **metadata})
+
+
+def saved_facts(path: str | os.PathLike) -> dict[str, Any]:
+    """What `save_weights` put into a `.safetensors` file: "format", "model", "preprocessing"; {} in another's file."""
+    metadata = files.read_metadata(Path(path))
+    facts = {key.removeprefix(_KEY): text for key, text in metadata.items() if key.startswith(_KEY)}
+    try:
+        return {key: text if key == "format" else json.loads(text) for key, text in facts.items()}
+    except ValueError as error:
+        raise UserError(f"the metadata of {path} cannot be read: {error}") from error
+
+
+_KEY = "inception_jax."
+
+
+def _known(format: str) -> str:
     if format not in layout.FORMATS:
         raise UserError(f"there is no format {format!r}; there are {', '.join(layout.FORMATS)}.")
-    if (format, network) not in names.SOURCES:
+    return format
+
+
+def _peers(
+    name: str, format: str, given: Mapping[str, np.ndarray], num_classes: int | None
+) -> tuple[Network, names.Table]:
+    """The peer's network that the arrays are of, and whose layer is whose."""
+    network, kept = _source(format, name)
+    peer, table = layout.FORMATS[format], kept.table()
+    if format == "keras":
+        table = names.renumber(table, {entry.rpartition("/")[0] for entry in given})
+    classes = layout.classes_in(peer, table, given)
+    if classes is None:
+        classes = peer.default_classes if num_classes is None else 0
+    aux_head = classes > 0 and layout.holds_aux_head(table, given)
+    model = create_model(network, num_classes=classes, aux_head=aux_head, count_include_pad=kept.count_include_pad)
+    return model, table
+
+
+def _described(name: str, source: Any) -> tuple[Network, names.Table]:
+    """The network that a file of ours describes, and whose layer is whose."""
+    if not isinstance(source, str | os.PathLike):
+        raise UserError("weights in the format inception_jax are read from a file, which describes its network.")
+    facts = saved_facts(source)
+    if facts.get("format") != layout.OURS:
+        raise UserError(f"{source} does not say that it is in the format inception_jax; give the format it is in.")
+    try:
+        model = create_model(**facts["model"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{source} describes no network of this version: {error}") from error
+    if facts["model"]["name"] != name:
+        raise UserError(f"{source} holds {facts['model']['name']}, not {name}.")
+    return model, layout.our_table(_shapes(model))
+
+
+def _source(format: str, name: str, exact: bool = False) -> tuple[str, names.Source]:
+    network = name if exact else names.PEERS_NAMES.get(name, name)
+    if (_known(format), network) not in names.SOURCES:
         networks = ", ".join(theirs for kind, theirs in names.SOURCES if kind == format)
         raise UserError(f"{format} has no {name}; of our networks it has {networks}.")
     return network, names.SOURCES[format, network]
-
-
-def _name(model: Network) -> str:
-    """The name that `create_model` has for this network, whatever its options."""
-
-    def identity(network: Network) -> tuple:
-        return type(network), id(getattr(network, "widths", None))
-
-    names_here = (name for name in list_models() if identity(create_model(name)) == identity(model))
-    return next(names_here, type(model).__name__)
 
 
 def _shapes(model: Network) -> Any:
@@ -146,72 +233,3 @@ def _with_new_head(model: Network, variables: dict[str, Any], num_classes: int) 
         leaves |= {path: leaf for path, leaf in fresh.items() if "classifier" in path}
         _log.warning("the classifier is new: %d classes drawn from seed 0, not the source's.", num_classes)
     return model, flax.traverse_util.unflatten_dict(leaves)
-
-
-def _check_source(
-    what: str,
-    peer: layout.Format,
-    table: names.Table,
-    entries: list[layout.Entry],
-    given: Mapping[str, np.ndarray],
-) -> None:
-    expected = {entry.theirs: entry for entry in entries if entry.theirs is not None}
-    counters = layout.counters(peer, table, {"/".join(entry.ours[1:-1]) for entry in entries})
-    # Early PyTorch kept none; where some are there, all must be.
-    if given.keys().isdisjoint(counters):
-        counters = []
-    misfits = [
-        f"missing: {entry.their_name}, {entry.our_name}" for theirs, entry in expected.items() if theirs not in given
-    ]
-    misfits += [f"missing: {counter} ()" for counter in counters if counter not in given]
-    for name, array in given.items():
-        if name in peer.ignored:
-            continue
-        if name in expected:
-            if array.shape != expected[name].their_shape:
-                entry = expected[name]
-                misfits.append(f"wrong shape: {name} {array.shape}, not {entry.their_shape}, {entry.our_name}")
-            elif not jnp.issubdtype(array.dtype, jnp.floating):
-                misfits.append(f"wrong type: {name} is {array.dtype}, not floating-point")
-        elif name not in counters:
-            misfits.append(f"surplus: {name} {array.shape}")
-        elif array.shape != ():
-            misfits.append(f"wrong shape: {name} {array.shape}, not ()")
-    _refuse(f"the source is not {what}, nothing was loaded", misfits)
-
-
-def _check_variables(what: str, entries: list[layout.Entry], given: Mapping[layout.Path, Any]) -> None:
-    expected = {entry.ours: entry for entry in entries}
-    misfits = [f"missing: {entry.our_name}" for ours, entry in expected.items() if ours not in given]
-    for path, array in given.items():
-        name, shape = "/".join(path), np.shape(array)
-        if path not in expected:
-            misfits.append(f"surplus: our {name} {shape}")
-        elif shape != expected[path].our_shape:
-            misfits.append(f"wrong shape: our {name} {shape}, not {expected[path].our_shape}")
-        elif expected[path].theirs is None and not np.all(np.asarray(array) == 1):
-            misfits.append(f"not 1, which is all that the format holds: our {name}")
-    _refuse(f"the variables are not {what}, nothing was exported", misfits)
-
-
-def _refuse(what: str, misfits: list[str]) -> None:
-    if misfits:
-        count = "1 entry does" if len(misfits) == 1 else f"{len(misfits)} entries do"
-        raise UserError("\n  ".join([f"{what}; {count} not fit:", *misfits]))
-
-
-def _check_function(what: str, ours: Network, theirs: Network) -> None:
-    for field in ("width", "residual_scales"):
-        our_value, their_value = getattr(ours, field, None), getattr(theirs, field, None)
-        if our_value != their_value:
-            raise UserError(
-                f"{what} has the {field} {their_value}, this model {our_value}; it cannot be exported there."
-            )
-    if ours.count_include_pad != theirs.count_include_pad:
-        _log.warning(
-            "%s has count_include_pad=%s in its average pools, this model %s: the same weights will give it slightly "
-            "other logits.",
-            what,
-            theirs.count_include_pad,
-            ours.count_include_pad,
-        )

@@ -1,8 +1,9 @@
-"""Reads a file of weights into a mapping of names to arrays, in the peer's own layout."""
+"""Files of weights from and to mappings of names to arrays, in the peer's own layout."""
 
 import importlib
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ SUFFIXES = {
     "timm": (".safetensors", ".pt", ".pth"),
     "facenet": (".safetensors", ".pt", ".pth"),
     "keras": (".h5", ".keras"),
+    "inception_jax": (".safetensors",),
 }
 """The kinds of file in which each format is kept."""
 
@@ -32,12 +34,51 @@ def read(path: Path, format: str) -> dict[str, np.ndarray]:
     return readers.get(path.suffix, _read_pickle)(path)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a `.safetensors` file carries beside its arrays."""
+    safetensors = _library("safetensors", path)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except Exception as error:  # as in _read_safetensors
+        raise _unreadable(path, error) from error
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes a `.safetensors` file; UserError where its library is not installed."""
+    library = _library("safetensors.numpy", path)
+    path.touch()
+    mode = path.stat().st_mode
+    # Its core writes a transposed view's memory as it lies.
+    library.save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path, dict(metadata))
+    path.chmod(mode)  # it lets the owner alone read the file
+
+
+def write_weights_h5(path: Path, arrays: Mapping[str, np.ndarray], groups: Mapping[str, str]) -> None:
+    """Writes a `.weights.h5` file as Keras 3 does, which `load_weights` of the same network takes.
+
+    Args:
+      path: of the file; its folder exists.
+      arrays: {"conv2d_8/kernel": ...}.
+      groups: {"conv2d_5": "conv2d_8"}, which layer each group holds; those without arrays are left out.
+    """
+    h5py = _library("h5py", path)
+    with h5py.File(path, "w") as file:
+        for position, layer in groups.items():
+            known = _VARIABLES[_kind(position)]
+            held = [f"{layer}/{array}" for array in known if f"{layer}/{array}" in arrays]
+            for number, name in enumerate(held):
+                variables = file.require_group(f"layers/{position}/vars")
+                variables.attrs["name"] = layer
+                variables.create_dataset(str(number), data=arrays[name])
+
+
 def _library(name: str, path: Path, otherwise: str = "") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise UserError(f"reading {path} needs {package}, which is not installed{otherwise}.") from error
+        raise UserError(f"{path} needs {package}, which is not installed{otherwise}.") from error
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -121,9 +162,15 @@ def _numbered_arrays(layers: Any, path: Path) -> dict[str, np.ndarray]:
             continue
         if "name" not in variables.attrs:
             raise UserError(f"{path} does not name its layers (an early Keras 3 wrote it); save it as .h5 with Keras.")
-        kind = position.rstrip("0123456789").rstrip("_")
+        kind = _kind(position)
         for number, node in variables.items():
             known = _VARIABLES.get(kind, ())
             array = known[int(number)] if number.isdigit() and int(number) < len(known) else number
             arrays[f"{variables.attrs['name']}/{array}"] = node[()]
     return arrays
+
+
+def _kind(position: str) -> str:
+    """ "conv2d" of "conv2d_7"."""
+    kind, _, number = position.rpartition("_")
+    return kind if number.isdigit() else position

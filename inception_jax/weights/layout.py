@@ -33,6 +33,14 @@ class Format:
     """Of a source without a head."""
 
 
+OURS = "inception_jax"
+"""The format of the networks that no peer has: our own paths joined by dots, arrays named and laid out as PyTorch's.
+
+    block_a_1.branch_2.conv_1.conv.weight    OIHW
+    block_a_1.branch_2.conv_1.bn.weight, .bias, .running_mean, .running_var
+    classifier.weight, .bias
+"""
+
 _TORCH = Format(
     separator=".",
     arrays={"kernel": "weight", "bias": "bias"},
@@ -51,6 +59,7 @@ FORMATS: dict[str, Format] = {
     ),
     # Its classifier over identities, which training alone uses, is in its published files.
     "facenet": dataclasses.replace(_TORCH, ignored=("logits.weight", "logits.bias"), default_classes=512),
+    OURS: dataclasses.replace(_TORCH, counters=None),
 }
 
 
@@ -103,6 +112,32 @@ def entries(format: Format, table: Table, variables: Any) -> list[Entry]:
         axes = format.axes.get(leaf.ndim, tuple(range(leaf.ndim)))
         found.append(Entry(path, tuple(leaf.shape), theirs, axes))
     return found
+
+
+def our_table(variables: Any) -> Table:
+    """The table of `OURS` for the layers of `variables`."""
+    layers = {"/".join(path[1:-1]): None for path in flax.traverse_util.flatten_dict(variables)}
+    return {layer: layer.replace("/", ".") for layer in layers}
+
+
+def without_scales(variables: Mapping[Path, Any]) -> dict[Path, np.ndarray]:
+    """The same function of the images by batch normalisations whose scales are 1.
+
+    (k * x - mean) / std * scale + bias: the scale moves into the kernel and the mean before it, so a scale of 0 or
+    less is no exception. In training the two differ.
+    """
+    moved = {path: np.asarray(array) for path, array in variables.items()}
+    for path in variables:
+        if path[-2:] != ("bn", "scale"):
+            continue
+        _, *layer, _, _ = path
+        scale = moved[path]
+        if np.all(scale == 1) or ("params", *layer, "conv", "kernel") not in moved:
+            continue  # a normalisation after a dense layer, which no peer without scales has, stays
+        for target in (("params", *layer, "conv", "kernel"), ("batch_stats", *layer, "bn", "mean")):
+            moved[target] = moved[target] * scale
+        moved[path] = np.ones_like(scale)
+    return moved
 
 
 def counters(format: Format, table: Table, layers: Iterable[str]) -> list[str]:

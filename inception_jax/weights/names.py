@@ -179,6 +179,36 @@ def _keras(rows: Table) -> Table:
 _NUMBERED_CLASSES = {"conv": "conv2d", "bn": "batch_normalization"}
 
 
+def keras_groups(table: Table) -> dict[str, str]:
+    """The layers of a Keras table by their groups in a `.weights.h5` file: {"conv2d_5": "conv2d_8", ...}.
+
+    A group is called after its layer's class, counted in the order of `model.layers`: the farthest from the output
+    first, and of those as far from it, the first created.
+    """
+    blocks = list(dict.fromkeys(ours.split("/")[0] for ours in table))
+    places = {block: place for place, block in enumerate(blocks)}
+    groups: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for ours in sorted(table, key=lambda ours: (places[ours.split("/")[0]], -_layers_above(ours, table))):
+        kind = {**_NUMBERED_CLASSES, "linear": "conv2d"}.get(ours.rpartition("/")[2], "dense")
+        count = counts[kind] = counts.get(kind, -1) + 1
+        groups[f"{kind}_{count}" if count else kind] = table[ours]
+    return groups
+
+
+def _layers_above(ours: str, table: Table) -> int:
+    """Keras layers between a layer and the same layer of the last convolution before its block's concatenation."""
+    block, _, rest = ours.partition("/")
+    if rest.count("/") != 2:
+        return 0
+    branch, conv, leaf = rest.split("/")
+    if branch.endswith(("_wide", "_high")):
+        return 1  # These two are concatenated first.
+    number = int(conv.removeprefix("conv_"))
+    after = sum(f"{block}/{branch}/conv_{n}/{leaf}" in table for n in range(number + 1, 10))
+    return 3 * after + (4 if f"{block}/{branch}_wide/conv_1/{leaf}" in table else 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A network as one peer has it."""

@@ -1,0 +1,61 @@
+"""The command line: one class per verb, its fields the arguments; no logic of its own, nothing slow imported early."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from inception_jax import experiment
+from inception_jax.cli.arguments import PROG
+from inception_jax.cli.networks import Export, Import, Predict, Summary
+from inception_jax.cli.runs import Compare, Evaluate, Train
+from inception_jax.errors import RunFailed, UserError
+
+VERBS = ("train", "compare", "evaluate", "summary", "import", "export", "predict")
+Verb = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns 0, 1 for a run that failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+            raise UserError(f"there is no verb {arguments[0]!r}; there are {', '.join(VERBS)}.")
+        if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):
+            return _fields(arguments[1])
+        verb, flags = experiment.parse(
+            Verb,
+            arguments or ["--help"],
+            prog=PROG,
+            description=DESCRIPTION,
+            return_unknown_args=True,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        return verb(flags)
+    except UserError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{PROG}: interrupted; the same command goes on from the newest checkpoint.", file=sys.stderr)
+        return 130
+
+
+DESCRIPTION = "Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax."
+
+
+def _fields(path: str) -> int:
+    name, first = next(iter(experiment.load_runs(path).items()))
+    experiment.override(first, ["--help"], prog=f"{PROG} train {path}")
+    return 0

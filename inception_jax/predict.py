@@ -1,0 +1,82 @@
+"""What a trained network says of pictures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inception_jax.data import colour, preprocess
+from inception_jax.data.preparation import Preparation
+from inception_jax.errors import UserError
+from inception_jax.inference import load_checkpoint
+
+
+def predict(
+    checkpoint: str | Path, images: Sequence[str | Path], *, top: int = 5, batch_size: int = 16
+) -> Iterator[dict]:
+    """The `top` classes of each picture, in the order given.
+
+    Args:
+      checkpoint: as for `load_checkpoint`.
+      images: files, of any size and of any kind that can be decoded.
+      top: how many classes of each.
+      batch_size: how many pictures go through the network at once.
+
+    Yields:
+      For each picture {"image": its path, "classes": [{"index", "name", "probability"}, ...]}, or {"image", "error"}
+      for one that cannot be read: the others are answered all the same.
+
+    Raises:
+      UserError: the checkpoint cannot be used.
+    """
+    model, variables, prepared = load_checkpoint(checkpoint)
+    if model.num_classes - prepared.label_offset < 1 or "classifier" not in variables["params"]:
+        raise UserError(f"{checkpoint} has no classifier, so there are no classes to predict.")
+
+    @jax.jit
+    def probabilities(variables: Any, pixels: jax.Array) -> jax.Array:
+        logits: Any = model.apply(variables, colour.to_network_range(pixels, prepared.mean, prepared.std))
+        # The background is no answer: the rest is made to sum to one without it.
+        return jax.nn.softmax(logits[:, prepared.label_offset :].astype(jnp.float32))
+
+    variables = jax.device_put(variables)
+    for first in range(0, len(images), batch_size):
+        paths = images[first : first + batch_size]
+        read = [_read(path, prepared) for path in paths]
+        pixels = np.zeros((min(batch_size, len(images)), prepared.image_size, prepared.image_size, 3), np.uint8)
+        for row, picture in enumerate(read):
+            if isinstance(picture, np.ndarray):
+                pixels[row] = picture
+        found = np.asarray(probabilities(variables, pixels))
+        for path, picture, row in zip(paths, read, found, strict=False):
+            if isinstance(picture, str):
+                yield {"image": str(path), "error": picture}
+            else:
+                yield {"image": str(path), "classes": _best(row, top, prepared)}
+
+
+def _read(path: str | Path, prepared: Preparation) -> np.ndarray | str:
+    """The picture as the network wants it, or what is wrong with it."""
+    try:
+        picture = preprocess.decode(Path(path).read_bytes(), str(path))
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}."
+    return preprocess.central_crop(
+        picture, size=prepared.image_size, fraction=prepared.central_fraction, resize=prepared.resize
+    )
+
+
+def _best(row: np.ndarray, top: int, prepared: Preparation) -> list[dict[str, Any]]:
+    names = prepared.class_names or tuple(f"class {i}" for i in range(len(row)))
+    return [{"index": int(i), "name": names[i], "probability": float(row[i])} for i in np.argsort(-row)[:top]]
+
+
+def table(answer: dict[str, Any]) -> str:
+    """One picture's answer as text."""
+    lines = [f"  {c['probability']:>7.2%}  {c['name']}" for c in answer["classes"]]
+    return "\n".join([answer["image"], *lines])
