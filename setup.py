@@ -2,7 +2,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-WEIGHTS = ["safetensors>=0.4.5", "h5py>=3.12"]
+# flatbuffers: jax.export serialises with it, and JAX does not require it.
+WEIGHTS = ["safetensors>=0.4.5", "h5py>=3.12", "flatbuffers>=25.12"]
 HERE = Path(__file__).parent
 
 
@@ -25,6 +26,8 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "weights": WEIGHTS,
+        # Newer versions of jax2onnx want an older Orbax than this package.
+        "onnx": ["jax2onnx==0.13.0", "onnxruntime>=1.32"],
         "hub": ["huggingface_hub>=1.0"],
         "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", *WEIGHTS],
     },
