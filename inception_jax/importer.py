@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from inception_jax.data import preparation
 from inception_jax.data.preparation import Preparation
 from inception_jax.errors import UserError
 from inception_jax.inference import save_checkpoint
 from inception_jax.models.network import Network
-from inception_jax.weights import import_weights
+from inception_jax.weights import import_weights, saved_facts
 from inception_jax.weights.names import PEERS_NAMES
 
 # What each peer evaluated its weights with: timm's own configurations, keras.applications' preprocess_input (which
@@ -56,10 +57,12 @@ def import_checkpoint(
     """
     path, configuration = _found(source)
     model, variables = import_weights(name, path, format=format, num_classes=num_classes)
-    prepared = _PREPARATIONS[format, PEERS_NAMES.get(name, name)]
-    prepared = _as_configured(prepared, configuration)
-    if num_classes is None and model.num_classes == 1001:
+    own = saved_facts(path).get("preprocessing")  # A file that was exported here says itself how.
+    prepared = preparation.from_dict(own) if own else _as_peers_do(format, name, configuration)
+    if num_classes is None and model.num_classes == 1001 and not own:
         prepared = dataclasses.replace(prepared, label_offset=1)
+    if num_classes is not None and own:
+        prepared = dataclasses.replace(prepared, label_offset=0, class_names=())  # The head is new.
     if drop_background:
         model, variables, prepared = without_background(model, variables, prepared)
     if class_names is not None:
@@ -112,8 +115,9 @@ def _downloaded(repository: str) -> Path:
         raise UserError(f"hf://{repository} could not be downloaded: {reason}") from error
 
 
-def _as_configured(prepared: Preparation, configuration: dict[str, Any]) -> Preparation:
-    """timm's configuration, which names the same things, over what its kind of weights usually wants."""
+def _as_peers_do(format: str, name: str, configuration: dict[str, Any]) -> Preparation:
+    """What the peer's weights usually want, and over it timm's configuration, which names the same things."""
+    prepared = _PREPARATIONS[format, PEERS_NAMES.get(name, name)]
     values: dict[str, Any] = {}
     if "input_size" in configuration:
         values["image_size"] = int(configuration["input_size"][-1])

@@ -199,6 +199,18 @@ def test_background_and_names_must_be_there_to_be_dropped_or_given(saved, tmp_pa
         importer._names(str(tmp_path / "names"), model, prepared)
 
 
+def test_what_was_exported_here_comes_back_with_its_preparation(saved, tmp_path, capfd):
+    directory, model, variables, prepared = saved
+    file = tmp_path / "own.safetensors"
+    assert run(capfd, "export", directory, file, "--format", "safetensors")[0] == 0
+    arguments = ["--model", "inception_resnet_v2", "--format", "inception_jax"]
+    code, _, err = run(capfd, "import", file, tmp_path / "again", *arguments)
+    assert code == 0, err
+    again = inference.load_checkpoint(tmp_path / "again")
+    assert (again[0], again[2]) == (model, prepared)
+    assert_same(again[1], variables)
+
+
 def test_transfer_takes_the_trunk_and_where_it_fits_the_head(saved):
     directory, model, variables, _ = saved
     fresh = initial_variables(model, 1, 75)

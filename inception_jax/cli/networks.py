@@ -51,7 +51,7 @@ class Import:
     model: Annotated[str, arg(metavar="NAME")]
     """inception_v3, inception_v4, inception_resnet_v2, inception_resnet_v1_facenet."""
     format: Annotated[str, arg(metavar="PEER")] = "timm"
-    """timm, keras or facenet."""
+    """timm, keras or facenet; inception_jax for files that only this package writes."""
     num_classes: Annotated[int | None, arg(metavar="INT")] = None
     """Keep all but the head, which is new with so many classes; 0 drops it."""
     drop_background: bool = False
