@@ -12,7 +12,7 @@ import oracle_rng
 import pytest
 from PIL import Image
 
-from inception_jax import importer, inference
+from inception_jax import importer, inference, weights
 from inception_jax.cli import main
 from inception_jax.data.preparation import Preparation
 from inception_jax.errors import UserError
@@ -209,6 +209,17 @@ def test_what_was_exported_here_comes_back_with_its_preparation(saved, tmp_path,
     again = inference.load_checkpoint(tmp_path / "again")
     assert (again[0], again[2]) == (model, prepared)
     assert_same(again[1], variables)
+
+
+@pytest.mark.slow
+def test_keras_files_are_imported_uncropped(tmp_path, capfd):
+    model = create_model("inception_v3")
+    variables = initial_variables(model, 0, 75)
+    weights.save_weights(tmp_path / "v3.weights.h5", model, variables, format="keras")
+    arguments = ["--model", "inception_v3", "--format", "keras"]
+    code, out, err = run(capfd, "import", tmp_path / "v3.weights.h5", tmp_path / "v3", *arguments)
+    assert code == 0 and "1000 classes; images of 299 pixels, central 1, bilinear" in out, err
+    assert_same(inference.load_checkpoint(tmp_path / "v3")[1], variables)
 
 
 def test_transfer_takes_the_trunk_and_where_it_fits_the_head(saved):

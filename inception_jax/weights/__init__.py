@@ -160,7 +160,9 @@ def save_weights(
 
 
 def saved_facts(path: str | os.PathLike) -> dict[str, Any]:
-    """What `save_weights` put into a `.safetensors` file: "format", "model", "preprocessing"; {} in another's file."""
+    """What `save_weights` put into a `.safetensors` file: "format", "model", "preprocessing"; {} for any other file."""
+    if Path(path).suffix != ".safetensors":
+        return {}
     metadata = files.read_metadata(Path(path))
     facts = {key.removeprefix(_KEY): text for key, text in metadata.items() if key.startswith(_KEY)}
     try:
