@@ -120,6 +120,8 @@ def locate(path: str | Path) -> tuple[Path, int]:
         run, step = path.parent.parent, int(path.name)
     else:
         run, step = path, None
+    if is_exported(path):
+        raise UserError(f"{path} is an imported or exported checkpoint; this needs a run, or RUN/{DIRECTORY}/STEP.")
     if not (run / DIRECTORY).is_dir():
         raise UserError(f"{path} holds no checkpoint: give a run's directory, or RUN/{DIRECTORY}/STEP.")
     found = sorted(int(p.name) for p in (run / DIRECTORY).iterdir() if p.name.isdigit())

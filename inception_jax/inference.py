@@ -81,7 +81,7 @@ def _of_a_run(path: str | Path, raw: bool) -> tuple[Network, dict[str, Any], Pre
     params = steps.parameter_sets(state)["raw" if raw else "averaged"]
     variables = {"params": params, "batch_stats": state.batch_stats}
     # For use it follows its images' dtype, and there are no other devices to share statistics with.
-    return network.clone(bn_axis_name=None), variables, _prepared_as_in(experiment)
+    return network.clone(bn_axis_name=None, dtype=None), variables, _prepared_as_in(experiment)
 
 
 def _prepared_as_in(experiment: Experiment) -> Preparation:

@@ -199,6 +199,11 @@ def test_background_and_names_must_be_there_to_be_dropped_or_given(saved, tmp_pa
         importer._names(str(tmp_path / "names"), model, prepared)
 
 
+def test_evaluate_says_that_it_needs_a_run(saved, capfd):
+    code, _, err = run(capfd, "evaluate", saved[0])
+    assert code == 2 and "is an imported or exported checkpoint; this needs a run" in err
+
+
 def test_what_was_exported_here_comes_back_with_its_preparation(saved, tmp_path, capfd):
     directory, model, variables, prepared = saved
     file = tmp_path / "own.safetensors"
