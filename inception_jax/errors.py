@@ -1,4 +1,4 @@
-"""The two ways in which a command ends early without a traceback."""
+"""The ways in which a command ends early without a traceback."""
 
 
 class UserError(ValueError):
@@ -13,3 +13,7 @@ class RunFailed(RuntimeError):
 
     The command line prints the message and exits with 1.
     """
+
+
+class BrokenImage(UserError):
+    """One image cannot be read or decoded; the message names it. With `data.on_error` skip another takes its place."""

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-from inception_jax.errors import UserError
+from inception_jax.errors import BrokenImage
 
 Resize = Literal["bilinear", "bicubic", "area"]
 
@@ -34,14 +34,14 @@ def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
       name: Where it comes from, for the message.
 
     Raises:
-      UserError: the image is broken or no image at all.
+      BrokenImage: the image is broken or no image at all.
     """
     if isinstance(image, np.ndarray):
         return _three_channels(image, name)
     try:
         return _decode_jpeg(image) if image[:3] == b"\xff\xd8\xff" else _decode_other(image)
     except Exception as error:  # the decoders raise a dozen types, among them SyntaxError and struct.error
-        raise UserError(f"the image {name} is broken or not an image: {error}.") from error
+        raise BrokenImage(f"the image {name} is broken or not an image: {error}.") from error
 
 
 def distorted_crop(
@@ -135,9 +135,11 @@ def _decode_other(data: bytes) -> np.ndarray:
 
 def _three_channels(image: np.ndarray, name: str) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
-        raise UserError(f"the image {name} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W] or [H, W, C].")
+        raise BrokenImage(
+            f"the image {name} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W] or [H, W, C]."
+        )
     if image.ndim == 2 or image.shape[2] == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     if image.shape[2] not in (3, 4):
-        raise UserError(f"the image {name} has {image.shape[2]} channels; it must have 1, 3 or 4.")
+        raise BrokenImage(f"the image {name} has {image.shape[2]} channels; it must have 1, 3 or 4.")
     return np.ascontiguousarray(image[..., :3])

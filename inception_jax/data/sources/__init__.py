@@ -1,0 +1,41 @@
+"""Where images come from: `open_source` turns digits, idx:PATH, folder:PATH or tfds:NAME into labelled images.
+
+Every source reads one image by its number, from any thread, and its order never depends on a seed.
+"""
+
+from pathlib import Path
+
+from inception_jax.data.sources.digits import open_digits
+from inception_jax.data.sources.folder import open_folder
+from inception_jax.data.sources.idx import open_idx
+from inception_jax.data.sources.source import Record, Source
+from inception_jax.data.sources.tfds import open_tfds
+from inception_jax.errors import UserError
+
+__all__ = ["Record", "Source", "open_source"]
+
+
+def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source:
+    """The images that `spec` names.
+
+    Args:
+      spec: `digits`, scikit-learn's 1,797 digits of 8x8 pixels; `idx:PATH`, a folder of MNIST's files; `folder:PATH`, a
+        folder of images with one folder per class; `tfds:NAME`, a set prepared by tensorflow-datasets.
+      split: "train" or "validation".
+      data_dir: Where tensorflow-datasets keeps its sets, if not in its default place; only `tfds:` looks at it.
+
+    Raises:
+      UserError: there is no such source or split, or it holds something else than labelled images.
+    """
+    if split not in ("train", "validation"):
+        raise UserError(f"the split {split!r} must be 'train' or 'validation'.")
+    kind, _, place = spec.partition(":")
+    if spec == "digits":
+        return open_digits(split)
+    if kind == "idx" and place:
+        return open_idx(Path(place).expanduser(), split)
+    if kind == "folder" and place:
+        return open_folder(Path(place).expanduser(), split)
+    if kind == "tfds" and place:
+        return open_tfds(place, split, data_dir)
+    raise UserError(f"the source {spec!r} must be digits, idx:PATH, folder:PATH or tfds:NAME.")

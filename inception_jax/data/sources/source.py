@@ -1,0 +1,50 @@
+"""What a source is: labelled images by number."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Record(NamedTuple):
+    """One labelled image as its source stores it."""
+
+    image: bytes | np.ndarray
+    """An encoded file, or uint8 [H, W] or [H, W, C]."""
+    label: int
+    """Index into the source's `class_names`."""
+    name: str
+    """Where it comes from, for messages: a path, or 'digits train 17'."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Labelled images by number; `source[i]` is safe to call from several threads."""
+
+    class_names: tuple[str, ...]
+    """The classes in the order of their labels."""
+    length: int
+    """How many images there are."""
+    read: Callable[[int], Record]
+    """Gives the image of a number below `length`; UserError where it cannot be read."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return self.length
+
+    def __getitem__(self, index: int) -> Record:
+        """The image of this number; IndexError outside 0 .. length - 1, so that a source can be looped over."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"image {index} of {self.length}")
+        return self.read(index)
+
+
+def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:
+    """Image `index` of a source that is held in memory."""
+    return Record(images[index], int(labels[index]), f"{name} {index}")
