@@ -14,11 +14,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["errors"],
     ["config"],
-    ["models", "data", "optim", "runs", "progress"],
+    ["models", "data", "optim", "runs", "progress", "inflight"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["train", "importer", "predict", "export"],
+    ["loop", "importer", "predict", "export"],
+    ["train"],
     ["cli"],
     ["__main__"],
 ]
