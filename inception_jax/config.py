@@ -57,8 +57,8 @@ class DataConfig:
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
     central_fraction: float = 0.875
     """Share of each side that evaluation sees."""
-    resize: Literal["bilinear", "bicubic", "area"] = "bilinear"
-    """How crops become `image_size` pixels."""
+    resize: Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"] = "bilinear"
+    """How crops become `image_size` pixels: TensorFlow's two, averages, or Pillow's two (timm)."""
     threads: int | None = None
     """Threads that read, decode and augment; None is one for each core that the process may use."""
     prefetch: int = 4
