@@ -114,7 +114,7 @@ class TrainConfig:
     aux_weight: float = 0.4
     """Weight of the auxiliary loss (TF-Slim)."""
     log_every: int = 100
-    """Steps between training lines in metrics.jsonl."""
+    """Steps between training lines in metrics.jsonl; evaluations and checkpoints have one too."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep: int = 3
