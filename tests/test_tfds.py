@@ -8,6 +8,7 @@ import resource
 import shutil
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,15 @@ def test_a_file_whose_bytes_were_changed(tmp_path):
     with pytest.raises(BrokenImage, match="image 0 of tfds:pets train cannot be read: "):
         source[0]
     assert source[2].image == jpeg(2)
+
+
+def test_many_threads_read_a_set_of_many_files(tmp_path):
+    write_tfds(tmp_path, "pets", splits={"train": 60}, shards=20)
+    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    indices = np.random.default_rng(0).permutation(np.tile(np.arange(60), 5)).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        records = list(pool.map(source.__getitem__, indices))
+    assert [(record.image, record.label) for record in records] == [(jpeg(i), i % 2) for i in indices]
 
 
 def test_a_set_of_which_files_are_missing(tmp_path):
