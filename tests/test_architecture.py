@@ -13,8 +13,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each may import what stands on the lines above it, and its own line where it is a folder.
 LAYERS = [
     ["errors"],
-    ["config"],
-    ["models", "data", "optim", "runs", "progress"],
+    ["config", "progress"],
+    ["models", "data", "optim", "runs"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
