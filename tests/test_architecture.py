@@ -18,7 +18,7 @@ LAYERS = [
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["train", "importer", "predict", "export"],
+    ["train", "importer", "predict", "export", "show"],
     ["cli"],
     ["__main__"],
 ]
