@@ -18,7 +18,7 @@ LAYERS = [
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["train", "importer", "predict", "export", "show"],
+    ["train", "importer", "predict", "export", "show", "benchmark"],
     ["cli"],
     ["__main__"],
 ]
