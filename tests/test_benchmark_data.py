@@ -65,7 +65,9 @@ def test_without_a_source_it_makes_photographs_and_leaves_none(capsys, tmp_path,
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(data, "write_photographs", lambda folder: write_photographs(folder, 8))
     lines = run(capsys).splitlines()
-    assert re.fullmatch(r"8 photographs, [\d.]+ KB an image; crops of 75 pixels, batches of 8, 1 threads, .*", lines[0])
+    assert re.fullmatch(
+        r"8 photographs, [\d.]+ KB an image; crops of 75 pixels, batches of 8; threads: 1, cores: .*", lines[0]
+    )
     assert [line[:20].strip() for line in lines[1:4]] == ["whole pipeline", "per core", "memory"]
     assert [line[:20].strip() for line in lines[6:]] == ["read", "decode", "crop and resize", "colour"]
     assert list(tmp_path.iterdir()) == []

@@ -91,6 +91,7 @@ def test_the_command_prints_it_and_says_by_its_exit_code_whether_an_image_is_bro
     assert all(f"the image {tmp_path / name} is" in out for name in BROKEN)
     rows = {line[:20].strip(): line[20:].split() for line in out.splitlines()}
     assert rows["images"] == ["9", "1"] and rows["broken images"] == ["3", "0"] and rows["dog"] == ["5", "0"]
+    assert rows["classes with images"] == ["2", "1"]
     assert rows["width in pixels"] == "30 / 60 / 90 60 / 60 / 60".split()
     for name in BROKEN:
         (tmp_path / name).unlink()

@@ -106,7 +106,7 @@ def table(report: Report) -> str:
     least, greatest = r.images_per_second_least, r.images_per_second_greatest
     lines = [
         f"{r.source}, {r.bytes_per_image / 1000:,.1f} KB an image; crops of {r.image_size} pixels, batches of "
-        f"{r.batch_size}, {r.threads} threads, {r.cores} cores",
+        f"{r.batch_size}; threads: {r.threads}, cores: {r.cores}",
         f"{'whole pipeline':<20}{r.images_per_second:>10,.0f} images/s, {r.megabytes_per_second:,.1f} MB/s "
         f"(median of {r.repeats}: {least:,.0f} to {greatest:,.0f} images/s)",
         f"{'per core':<20}{r.images_per_second_per_core:>10,.0f} images/s ({r.busy_cores:.2f} cores were busy)",

@@ -209,7 +209,7 @@ def _spread(values: np.ndarray) -> Spread | None:
 def table(report: Report) -> str:
     """The report as text; of more than 50 classes only those with the fewest images are listed."""
     splits = list(report.splits.values())
-    lines = [f"{report.source}: {len(report.class_names):,} classes (of three numbers: least / median / largest)"]
+    lines = [f"{report.source} (of three numbers: least / median / largest)"]
     lines += [f"{split}: not there: {reason}" for split, reason in report.missing.items()]
     lines += ["", _line("", report.splits), *(_line(name, cells) for name, cells in _facts(splits))]
     if len(report.class_names) <= _CLASSES_LISTED:
@@ -224,6 +224,7 @@ def table(report: Report) -> str:
 def _facts(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:
     """A name and a cell for each split."""
     yield "images", [f"{split.images:,}" for split in splits]
+    yield "classes with images", [f"{np.count_nonzero(split.classes):,}" for split in splits]
     yield "broken images", [f"{len(split.broken):,}" for split in splits]
     yield "megabytes", [f"{split.bytes / 1e6:,.1f}" for split in splits]
     yield "bytes of an image", [_three(split.image_bytes) for split in splits]
