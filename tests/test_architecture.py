@@ -14,11 +14,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["errors"],
     ["config", "progress"],
-    ["models", "data", "optim", "runs"],
+    ["models", "data", "optim", "runs", "inflight"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["train", "importer", "predict", "export", "show", "benchmark"],
+    ["loop", "importer", "predict", "export", "show", "benchmark"],
+    ["train"],
     ["cli"],
     ["__main__"],
 ]

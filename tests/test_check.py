@@ -124,7 +124,7 @@ def test_a_split_of_broken_images_alone(tmp_path):
 
 
 def test_arrays_and_more_images_than_a_thread_takes_at_once():
-    report = check("digits", threads=2)
+    report = check("digits")
     train, validation = report.splits["train"], report.splits["validation"]
     assert (train.images, train.bytes, validation.images) == (1442, 1442 * 64, 355)
     assert train.formats == {"array": 1442} and train.traits["grey"] == 1442

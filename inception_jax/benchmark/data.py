@@ -68,7 +68,7 @@ def benchmark(
     *,
     image_size: int,
     batch_size: int,
-    threads: int,
+    threads: int | None,
     seconds: float,
     repeats: int,
     data_dir: str | None = None,
@@ -79,7 +79,7 @@ def benchmark(
       spec: As of `open_source`; None measures photographs made in a temporary folder.
       image_size: Side of a crop in pixels.
       batch_size: Images of a batch.
-      threads: Threads of the pipeline.
+      threads: Threads of the pipeline; None is one for each core.
       seconds: How long each repeat takes, and each stage.
       repeats: How often the whole pipeline is measured, after a warm-up.
       data_dir: As in `open_source`.
@@ -129,7 +129,7 @@ def _measure(experiment: Experiment, source: Source, name: str, seconds: float, 
         source=name,
         image_size=experiment.data.image_size,
         batch_size=experiment.train.batch_size,
-        threads=experiment.data.threads,
+        threads=experiment.data.threads or available_cores(),
         repeats=repeats,
         cores=available_cores(),
         bytes_per_image=size,
@@ -172,15 +172,17 @@ def _measure_stages(experiment: Experiment, source: Source, numbers: Sequence[in
         flip=data.flip,
         resize=data.resize,
     )
+    scratch = preprocess.Scratch()
     records = [source[number] for number in numbers]
     decoded = [preprocess.decode(record.image, record.name) for record in records[:_DECODED]]
-    images = jax.device_put(np.stack([crop(decoded[slot % len(decoded)]) for slot in range(batch_size)]))
+    images = np.stack([crop(decoded[slot % len(decoded)]) for slot in range(batch_size)])
+    on_device = jax.device_put(images)
     keys = list(jax.random.split(jax.random.key(0), 8))
     stages: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {
         "read": (source.__getitem__, numbers),
-        "decode": (lambda record: preprocess.decode(record.image, record.name), records),
-        "crop_and_resize": (crop, decoded),
-        "colour": (lambda key: _network_input(key, images).block_until_ready(), keys),
+        "decode": (lambda record: preprocess.decode(record.image, record.name, scratch), records),
+        "crop_and_resize": (functools.partial(crop, out=np.empty_like(images[0])), decoded),
+        "colour": (lambda key: _network_input(key, on_device).block_until_ready(), keys),
     }
     rates = {}
     for name, (work, items) in stages.items():

@@ -38,15 +38,13 @@ class BenchmarkData:
     def __call__(self, flags: Sequence[str]) -> int:
         """Measures and prints."""
         from inception_jax.benchmark import data
-        from inception_jax.data.cores import available_cores
 
         no_more(flags, "benchmark data")
-        threads = available_cores() if self.threads is None else self.threads
         report = data.benchmark(
             self.source,
             image_size=self.image_size,
             batch_size=self.batch_size,
-            threads=threads,
+            threads=self.threads,
             seconds=self.seconds,
             repeats=self.repeats,
             data_dir=self.data_dir,

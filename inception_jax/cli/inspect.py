@@ -29,11 +29,10 @@ class Check:
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Checks and prints."""
-        from inception_jax.data import check, cores
+        from inception_jax.data import check
 
         no_more(flags, "data check")
-        threads = cores.available_cores() if self.threads is None else self.threads
-        report = check.check(self.source, data_dir=self.data_dir, threads=threads)
+        report = check.check(self.source, data_dir=self.data_dir, threads=self.threads)
         print(json.dumps(dataclasses.asdict(report)) if self.json else check.table(report))
         return 1 if report.broken else 0
 

@@ -18,6 +18,7 @@ import simplejpeg
 from tqdm import tqdm
 
 from inception_jax.data import preprocess
+from inception_jax.data.cores import available_cores
 from inception_jax.data.sources import Source, open_source
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.progress import say
@@ -57,7 +58,7 @@ class SplitReport:
     classes: tuple[int, ...]
     """Images of each class, in the order of the labels."""
     width: Spread | None
-    """In pixels; None where there is no image."""
+    """In pixels, as decoded; None where there is no image."""
     height: Spread | None
     """In pixels."""
     image_bytes: Spread | None
@@ -87,17 +88,18 @@ class Report:
         return sum(len(split.broken) for split in self.splits.values())
 
 
-def check(source: str, *, data_dir: str | None = None, threads: int) -> Report:
+def check(source: str, *, data_dir: str | None = None, threads: int | None = None) -> Report:
     """Reads and strictly decodes every image of both splits; shows how far it is on standard error.
 
     Args:
       source: As `spec` of `open_source`.
       data_dir: As in `open_source`.
-      threads: Images decoded at once.
+      threads: Images decoded at once; None is one for each core.
 
     Raises:
       UserError: neither split can be opened, or the source can no longer be read; a broken image is in the report.
     """
+    threads = available_cores() if threads is None else threads
     if threads < 1:
         raise UserError(f"the number of threads is {threads}; it must be 1 or more.")
     opened: dict[str, Source] = {}
@@ -148,11 +150,11 @@ def _check_split(source: Source, split: str, threads: int) -> SplitReport:
 def _check_images(source: Source, rows: np.ndarray, numbers: range) -> _Part:
     """Fills in the rows of these images."""
     kinds: Counter[str] = Counter()
-    broken = []
+    broken, scratch = [], preprocess.Scratch()
     for number in numbers:
         try:
             image, label, name = source[number]
-            height, width = preprocess.decode(image, name).shape[:2]
+            height, width = preprocess.decode(image, name, scratch).shape[:2]
         except BrokenImage as error:
             broken.append(str(error))
             continue
