@@ -13,12 +13,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each may import what stands on the lines above it, and its own line where it is a folder.
 LAYERS = [
     ["errors"],
-    ["config"],
-    ["models", "data", "optim", "runs", "progress", "inflight"],
+    ["config", "progress"],
+    ["models", "data", "optim", "runs", "inflight"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["loop", "importer", "predict", "export"],
+    ["loop", "importer", "predict", "export", "show", "benchmark"],
     ["train"],
     ["cli"],
     ["__main__"],
