@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Generator
 from typing import Any
 
@@ -12,6 +11,7 @@ import optax
 from inception_jax import optim, steps
 from inception_jax.config import Experiment
 from inception_jax.data import colour, evaluation_batches, open_source, training_batches
+from inception_jax.data.cores import available_cores
 from inception_jax.data.pipeline import images_per_process
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
@@ -179,8 +179,7 @@ def _common(experiment: Experiment) -> dict[str, Any]:
         "process_count": jax.process_count(),
         "image_size": d.image_size,
         "resize": d.resize,
-        # As many as the process may use, which in a container are fewer than the machine has.
-        "threads": d.threads or len(os.sched_getaffinity(0)),
+        "threads": d.threads or available_cores(),
         "prefetch": d.prefetch,
         "on_error": d.on_error,
         "report": _say_skipped,

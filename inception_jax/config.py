@@ -201,6 +201,10 @@ _FREE = (
 )
 
 
+# What may differ between the machines of one run.
+_LOCAL = ("data.data_dir", "data.threads", "data.prefetch")
+
+
 def check(experiment: Experiment) -> None:
     """Raises UserError, naming field, value and allowed values, at the first value out of its range."""
     values = to_flat_dict(experiment)
@@ -225,6 +229,11 @@ def to_flat_dict(experiment: Experiment) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def shared_fields(experiment: Experiment) -> dict[str, Any]:
+    """What all machines of one run must agree on, as `to_flat_dict`."""
+    return {field: value for field, value in to_flat_dict(experiment).items() if field not in _LOCAL}
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:

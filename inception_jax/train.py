@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from inception_jax import build, checkpoint, config, runs
+from inception_jax import build, checkpoint, config, hosts, runs
 from inception_jax.config import Experiment
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.loop import Loop
@@ -31,6 +31,7 @@ def fit(experiment: Experiment, directory: str | Path, *, name: str = "run") -> 
     directory = Path(directory)
     config.check(experiment)
     build.check_batches(experiment)
+    hosts.check_shared(directory)
     training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
     experiment = build.with_classes(experiment, len(training.class_names))
     refuse_another_experiment(directory, experiment)
@@ -39,6 +40,8 @@ def fit(experiment: Experiment, directory: str | Path, *, name: str = "run") -> 
     network = build.model(experiment)
     with contextlib.closing(checkpoint.Checkpoints(directory, keep=experiment.train.keep)) as checkpoints:
         start = checkpoints.latest_step or 0
+        facts = {"checkpoint": start, "training images": len(training), "validation images": len(validation)}
+        hosts.check_agreement({**config.shared_fields(experiment), **facts})
         if start >= plan.steps:
             say(f"{name}: {directory} is already trained to step {start}; nothing is left to do.")
         else:
@@ -64,14 +67,6 @@ def keep_compiled(directory: str | Path) -> None:
     """Keeps compiled programs in `directory`/.compilation-cache, so that a second start is quick."""
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(Path(directory).resolve() / ".compilation-cache"))
-
-
-def join_hosts() -> None:
-    """Joins the hosts of a pod; JAX finds them by itself on Cloud TPU, Slurm and GKE."""
-    try:
-        jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"the other hosts cannot be found: {error}") from error
 
 
 def refuse_another_experiment(directory: Path, experiment: Experiment) -> None:

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["errors"],
     ["config", "progress"],
-    ["models", "data", "optim", "runs", "inflight"],
+    ["models", "data", "optim", "runs", "inflight", "hosts"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],

@@ -1,5 +1,6 @@
 """What the verbs' arguments have in common."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -11,6 +12,28 @@ PROG = "inception-jax"
 
 arg = tyro.conf.arg
 Directory = Annotated[str | None, arg(metavar="DIR")]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Processes:
+    """How a verb that runs in several processes finds the others."""
+
+    distributed: bool = False
+    """Join the other processes of a pod first; they are found on Cloud TPU, Slurm and GKE."""
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
+    """Elsewhere: address of process 0,"""
+    processes: Annotated[int | None, arg(metavar="N")] = None
+    """how many processes there are,"""
+    process_id: Annotated[int | None, arg(metavar="I")] = None
+    """and which this is, from 0."""
+
+    def join(self) -> None:
+        """Joins them, if asked to."""
+        given = (self.coordinator, self.processes, self.process_id)
+        if self.distributed or any(value is not None for value in given):
+            from inception_jax import hosts
+
+            hosts.join(*given)
 
 
 def no_more(flags: Sequence[str], verb: str) -> None:

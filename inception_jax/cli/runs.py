@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import tyro
 
 from inception_jax import experiment
-from inception_jax.cli.arguments import PROG, Directory, arg, no_more
+from inception_jax.cli.arguments import PROG, Directory, Processes, arg, no_more
 from inception_jax.errors import UserError
 
 
-@dataclasses.dataclass
-class Train:
+@dataclasses.dataclass(kw_only=True)
+class Train(Processes):
     """Train one run of an experiment, going on from its newest checkpoint.
 
     Any field of the experiment can be set, as in --optim.learning-rate 0.03.
@@ -31,8 +31,6 @@ class Train:
     """Which run of the file; needed where it has several."""
     init_from: Annotated[str | None, arg(metavar="RUN")] = None
     """Run or imported checkpoint to start from, short for --train.init-from."""
-    distributed: bool = False
-    """Join the other hosts of a pod first (Cloud TPU, Slurm, GKE)."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Trains."""
@@ -42,15 +40,14 @@ class Train:
         name, chosen = experiment.choose_run(runs, self.run, self.experiment)
         flags = [*flags, *(["--train.init-from", self.init_from] if self.init_from else [])]
         chosen = experiment.override(chosen, flags, prog=f"{PROG} train {self.experiment}")
-        if self.distributed:
-            train.join_hosts()
+        self.join()
         train.keep_compiled(Path(self.workdir).parent)
         train.fit(chosen, self.workdir, name=name)
         return 0
 
 
-@dataclasses.dataclass
-class Compare:
+@dataclasses.dataclass(kw_only=True)
+class Compare(Processes):
     """Train the runs of an experiment, or take runs that exist, and draw curves and tables.
 
     compare EXPERIMENT.py --workdir DIR: skips runs that are done, resumes others.
@@ -98,6 +95,7 @@ class Compare:
         runs = {
             name: experiment.override(e, flags, prog=prog) for name, e in experiment.load_runs(self.what[0]).items()
         }
+        self.join()
         train.keep_compiled(Path(self.workdir))
         return train.fit_all(runs, self.workdir)
 
