@@ -10,6 +10,8 @@ from typing import Any, Literal, get_type_hints
 
 from inception_jax.errors import UserError
 
+Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -57,7 +59,7 @@ class DataConfig:
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
     central_fraction: float = 0.875
     """Share of each side that evaluation sees."""
-    resize: Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"] = "bilinear"
+    resize: Resize = "bilinear"
     """How crops become `image_size` pixels: TensorFlow's two, averages, or Pillow's two (timm)."""
     threads: int | None = None
     """Threads that read, decode and augment; None is one for each core that the process may use."""

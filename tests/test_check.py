@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from inception_jax.cli.inspect import Check
+from inception_jax.cli.data import Check
 from inception_jax.data.check import Spread, check, table
 from inception_jax.errors import UserError
 

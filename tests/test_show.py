@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from inception_jax import show
-from inception_jax.cli.inspect import Show
+from inception_jax.cli.data import Show
 from inception_jax.config import DataConfig
 from inception_jax.data import colour, evaluation_batches, open_source, training_batches
 from inception_jax.data.sources import Record, Source

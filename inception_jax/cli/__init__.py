@@ -8,11 +8,13 @@ import tyro
 
 from inception_jax import experiment
 from inception_jax.cli.arguments import PROG
+from inception_jax.cli.benchmark import Benchmark
+from inception_jax.cli.data import Data
 from inception_jax.cli.networks import Export, Import, Predict, Summary
 from inception_jax.cli.runs import Compare, Evaluate, Train
 from inception_jax.errors import RunFailed, UserError
 
-VERBS = ("train", "compare", "evaluate", "summary", "import", "export", "predict")
+VERBS = ("train", "compare", "evaluate", "summary", "import", "export", "predict", "data", "benchmark")
 Verb = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -21,6 +23,8 @@ Verb = (
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
 )
 
 
@@ -48,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\n{PROG}: interrupted; the same command goes on from the newest checkpoint.", file=sys.stderr)
+        goes_on = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
+        print(f"\n{PROG}: interrupted" + "; the same command goes on." * goes_on, file=sys.stderr)
         return 130
 
 

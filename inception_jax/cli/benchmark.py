@@ -1,9 +1,9 @@
-"""The verbs that measure: benchmark data."""
+"""The verb that measures: benchmark."""
 
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,14 +12,13 @@ from inception_jax.config import DataConfig
 
 
 @dataclasses.dataclass
-class BenchmarkData:
-    """Measure how fast images become training batches, as a whole and stage by stage.
+class Benchmark:
+    """Measure how fast images become training batches, as a whole and stage by stage."""
 
-    Without SOURCE it measures photographs of ImageNet's size, which it makes in a temporary folder.
-    """
-
+    part: Annotated[tyro.conf.Positional[Literal["data"]], arg(metavar="data")]
+    """What is measured: data, the input pipeline."""
     source: Annotated[tyro.conf.Positional[str | None], arg(metavar="SOURCE")] = None
-    """digits, idx:PATH, folder:PATH or tfds:NAME; of its training images."""
+    """digits, idx:PATH, folder:PATH or tfds:NAME; without it, photographs of ImageNet's size made for it."""
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
     """Side of a crop; 75 or more."""
     batch_size: int = 32

@@ -18,9 +18,7 @@ from inception_jax.errors import UserError
 class Train(Processes):
     """Train one run of an experiment, going on from its newest checkpoint.
 
-    Any field of the experiment can be set, as in --optim.learning-rate 0.03.
-
-    inception-jax train EXPERIMENT.py --help lists the fields with their values.
+    Any field of it can be set, as in --seed 3; train EXPERIMENT.py --help lists them with their values.
     """
 
     experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT.py")]
@@ -50,15 +48,11 @@ class Train(Processes):
 class Compare(Processes):
     """Train the runs of an experiment, or take runs that exist, and draw curves and tables.
 
-    compare EXPERIMENT.py --workdir DIR: skips runs that are done, resumes others.
-
-    compare RUN RUN ... --out DIR: only draws.
-
-    Fields set as for train hold for all runs of the experiment.
+    compare EXPERIMENT.py --workdir DIR resumes what is not done; compare RUN RUN ... --out DIR only draws.
     """
 
     what: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="EXPERIMENT.py|RUN ...")]
-    """One experiment file, or the directories of runs."""
+    """One experiment file, or the directories of runs. Fields set as for train hold for all runs of the file."""
     workdir: Directory = None
     """With an experiment: a directory for each run in it, pictures and tables beside."""
     out: Directory = None

@@ -1,4 +1,4 @@
-"""The verbs that look at images: data check, data show."""
+"""The verbs about data sets: data check, show."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from inception_jax.cli.arguments import Directory, arg, no_more
-from inception_jax.config import DataConfig
+from inception_jax.config import DataConfig, Resize
 
 
 @dataclasses.dataclass
@@ -65,8 +65,8 @@ class Show:
     """The colours of training crops are distorted; --no-colour leaves them as they are."""
     central_fraction: float = DataConfig.central_fraction
     """Share of each side in a validation crop."""
-    resize: Literal["bilinear", "bicubic", "area"] = DataConfig.resize
-    """How a crop becomes PIXELS a side."""
+    resize: Annotated[Resize, arg(metavar="KIND")] = DataConfig.resize
+    """How a crop becomes PIXELS a side: bilinear, bicubic, area, antialiased_bilinear or antialiased_bicubic."""
     data_dir: Directory = None
     """Where tensorflow-datasets keeps its prepared sets."""
 
@@ -80,3 +80,17 @@ class Show:
         show.show(data, self.out, split=self.split, rows=self.rows, columns=self.columns, seed=self.seed)
         print(self.out)
         return 0
+
+
+@dataclasses.dataclass
+class Data:
+    """Check every image of a data set, or draw what the network sees of it."""
+
+    verb: Annotated[
+        Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Show, tyro.conf.subcommand("show")],
+        arg(name=""),
+    ]
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Does what the verb under it does."""
+        return self.verb(flags)
