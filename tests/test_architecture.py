@@ -12,9 +12,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import what stands on the lines above it, and its own line where it is a folder.
 LAYERS = [
-    ["errors"],
+    ["errors", "progress"],
     ["config"],
-    ["models", "data", "optim", "runs", "progress"],
+    ["models", "data", "optim", "runs"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
