@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,9 +18,10 @@ import pytest
 
 from inception_jax.cli.data import Prepare
 from inception_jax.data import open_source
-from inception_jax.data.prepare import prepare, shards
+from inception_jax.data.prepare import meter, prepare, shards
+from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.labelled import dataset_name
-from inception_jax.errors import RunFailed, UserError
+from inception_jax.errors import BrokenImage, RunFailed, UserError
 
 
 def jpeg(value):
@@ -139,7 +141,7 @@ def test_the_verb_prints_a_summary(photos, tmp_path, capfd):
     assert rows[4][-1] == f"tfds:{tmp_path / 'out'}" and not err
     before = contents(tmp_path / "out")
     assert verb([]) == 0
-    assert "all was made before" in capfd.readouterr().out and contents(tmp_path / "out") == before
+    assert "all is done" in capfd.readouterr().out and contents(tmp_path / "out") == before
 
 
 # What is already there
@@ -269,13 +271,16 @@ def interrupt(*_):
 # Ended at any moment
 
 
-def slowly(photos, out):
-    """A process that prepares a folder with 30 ms for each image."""
+def slowing_down(photos, out):
+    """A process that prepares a folder and takes half a second for each image after the twentieth."""
     code = f"""
-        import time
+        import itertools, time
         from inception_jax.data import preprocess, prepare
-        decode = preprocess.decode
-        preprocess.decode = lambda *arguments: time.sleep(0.03) or decode(*arguments)
+        decode, calls = preprocess.decode, itertools.count()
+        def slow(*arguments):
+            time.sleep(0.5 if next(calls) >= 20 else 0)
+            return decode(*arguments)
+        preprocess.decode = slow
         prepare.prepare({f"folder:{photos}"!r}, {str(out)!r}, shard_images=3, threads=2, skip_broken=False)
     """
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
@@ -286,7 +291,7 @@ def test_ended_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, how):
     photos, out = tmp_path / "photos", tmp_path / "out"
     for i in range(60):
         write(photos / "cat" / f"{i:02}.jpg", jpeg(i))
-    process = slowly(photos, out)
+    process = slowing_down(photos, out)
     while process.poll() is None and len(list(out.glob("*array_record*"))) < 4:
         time.sleep(0.01)
     process.send_signal(how)
@@ -306,7 +311,8 @@ def test_killed_at_each_step_it_goes_on_to_the_same_bytes(photos, tmp_path):
     """Every step ends in a rename; here the process ends instead of the first, the second and so on."""
     write(photos / "train" / "cat" / "4.jpg", jpeg(4)[:300])
     code = f"""
-        import os, sys
+        import os
+        import tensorflow_datasets  # once, and not in every child
         from inception_jax.data import prepare
         replace, number = os.replace, 0
         def die_at_last(*arguments):
@@ -373,7 +379,15 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(photos, tmp_path,
             threads=1,
         )
     assert os.listdir(tmp_path / "out" / "preparing") == ["plan.json"]
-    assert run(f"folder:{photos}", tmp_path / "out").checked == 2 + 3
+    # The first two of training are kept, and the one of validation where it was made before all was ended.
+    assert run(f"folder:{photos}", tmp_path / "out").checked in (2, 2 + 3)
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(photos, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(meter, "_PAUSE", 0)
+    run(f"folder:{photos}", tmp_path / "out")
+    lines = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"13 of 13 images  [\d,]+ images/s  00:00 left", lines[-1])
 
 
 # imagenet
@@ -490,6 +504,16 @@ def test_a_broken_image_in_a_tar_is_named(imagenet, tmp_path):
     write(imagenet / "ILSVRC2012_img_val.tar", tar(files))
     expect("broken images: 1, listed", f"imagenet:{imagenet}", tmp_path / "out", RunFailed)
     assert "ILSVRC2012_val_00000002.JPEG is broken" in (tmp_path / "out" / "broken.txt").read_text()
+
+
+def test_a_tar_that_shrinks_while_it_is_read_is_no_broken_image(imagenet):
+    split = list_imagenet(str(imagenet)).splits[1]
+    path = imagenet / "ILSVRC2012_img_val.tar"
+    path.write_bytes(path.read_bytes()[:600])
+    for number, name in ((2, "ILSVRC2012_val_00000003.JPEG"), (0, "ILSVRC2012_val_00000001.JPEG")):
+        with pytest.raises(UserError, match=f"ends within {name}; it has changed") as caught:
+            split.read(number)
+        assert not isinstance(caught.value, BrokenImage)
 
 
 # tfds
@@ -632,6 +656,11 @@ def test_tfds_mistakes(tmp_path):
     expect("is stored as riegeli and must be tfrecord", f"tfds:{place}", tmp_path / "out")
     place = write_tfrecord(tmp_path / "empty", {"train": [0]})
     expect("has no examples", f"tfds:{place}", tmp_path / "out")
+    place = write_tfrecord(tmp_path / "words", {"train": [1]})
+    features = json.loads((place / "features.json").read_text())
+    del features["featuresDict"]["features"]["image"]
+    (place / "features.json").write_text(json.dumps(features))
+    expect("has no feature that is an image", f"tfds:{place}", tmp_path / "out")
     place = write_tfrecord(tmp_path / "pets", {"train": [1]})
     (place / "dataset_info.json").write_text("{")
     expect("cannot be opened: ", f"tfds:{place}", tmp_path / "out")

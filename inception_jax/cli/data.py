@@ -37,6 +37,6 @@ class Prepare:
         made = prepare.prepare(
             self.source, self.out, shard_images=self.shard_images, threads=threads, skip_broken=self.skip_broken
         )
-        print(prepare.summary(made) if made else "all was made before")
+        print(prepare.summary(made) if made else f"{self.out}: all is done; delete it to make it anew")
         print(f"{self.out}: use it as --data.source tfds:{self.out}")
         return 0

@@ -18,7 +18,7 @@ class Meter:
         """Begins at none of `total`."""
         self.count, self._total, self._lock = 0, total, threading.Lock()
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit="image", disable=not self._terminal, dynamic_ncols=True)
+        self._bar = tqdm(total=total, unit=" images", disable=not self._terminal, dynamic_ncols=True)
         self._begin = self._said = time.monotonic()
 
     def advance(self) -> None:

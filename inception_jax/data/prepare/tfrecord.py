@@ -33,6 +33,11 @@ def list_tfrecord(place: str) -> Listing:
     if stored != "tfrecord":
         hint = "can be trained on as it is" if stored == "array_record" else "must be tfrecord to be prepared"
         raise UserError(f"tfds:{place} is stored as {stored} and {hint}.")
+    # Only these are looked at, because another feature may be slow to decode or want a library of its own.
+    named = info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
+    if not images:
+        raise UserError(f"tfds:{place} has no feature that is an image; only sets of images are prepared.")
     files = {
         name: list(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
         for name, split in info.splits.items()
@@ -40,7 +45,8 @@ def list_tfrecord(place: str) -> Listing:
     }
     if not files:
         raise UserError(f"tfds:{place} has no examples; prepare it again.")
-    splits = tuple(_split(name, shards, info.features) for name, shards in files.items())
+    checked = tfds.features.FeaturesDict(images)
+    splits = tuple(_split(name, shards, checked) for name, shards in files.items())
     return Listing(info, splits, _digest(files))
 
 
@@ -54,34 +60,33 @@ def _digest(files: Mapping[str, Sequence[tuple[Path, int]]]) -> str:
     return digest.hexdigest()
 
 
-def _split(name: str, files: Sequence[tuple[Path, int]], features: Any) -> Split:
-    import tensorflow_datasets as tfds
-
+def _split(name: str, files: Sequence[tuple[Path, int]], checked: Any) -> Split:
     ends = list(itertools.accumulate(length for _, length in files))
-    images = {key: feature for key, feature in features.items() if isinstance(feature, tfds.features.Image)}
-    # Only what is looked at, because another feature may be slow to decode or want a library of its own.
-    checked = tfds.features.FeaturesDict(images)
-    return Split(name, ends[-1], functools.partial(_read, name, files, ends, checked))
+    # Kept for the files that are being read, and not from one listing to the next.
+    places = functools.lru_cache(maxsize=256)(_places)
+
+    def read(index: int) -> Example:
+        number = bisect.bisect_right(ends, index)
+        path, length = files[number]
+        place = places(path, length)[index - ends[number] + length]
+        return _example(read_slice(path, place), checked, f"{name} {index} in {path}")
+
+    return Split(name, ends[-1], read)
 
 
-def _read(name: str, files: Sequence[tuple[Path, int]], ends: Sequence[int], checked: Any, index: int) -> Example:
-    """Example `index` of a split whose files hold the examples up to `ends`, one file after the other."""
+def _example(record: bytes, checked: Any, name: str) -> Example:
+    """A record with the images that `checked`, a part of the set's features, finds in it."""
     import tensorflow_datasets as tfds
 
-    number = bisect.bisect_right(ends, index)
-    path, length = files[number]
-    place = _records(path, length)[index - ends[number] + length]
-    record, label = read_slice(path, place), f"{name} {index} in {path}"
     try:
         skip = {key: tfds.decode.SkipDecoding() for key in checked}
         images = checked.deserialize_example_np(record, decoders=skip)
     except Exception as error:  # protobuf's DecodeError, and what tfds makes of a feature that is not there
-        raise BrokenImage(f"the record {label} is broken: {' '.join(str(error).split()).rstrip('.')}.") from error
-    return Example(record, tuple(images.values()), label)
+        raise BrokenImage(f"the record {name} is broken: {' '.join(str(error).split()).rstrip('.')}.") from error
+    return Example(record, tuple(images.values()), name)
 
 
-@functools.lru_cache(maxsize=64)
-def _records(path: Path, length: int) -> list[Slice]:
+def _places(path: Path, length: int) -> list[Slice]:
     """Where the data of each record lies; UserError for a file that is damaged or has another number of records."""
     records: list[Slice] = []
     try:

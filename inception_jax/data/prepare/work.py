@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import functools
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def prepare(spec: str, out: str | Path, *, shard_images: int, threads: int, skip
         raise UserError("a shard must hold one image or more, and there must be one thread or more.")
     kind, place = _parse(spec)
     out = Path(out).expanduser().resolve()
-    if kind == "folder" and out.is_relative_to(place):
+    if kind == "folder" and out.is_relative_to(Path(place).resolve()):
         raise UserError(f"{out} lies in the folder that is prepared and would become one of its classes; name another.")
     plan = output.Plan(f"{kind}:{place}", shard_images)
     if output.check(out, plan):
@@ -86,7 +87,7 @@ def _parse(spec: str) -> tuple[str, str]:
     kind, _, place = spec.partition(":")
     if kind not in _KINDS or not place:
         raise UserError(f"the source {spec!r} must be folder:PATH, imagenet:DIR or tfds:DIR.")
-    return kind, place if "://" in place else str(Path(place).expanduser().resolve())
+    return kind, place if "://" in place else os.path.abspath(Path(place).expanduser())
 
 
 def _make(listing: Listing, out: Path, shard_images: int, threads: int, skip_broken: bool) -> Prepared:
@@ -156,7 +157,7 @@ def _tell_broken(broken: Sequence[str], out: Path, skip_broken: bool) -> None:
     if not skip_broken:
         raise RunFailed(
             f"broken images: {len(broken):,}, listed in {path}; mend them, or leave them out with --skip-broken: "
-            "either way the same command goes on and makes only their shards again."
+            "started again, the command makes only their shards."
         )
 
 
