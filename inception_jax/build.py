@@ -1,6 +1,8 @@
 """From an experiment's values to the objects that train and evaluate it."""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Generator
 from typing import Any
 
@@ -15,6 +17,7 @@ from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
 from inception_jax.models.network import Network
+from inception_jax.progress import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +166,11 @@ def _plain_input(key: jax.Array, images: jax.Array) -> jax.Array:
     return colour.to_network_range(images)
 
 
+@functools.cache  # once for each image, not in every epoch
+def _say_skipped(message: str) -> None:
+    say(f"  skipped: {message}")
+
+
 def _common(experiment: Experiment) -> dict[str, Any]:
     d = experiment.data
     return {
@@ -171,6 +179,9 @@ def _common(experiment: Experiment) -> dict[str, Any]:
         "process_count": jax.process_count(),
         "image_size": d.image_size,
         "resize": d.resize,
-        "threads": d.threads,
+        # As many as the process may use, which in a container are fewer than the machine has.
+        "threads": d.threads or len(os.sched_getaffinity(0)),
         "prefetch": d.prefetch,
+        "on_error": d.on_error,
+        "report": _say_skipped,
     }

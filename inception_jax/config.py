@@ -59,10 +59,12 @@ class DataConfig:
     """Share of each side that evaluation sees."""
     resize: Literal["bilinear", "bicubic", "area"] = "bilinear"
     """How crops become `image_size` pixels."""
-    threads: int = 8
-    """Threads that read and augment."""
+    threads: int | None = None
+    """Threads that read, decode and augment; None is one for each core that the process may use."""
     prefetch: int = 4
-    """Batches held ready."""
+    """Batches in the making or ready."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What a broken image does: stop the run, or be replaced by the next one and counted in the metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +190,7 @@ _FREE = (
     "data.data_dir",
     "data.threads",
     "data.prefetch",
+    "data.on_error",
     "train.epochs",
     "train.steps",
     "train.log_every",
@@ -232,7 +235,8 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
 def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, Any]]:
     """The fields in which two trainings differ, with both values.
 
-    Fields that change no number of the training do not count: its length, what is written when, threads.
+    Fields that change no number of a training do not count: its length, what is written when, threads, and what a
+    broken image does, so that a run that one has stopped can go on without it.
     """
     there = to_flat_dict(theirs)
     return {

@@ -16,8 +16,9 @@ from inception_jax.errors import UserError
 def evaluate(
     step: Callable[..., Any], params: Any, batch_stats: Any, batches: Iterable[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Means over the images of `batches`: loss, top1_error, top5_error, zero_share, and `images`, their number.
+    """Means over the images of `batches`: loss, top1_error, top5_error, zero_share.
 
+    And two numbers: `images`, those that were counted, and `skipped_images`, the broken ones that were left out.
     `step` is `build.evaluate_step(model)`, compiled or not.
     """
     # Sums are fetched one step late, so that the device always has the next batch. They are added in float64: float32
@@ -29,8 +30,11 @@ def evaluate(
         _add(total, pending)
         pending = sums
     _add(total, pending)
-    images = total.pop("images")
-    return {"images": int(images), **{name: value / images for name, value in total.items()}}
+    images, skipped = int(total.pop("images")), int(total.pop("skipped_images"))
+    if not images:
+        raise UserError(f"there is no image to evaluate: {skipped} were skipped as broken.")
+    means = {name: value / images for name, value in total.items()}
+    return {"images": images, "skipped_images": skipped, **means}
 
 
 def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

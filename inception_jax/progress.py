@@ -13,6 +13,12 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+_STARVED = (
+    "warning: the devices waited {:.0%} of the time for images; give the run more cores (data.threads) or prepare the "
+    "data set (inception-jax data prepare); inception-jax benchmark data SOURCE shows what is slow."
+)
+
+
 class Progress:
     """Shows the steps of one run, from its making on."""
 
@@ -24,6 +30,7 @@ class Progress:
             total=total, initial=start, desc=name, unit="step", disable=not self._terminal, dynamic_ncols=True
         )
         self._begin = time.monotonic()
+        self._lines, self._warned = 0, False
 
     def step(self, step: int) -> None:
         """Moves the bar."""
@@ -32,10 +39,17 @@ class Progress:
     def training(self, record: Mapping[str, Any]) -> None:
         """Shows a training record."""
         text = f"loss {record['loss']:.3f}  top-1 error {record['top1_error']:.1%}"
+        wait = f"data wait {record['data_wait_share']:.0%}"
         if self._terminal:
-            self._bar.set_postfix_str(text)
+            self._bar.set_postfix_str(f"{text}  {wait}")
         else:
-            self._say(f"{self._where(record)}  {text}  {record['images_per_second']:.1f} images/s  {self._eta(record)}")
+            speed = f"{record['images_per_second']:.1f} images/s"
+            self._say(f"{self._where(record)}  {text}  {speed}  {wait}  {self._eta(record)}")
+        # Not in the first line, whose first batch found no batch made ahead.
+        if self._lines and record["data_wait_share"] > 0.1 and not self._warned:
+            self._warned = True
+            self._say(_STARVED.format(record["data_wait_share"]))
+        self._lines += 1
 
     def validation(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Shows the records of one evaluation, by the name of the parameters."""

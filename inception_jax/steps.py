@@ -21,7 +21,7 @@ AXIS = "batch"
 """The mapped axis over all devices of all hosts; `create_model(bn_axis_name=AXIS)` takes BN statistics over it."""
 
 Batch = dict[str, jax.Array]
-"""images [N, H, W, 3] uint8, labels [N] int32 and, in evaluation, mask [N] bool."""
+"""images [N, H, W, 3] uint8, labels and skipped [N] int32 and, in evaluation, mask [N] bool."""
 
 Metrics = dict[str, jax.Array]
 
@@ -71,7 +71,7 @@ def train_step(
 
     Returns:
       The next state and the metrics, both means over the devices: `loss`, `top1_error`, `top5_error`, `zero_share`,
-      `gradient_norm` (before weight decay and clipping).
+      `gradient_norm` (before weight decay and clipping); but `skipped_images` is the sum.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     dropout_key, colour_key = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
@@ -94,6 +94,8 @@ def train_step(
         return loss, (new["batch_stats"], {**metrics, "zero_share": new["intermediates"]["zero_share"]})
 
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+    # Times the devices, because all metrics are averaged together.
+    metrics["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32) * jax.lax.axis_size(AXIS)
     grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
     metrics["gradient_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -107,7 +109,8 @@ def evaluate_step(
 ) -> Metrics:
     """One device's share of an evaluation: sums over the unmasked images of all devices, so that batches add up.
 
-    Returns `images` (their number), `loss` (plain cross-entropy), `top1_error`, `top5_error` and `zero_share`.
+    Returns `images` (their number), `loss` (plain cross-entropy), `top1_error`, `top5_error` and `zero_share`, and
+    `skipped_images`, how many broken images were left out.
     """
     logits, new = model.apply(
         {"params": params, "batch_stats": batch_stats}, prepare(batch["images"]), mutable=["intermediates"]
@@ -120,7 +123,9 @@ def evaluate_step(
         "top5_error": ranks >= 5,
         "zero_share": jnp.full_like(ranks, new["intermediates"]["zero_share"], jnp.float32),
     }
-    return jax.lax.psum({k: jnp.sum(jnp.where(batch["mask"], v, 0.0)) for k, v in each.items()}, AXIS)
+    sums = {name: jnp.sum(jnp.where(batch["mask"], values, 0.0)) for name, values in each.items()}
+    sums["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32)
+    return jax.lax.psum(sums, AXIS)
 
 
 def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any) -> Any:

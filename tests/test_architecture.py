@@ -12,13 +12,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import what stands on the lines above it, and its own line where it is a folder.
 LAYERS = [
-    ["errors", "progress"],
-    ["config"],
-    ["models", "data", "optim", "runs"],
+    ["errors"],
+    ["config", "progress"],
+    ["models", "data", "optim", "runs", "inflight"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["train", "importer", "predict", "export"],
+    ["loop", "importer", "predict", "export"],
+    ["train"],
     ["cli"],
     ["__main__"],
 ]

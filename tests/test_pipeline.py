@@ -11,7 +11,7 @@ import pytest
 
 from inception_jax.data import evaluation_batches, training_batches
 from inception_jax.data.sources import Record, Source
-from inception_jax.errors import UserError
+from inception_jax.errors import BrokenImage, UserError
 
 # 23 images that can be told apart: number i is i + 1 all over, so that no crop changes it, and its label is i.
 COUNT = 23
@@ -57,7 +57,7 @@ def test_the_shape_of_a_batch():
     (batch,) = train(count=1)
     assert batch["images"].shape == (2, 6, 8, 8, 3) and batch["images"].dtype == np.uint8
     assert batch["labels"].shape == (2, 6) and batch["labels"].dtype == np.int32
-    assert batch.keys() == {"images", "labels"}
+    assert batch.keys() == {"images", "labels", "skipped"} and not batch["skipped"].any()
 
 
 def test_images_keep_their_labels():
@@ -97,17 +97,27 @@ def test_seeds_differ_and_none_continues_another():
     assert_same(train(seed=0), train(seed=0))
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_the_same_global_batches(processes):
-    alone = train(count=6)
-    shares = [train(count=6, devices=1, process_index=p, process_count=processes) for p in range(processes)]
+@pytest.mark.parametrize("processes", [2, 3, 6])
+def test_processes_give_each_device_what_one_process_would(processes):
+    alone = train(count=6, devices=6)
+    shares = [
+        train(count=6, devices=6 // processes, process_index=p, process_count=processes) for p in range(processes)
+    ]
     for k, batch in enumerate(alone):
-        images = np.concatenate([share[k]["images"].reshape(-1, 8, 8, 3) for share in shares])
-        ours = np.concatenate([share[k]["labels"].ravel() for share in shares])
-        # Process p has every third image: put back in order, the pixels are those of one process.
-        order = np.arange(12).reshape(processes, -1, order="F").ravel()
-        np.testing.assert_array_equal(images[np.argsort(order)], batch["images"].reshape(-1, 8, 8, 3))
-        np.testing.assert_array_equal(ours[np.argsort(order)], batch["labels"].ravel())
+        for key in ("images", "labels"):
+            np.testing.assert_array_equal(np.concatenate([share[k][key] for share in shares]), batch[key])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_an_epoch_of_all_processes_is_the_source_once(processes):
+    # 23 batches of 24 are 24 epochs; an epoch's end falls within a batch, and so within one process's share of it.
+    shares = [
+        train(NUMBERS, count=23, batch_size=24, devices=1, process_index=p, process_count=processes)
+        for p in range(processes)
+    ]
+    stream = np.concatenate([np.concatenate([share[k]["labels"].ravel() for share in shares]) for k in range(23)])
+    epochs = stream.reshape(24, COUNT)
+    assert (np.sort(epochs, axis=1) == np.arange(COUNT)).all() and len(np.unique(epochs, axis=0)) == 24
 
 
 def test_a_batch_larger_than_the_source():
@@ -149,16 +159,84 @@ def test_a_batch_size_that_cannot_be_shared_names_those_that_can():
         evaluate(batch_size=7, devices=8)
 
 
+BROKEN = {4, 11, 12}
+
+
 def read_broken(index):
-    return read_number(index)._replace(image=b"\xff\xd8\xff broken" if index == 11 else np.zeros((4, 4), np.uint8))
+    return read_number(index)._replace(image=b"") if index in BROKEN else read_number(index)
+
+
+SOME_BROKEN = Source(NUMBERS.class_names, COUNT, read_broken)
 
 
 def test_a_broken_image_comes_out_as_the_users_error():
-    source = Source(NUMBERS.class_names, COUNT, read_broken)
-    with pytest.raises(UserError, match="the image number 11 is broken"):
-        train(source, count=COUNT)
-    with pytest.raises(UserError, match="the image number 11 is broken"):
-        evaluate(source)
+    with pytest.raises(BrokenImage, match="the image number (4|11|12) is not"):
+        train(SOME_BROKEN, count=COUNT)
+    # In the order of the source, whichever thread was first.
+    with pytest.raises(BrokenImage, match="the image number 4 is not"):
+        evaluate(SOME_BROKEN, threads=4)
+
+
+def test_a_skipped_image_is_replaced_by_the_next_and_counted():
+    said = []
+    stopping = train(NUMBERS, count=COUNT)
+    skipping = train(SOME_BROKEN, count=COUNT, on_error="skip", report=said.append)
+    replaced = np.array([{4: 5, 11: 13, 12: 13}.get(i, i) for i in range(COUNT)])
+    cost = replaced - np.arange(COUNT)
+    for whole, batch in zip(stopping, skipping, strict=True):
+        np.testing.assert_array_equal(batch["labels"], replaced[whole["labels"]])
+        assert (batch["images"] == batch["labels"][..., None, None, None] + 1).all()
+        np.testing.assert_array_equal(batch["skipped"], cost[whole["labels"]])
+    # 12 epochs; where 11 is drawn, 12 is found broken too.
+    assert sorted(said) == sorted(12 * [broken(4)] + 12 * [broken(11)] + 24 * [broken(12)])
+    assert_same(skipping, train(SOME_BROKEN, count=COUNT, on_error="skip", threads=5))
+
+
+def broken(index):
+    return f"the image number {index} is not an image that can be read: the file is empty."
+
+
+def test_evaluation_leaves_a_skipped_image_out():
+    said = []
+    batches = evaluate(SOME_BROKEN, on_error="skip", report=said.append)
+    mask = np.concatenate([batch["mask"].ravel() for batch in batches])
+    assert set(np.flatnonzero(~mask)) == BROKEN | {23}
+    assert said == [broken(i) for i in sorted(BROKEN)]
+    assert set(np.flatnonzero(np.concatenate([batch["skipped"].ravel() for batch in batches]))) == BROKEN
+
+
+def test_a_source_of_nothing_but_broken_images_is_said_to_be():
+    source = Source(NUMBERS.class_names, COUNT, lambda index: Record(b"", 0, f"number {index}"))
+    with pytest.raises(UserError, match="^23 images in a row are broken, the last so: the image number .* is empty"):
+        train(source, on_error="skip")
+
+
+def test_an_exception_leaves_no_thread():
+    before = set(threading.enumerate())
+    with pytest.raises(BrokenImage):
+        evaluate(SOME_BROKEN, threads=5)
+    assert not set(threading.enumerate()) - before
+
+
+MEMORY = """
+import itertools, resource
+from inception_jax.data import open_source, training_batches
+
+batches = training_batches(
+    open_source("digits", "train"), batch_size=4, devices=1, seed=0, image_size=64, crop_area=(0.5, 1.0),
+    crop_aspect=(0.75, 1.33), flip=False, resize="bilinear", threads=2, prefetch=4,
+)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+next(itertools.islice(batches, 500, None))
+before = peak()
+next(itertools.islice(batches, 5000, None))
+print(peak() - before)
+"""
+
+
+def test_the_memory_of_a_long_run_is_flat():
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50
 
 
 def test_closing_ends_the_threads():

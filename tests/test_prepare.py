@@ -231,7 +231,7 @@ def test_the_screen_names_twenty_broken_images_and_counts_the_rest(tmp_path, cap
         write(tmp_path / "p" / "cat" / f"{i:02}.jpg", b"no image" if i > 5 else jpeg(i))
     expect("broken images: 24, listed", f"folder:{tmp_path / 'p'}", tmp_path / "out", RunFailed)
     lines = capfd.readouterr().err.splitlines()
-    assert sum("is broken or not an image" in line for line in lines) == 20
+    assert sum(line.startswith(f"the image {tmp_path / 'p' / 'cat'}/") for line in lines) == 20
     assert f"and 4 more, see {tmp_path / 'out' / 'broken.txt'}" in lines
     assert len((tmp_path / "out" / "broken.txt").read_text().splitlines()) == 24
 
@@ -503,7 +503,7 @@ def test_a_broken_image_in_a_tar_is_named(imagenet, tmp_path):
     files = VALIDATION | {"ILSVRC2012_val_00000002.JPEG": b"no image"}
     write(imagenet / "ILSVRC2012_img_val.tar", tar(files))
     expect("broken images: 1, listed", f"imagenet:{imagenet}", tmp_path / "out", RunFailed)
-    assert "ILSVRC2012_val_00000002.JPEG is broken" in (tmp_path / "out" / "broken.txt").read_text()
+    assert (tmp_path / "out" / "broken.txt").read_text().startswith("the image ILSVRC2012_val_00000002.JPEG is ")
 
 
 def test_a_tar_that_shrinks_while_it_is_read_is_no_broken_image(imagenet):
@@ -625,7 +625,7 @@ def test_a_broken_image_or_record_in_tfrecord_is_named(tmp_path):
     expect("broken images: 2, listed", f"tfds:{place}", tmp_path / "out", RunFailed)
     lines = (tmp_path / "out" / "broken.txt").read_text().splitlines()
     assert lines[0].startswith(f"the record train 0 in {path} is broken: ")
-    assert lines[1].startswith(f"the image train 1 in {path} is broken or not an image: ")
+    assert lines[1].startswith(f"the image train 1 in {path} is ")
 
 
 def test_tfrecord_files_cut_short_or_swapped_are_one_sentence(tmp_path):

@@ -2,17 +2,20 @@
 
 import colorsys
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import simplejpeg
 
 from inception_jax.data import colour
-from inception_jax.data.preprocess import _random_box, central_crop, decode, distorted_crop
-from inception_jax.errors import UserError
+from inception_jax.data.preprocess import Scratch, _random_box, central_crop, decode, distorted_crop
+from inception_jax.errors import BrokenImage, UserError
 
+RNG = np.random.default_rng
 ROWS, COLUMNS = np.mgrid[:40, :60]
 GRADIENT = np.stack([COLUMNS * 4, ROWS * 5, ROWS * 0 + 90], -1).astype(np.uint8)
 
@@ -84,12 +87,84 @@ def test_arrays():
     np.testing.assert_array_equal(decode(np.dstack([GRADIENT, grey]), "x"), GRADIENT)
 
 
-@pytest.mark.parametrize("length", [0, 3, 200, 700, -300])
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize("length", [3, 200, 700, -300])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_broken_file_is_named(kind, length):
-    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    with pytest.raises(UserError, match="the image pets/9.jpg is broken or not an image: "):
-        decode(encode(noise, kind)[:length], "pets/9.jpg")
+def test_a_file_cut_short_is_named(kind, length):
+    with pytest.raises(BrokenImage, match="the image pets/9.jpg is (broken|not an image that can be read): "):
+        decode(encode(NOISE, kind)[:length], "pets/9.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("garbage", [bytes(100), b"\xff\xd9" * 50, b"\xff" * 100])
+def test_a_file_corrupt_in_the_middle_is_named(kind, garbage):
+    data = encode(NOISE, kind)
+    middle = len(data) // 2
+    with pytest.raises(BrokenImage, match="the image pets/9.jpg is broken: "):
+        decode(data[:middle] + garbage + data[middle + 100 :], "pets/9.jpg")
+
+
+def test_a_file_of_another_kind_is_named_with_its_first_bytes():
+    with pytest.raises(BrokenImage, match=r"^the image x.jpg is not an image that can be read: the file is empty\.$"):
+        decode(b"", "x.jpg")
+    with pytest.raises(BrokenImage, match=r"can be read: the file starts with the bytes 3c 68 74 6d\.$"):
+        decode(b"<html>Not found</html>", "x.jpg")
+
+
+def test_gif_is_its_first_frame():
+    frames = [PIL.Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(data, "x"), np.broadcast_to([255, 0, 0], (4, 6, 3)))
+
+
+def test_an_image_of_one_pixel_fills_the_crop():
+    pixel = decode(encode(np.full((1, 1, 3), 77, np.uint8), "PNG"), "x")
+    options = {"size": 5, "area": (0.05, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True, "resize": "bilinear"}
+    for crop in (
+        central_crop(pixel, size=5, fraction=0.875, resize="bicubic"),
+        distorted_crop(pixel, RNG(0), **options),
+    ):
+        np.testing.assert_array_equal(crop, np.full((5, 5, 3), 77))
+
+
+def test_a_huge_jpeg_is_decoded_at_a_fraction():
+    # 400 million pixels, of which 20 MB come to be.
+    image = np.full((20_000, 20_000, 1), 40, np.uint8)
+    image[:, 10_000:] = 200
+    pixels = decode(simplejpeg.encode_jpeg(image, colorspace="GRAY"), "x", Scratch())
+    assert pixels.shape == (5_000, 5_000, 3)
+    some = pixels[::99].astype(int)
+    assert abs(some[:, :2_499] - 40).max() <= 1 and abs(some[:, 2_501:] - 200).max() <= 1
+
+
+def test_a_huge_png_is_refused():
+    with pytest.raises(BrokenImage, match="it has 9000 x 9000 pixels; only a JPEG may have over 67108864"):
+        decode(encode(PIL.Image.new("1", (9_000, 9_000)), "PNG"), "x")
+
+
+def test_scratch_is_used_again_and_is_each_threads_own():
+    scratch = Scratch()
+    first = decode(encode(NOISE, "JPEG"), "x", scratch)
+    kept = first.copy()
+    assert np.shares_memory(decode(encode(255 - NOISE[:9], "JPEG"), "x", scratch), first)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(decode, encode(NOISE, "JPEG"), "x", scratch).result()
+    assert not np.shares_memory(other, first)
+    np.testing.assert_array_equal(other, kept)
+    np.testing.assert_array_equal(decode(encode(NOISE, "JPEG"), "x"), kept)
+
+
+def test_crops_are_written_where_they_are_wanted():
+    out = np.zeros((3, 8, 8, 3), np.uint8)
+    options = {"size": 8, "area": (0.05, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True, "resize": "bilinear"}
+    for seed in range(6):
+        distorted_crop(NOISE, RNG(seed), **options, out=out[1])
+        np.testing.assert_array_equal(out[1], distorted_crop(NOISE, RNG(seed), **options))
+    central_crop(NOISE, size=8, fraction=0.5, resize="area", out=out[1])
+    np.testing.assert_array_equal(out[1], central_crop(NOISE, size=8, fraction=0.5, resize="area"))
+    assert not out[[0, 2]].any()
 
 
 def test_arrays_that_are_no_images_are_named():
@@ -185,6 +260,11 @@ PIXELS = np.array(
 )
 
 
+def adjusted(distortion, pixels, amount):
+    """A distortion of pixels [..., H, 3]."""
+    return np.stack(distortion(tuple(jnp.moveaxis(jnp.array(pixels), -1, 0)), amount), -1)
+
+
 def by_hsv(pixel, change):
     hue, saturation, value = change(*colorsys.rgb_to_hsv(*(float(x) for x in pixel)))
     return colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), value)
@@ -208,29 +288,30 @@ def distort():
 @pytest.mark.parametrize("factor", [0.0, 0.5, 0.9, 1.2, 1.5, 20.0])
 def test_saturation_is_that_of_colorsys(factor):
     expected = [by_hsv(p, lambda h, s, v: (h, s * factor, v)) for p in PIXELS]
-    np.testing.assert_allclose(colour._adjust_saturation(jnp.array(PIXELS), factor), expected, atol=1e-6)
+    np.testing.assert_allclose(adjusted(colour._adjust_saturation, PIXELS, factor), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("turn", [-1.2, -0.5, -0.2, 0.0, 0.05, 1 / 3, 0.9])
 def test_hue_is_that_of_colorsys(turn):
     expected = [by_hsv(p, lambda h, s, v: (h + turn, s, v)) for p in PIXELS]
-    np.testing.assert_allclose(colour._adjust_hue(jnp.array(PIXELS), turn), expected, atol=2e-6)
+    np.testing.assert_allclose(adjusted(colour._adjust_hue, PIXELS, turn), expected, atol=2e-6)
 
 
 def test_values_outside_the_unit_range_are_as_in_tensorflow():
     pixels = jnp.array([[1.2, 0.5, -0.1], [-0.1, -0.2, -0.3]])
     # HSV's saturation 1.3 / 1.2 is cut to 1, which lifts the least channel to 0; without a value there is only grey.
     np.testing.assert_allclose(
-        colour._adjust_saturation(pixels, 1.0), [[1.2, 1.2 - 0.7 / 1.3 * 1.2, 0.0], [-0.1] * 3], atol=1e-6
+        adjusted(colour._adjust_saturation, pixels, 1.0), [[1.2, 1.2 - 0.7 / 1.3 * 1.2, 0.0], [-0.1] * 3], atol=1e-6
     )
     # A turn by a third moves each channel on by one, whatever the range.
-    np.testing.assert_allclose(colour._adjust_hue(pixels, 1 / 3), jnp.roll(pixels, 1, -1), atol=1e-6)
+    np.testing.assert_allclose(adjusted(colour._adjust_hue, pixels, 1 / 3), jnp.roll(pixels, 1, -1), atol=1e-6)
 
 
 def test_contrast_and_brightness_by_hand():
-    image = jnp.array([[[0.2, 0.4, 0.6], [0.6, 0.4, 0.0]]])  # the means are 0.4, 0.4 and 0.3
-    np.testing.assert_allclose(colour._adjust_contrast(image, 0.5), [[[0.3, 0.4, 0.45], [0.5, 0.4, 0.15]]], atol=1e-6)
-    np.testing.assert_allclose(colour._adjust_brightness(image, 0.1), image + 0.1, atol=1e-6)
+    image = np.array([[[0.2, 0.4, 0.6], [0.6, 0.4, 0.0]]])  # the means are 0.4, 0.4 and 0.3
+    expected = [[[0.3, 0.4, 0.45], [0.5, 0.4, 0.15]]]
+    np.testing.assert_allclose(adjusted(colour._adjust_contrast, image, 0.5), expected, atol=1e-6)
+    np.testing.assert_allclose(adjusted(colour._adjust_brightness, image, 0.1), image + 0.1, atol=1e-6)
 
 
 RANDOM = np.random.default_rng(0).random((64, 2, 2, 3), np.float32)
@@ -260,15 +341,18 @@ def test_everything_at_once_is_float32_within_the_unit_range(distort):
     assert images.dtype == np.float32 and images.min() == 0 and images.max() == 1
 
 
-def test_all_four_orders_are_drawn(monkeypatch):
+@pytest.mark.parametrize("images", [64, 6, 1])
+def test_each_quarter_of_the_images_has_its_order(monkeypatch, images):
     # The name of each distortion becomes a digit, so that the result spells the order.
     digits = {"brightness": 1, "saturation": 2, "hue": 3, "contrast": 4}
-    spell = {name: lambda x, _, d=digit: x * 10 + d for name, digit in digits.items()}
+    spell = {name: lambda planes, _, d=digit: tuple(x * 10 + d for x in planes) for name, digit in digits.items()}
     monkeypatch.setattr(colour, "_DISTORTIONS", spell)
     monkeypatch.setattr(colour.jnp, "clip", lambda x, *_: x)
-    spelt = colour.distort_colour(jax.random.key(0), jnp.zeros((64, 1, 1, 3)))[:, 0, 0, 0]
-    orders, counts = np.unique(np.asarray(spelt), return_counts=True)
-    assert orders.tolist() == [1234, 2143, 3241, 4312] and counts.min() > 8
+    spelt = colour.distort_colour(jax.random.key(0), jnp.zeros((images, 1, 1, 3)))
+    orders, counts = np.unique(np.asarray(spelt)[:, 0, 0, 0], return_counts=True)
+    expected = {64: {1234: 16, 2143: 16, 4312: 16, 3241: 16}, 6: {1234: 1, 2143: 2, 4312: 1, 3241: 2}, 1: {3241: 1}}
+    assert spelt.shape == (images, 1, 1, 3)
+    assert dict(zip(orders.tolist(), counts.tolist(), strict=True)) == expected[images]
 
 
 def test_network_range():

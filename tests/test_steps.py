@@ -32,6 +32,7 @@ def a_batch(per_device, seed=0, size=75):
     return {
         "images": rng.integers(0, 256, (DEVICES, per_device, size, size, 3), np.uint8),
         "labels": rng.integers(0, 10, (DEVICES, per_device)).astype(np.int32),
+        "skipped": np.eye(DEVICES, per_device, dtype=np.int32) * 2,
     }
 
 
@@ -160,6 +161,7 @@ def test_metrics_are_hand_counted():
     assert float(metrics["top1_error"]) == pytest.approx(np.mean(top1))
     assert float(metrics["top5_error"]) == pytest.approx(np.mean(top5))
     assert 0 < float(metrics["zero_share"]) < 1
+    assert metrics["skipped_images"] == batch["skipped"].sum() > 0
 
 
 def test_evaluation_sums_the_unmasked_images_only():
@@ -176,7 +178,7 @@ def test_evaluation_sums_the_unmasked_images_only():
     labels = batch["labels"].reshape(-1)[keep]
     logits = np.asarray(jax.jit(model.apply)(variables, images), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    assert sums["images"] == 7 == len(labels)
+    assert sums["images"] == 7 == len(labels) and sums["skipped_images"] == batch["skipped"].sum() > 0
     assert sums["loss"] == pytest.approx(-log_p[np.arange(7), labels].sum(), rel=1e-4)
     assert sums["top1_error"] == (logits.argmax(-1) != labels).sum()
     assert sums["top5_error"] == 7 - (np.argsort(-logits, -1)[:, :5] == labels[:, None]).any(-1).sum()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -9,14 +10,16 @@ import sys
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from inception_jax import build, checkpoint, evaluate, runs, train
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
-from inception_jax.errors import RunFailed, UserError
+from inception_jax.data import open_source
+from inception_jax.errors import BrokenImage, RunFailed, UserError
 from inception_jax.optim import averaged_params
 
-TIMES = ("seconds", "images_per_second", "data_wait_seconds")
+TIMES = ("seconds", "images_per_second", "data_wait_share")
 
 SMALL = Experiment(
     model=ModelConfig(name="inception_resnet_v1", width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
@@ -59,7 +62,7 @@ def test_a_run_writes_what_others_read(whole):
     assert [m["step"] for m in training] == [1, 2, 3, 4, 5, 6]
     assert set(training[0]) == {
         *("step", "epoch", "split", "loss", "top1_error", "top5_error", "zero_share", "gradient_norm"),
-        *("learning_rate", *TIMES),
+        *("learning_rate", "skipped_images", *TIMES),
     }
     assert training[0]["epoch"] == pytest.approx(8 / 1442) and training[0]["learning_rate"] == pytest.approx(0.045)
     validation = [m for m in lines if m["split"] == "validation"]
@@ -133,6 +136,41 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     assert f"last good checkpoint is {tmp_path / 'wild' / 'checkpoints' / '1'}" in message
     assert sorted(p.name for p in (tmp_path / "wild" / "checkpoints").iterdir()) == ["1"]
     assert [m["step"] for m in runs.read_metrics(tmp_path / "wild")] == [1]
+
+
+def write_digits(folder, broken):
+    """Three digits of each class as PNG files, the first `broken` of them cut short."""
+    digits = open_source("digits", "train")
+    counts = dict.fromkeys(range(10), 0)
+    for record in digits:
+        number, counts[record.label] = counts[record.label], counts[record.label] + 1
+        if number < 3:
+            buffer = io.BytesIO()
+            PIL.Image.fromarray(record.image).save(buffer, "PNG")
+            path = folder / str(record.label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(buffer.getvalue()[: 60 if record.label < broken and number == 0 else None])
+
+
+def test_a_broken_image_stops_the_run_or_is_skipped_and_counted(tmp_path, capfd):
+    write_digits(tmp_path / "train", broken=4)
+    write_digits(tmp_path / "val", broken=1)
+    # With this the staircase has the steps of the other tests' runs, and the program is compiled already.
+    same = {"optim": {"decay_epochs": 360 / (30 / 8)}, "evaluation": {"every_epochs": 3 / (30 / 8)}}
+    stopping = changed(SMALL, data={"source": f"folder:{tmp_path}"}, **same)
+    with pytest.raises(BrokenImage, match=rf"the image {tmp_path}/train/[0-3]/0.png is broken: "):
+        train.fit(stopping, tmp_path / "run")
+    # The same run goes on, as the user would let it.
+    skipping = changed(stopping, data={"on_error": "skip"})
+    run = train.fit(skipping, tmp_path / "run")
+    said = capfd.readouterr().err
+    training = [m["skipped_images"] for m in run.metrics if m["split"] == "train"]
+    assert len(training) == 6 and sum(training) >= 4
+    for label in range(4):
+        assert said.count(f"skipped: the image {tmp_path}/train/{label}/0.png is broken: ") == 1
+    validation = [m for m in run.metrics if m["split"] == "validation"]
+    assert {(m["images"], m["skipped_images"]) for m in validation} == {(29, 1)}
+    assert said.count("val/0/0.png is broken") == 1
 
 
 def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole):

@@ -1,26 +1,47 @@
-"""The order of the images, and how they become batches: Grain's threads over a `Source`.
+"""The order of the images, and how they become batches: Grain's shuffled stream, filled in by threads.
 
-Batch k depends on the source, the seed and k, on nothing else: not on the threads, not on where a run was resumed,
-and, as a set over all processes, not on how many processes there are. So the state of a run's data is one number.
+Batch k depends on the source, the seed and k, on nothing else: not on the threads, not on where a run was resumed, not
+on how the devices are spread over processes. So the state of a run's data is one number.
 """
 
+import collections
 import functools
-import threading
-from collections.abc import Generator, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple
 
 import grain
 import numpy as np
 
 from inception_jax.data import preprocess
 from inception_jax.data.sources import Source
-from inception_jax.errors import UserError
+from inception_jax.errors import BrokenImage, UserError
 
-Example = dict[str, Any]
-"""One image of a batch: the same keys, without the two leading axes."""
+OnError = Literal["stop", "skip"]
 
 Batch = dict[str, np.ndarray]
-"""`images` uint8 [devices, N, S, S, 3], `labels` int32 [devices, N]; in evaluation also `mask` bool [devices, N]."""
+"""`images` uint8 [devices, N, S, S, 3], `labels` and `skipped` int32 [devices, N]; in evaluation `mask` bool as well.
+
+`skipped` says how many broken images were passed over for each.
+"""
+
+# Of one task of a thread: fewer cost more in handing out, more leave threads without work at the end of a batch.
+_IMAGES_PER_TASK = 8
+# Then it is the source that is broken.
+_MOST_SKIPPED_IN_A_ROW = 100
+
+
+class _Filled(NamedTuple):
+    """What goes with an image that has been written into its batch."""
+
+    label: int
+    counts: bool = True
+    skipped: tuple[str, ...] = ()
+
+
+_Fill = Callable[[int, np.ndarray], _Filled]
+"""(position in the stream, where the image shall be written) -> what goes with it."""
 
 
 def training_batches(
@@ -39,15 +60,17 @@ def training_batches(
     resize: preprocess.Resize,
     threads: int,
     prefetch: int,
+    on_error: OnError = "stop",
+    report: Callable[[str], None] = lambda message: None,
 ) -> Generator[Batch, None, None]:
     """This process's share of batch `start`, `start` + 1 and so on, without end.
 
     The images come in a stream: the whole source in an order of its own for each epoch, epoch after epoch without a
     gap, so that a batch may hold the end of one epoch and the beginning of the next. Batch k is the stream from
-    k * batch_size on; process p takes every process_count-th image of it from the p-th on.
+    k * batch_size on; its devices, those of the first process first, take equal pieces of it one after another.
 
-    Close the generator (contextlib.closing) or lose the last reference to it: its threads end after the image each is
-    at, and until then the interpreter waits for them.
+    Close the generator (contextlib.closing) or lose the last reference to it, and its threads end with the few images
+    that they are at.
 
     Args:
       source: The training images.
@@ -62,8 +85,10 @@ def training_batches(
       crop_aspect: As `aspect` of `preprocess.distorted_crop`.
       flip: As in `preprocess.distorted_crop`.
       resize: As in `preprocess.distorted_crop`.
-      threads: Threads that read and augment, one batch each.
-      prefetch: Batches held ready; at least `threads` are, since each is at a batch of its own.
+      threads: Threads that read, decode and augment.
+      prefetch: Batches in the making or ready while the newest is used; the memory needed is one more.
+      on_error: What a broken image does: "stop" raises, "skip" takes the next of the source that is not broken.
+      report: Told what is wrong with each image that is skipped, in the thread that iterates.
 
     Raises:
       UserError: the devices cannot share the batch size evenly; while iterating, an image is broken.
@@ -71,20 +96,24 @@ def training_batches(
     share = images_per_process(batch_size, devices, process_count)
     # Two seeds, because Grain's shuffle adds the epoch to its own: seed 1 would begin with the second epoch of seed 0.
     order_seed, crop_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
+    order = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
+    # Each position's own seed: the generator that Grain gives is only lent.
+    stream = order.random_map(lambda index, rng: (index, rng.integers(2**63)), seed=crop_seed)
+    read = functools.partial(_read_sound, source, preprocess.Scratch(), on_error)
     crop = functools.partial(
         preprocess.distorted_crop, size=image_size, area=crop_area, aspect=crop_aspect, flip=flip, resize=resize
     )
 
-    stopped = threading.Event()
+    def fill(position: int, out: np.ndarray) -> _Filled:
+        index, crop_seed = stream[position]
+        pixels, label, skipped = read(index)
+        crop(pixels, np.random.default_rng(crop_seed), out=out)
+        return _Filled(label, skipped=skipped)
 
-    def example(index: int, rng: np.random.Generator) -> Example:
-        image, label = _read(source, index, stopped)
-        return {"images": crop(image, rng), "labels": label}
-
-    stream = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
-    # Before the slice: the generator is then a function of the seed and the position in the stream of all processes.
-    examples = stream.random_map(example, seed=crop_seed)[process_index::process_count]
-    return _iterate(examples, share, devices, start, threads, prefetch, stopped)
+    firsts = itertools.count(start * batch_size + process_index * share, batch_size)
+    for batch in _iterate(fill, firsts, share, devices, image_size, threads, prefetch, report):
+        del batch["mask"]
+        yield batch
 
 
 def evaluation_batches(
@@ -99,11 +128,13 @@ def evaluation_batches(
     resize: preprocess.Resize,
     threads: int,
     prefetch: int,
+    on_error: OnError = "stop",
+    report: Callable[[str], None] = lambda message: None,
 ) -> Generator[Batch, None, None]:
     """This process's share of every image once, in the source's order.
 
-    Every process yields the same number of batches of the same shape. Where the images run out, `mask` is False, the
-    image black and the label 0.
+    Every process yields the same number of batches of the same shape. Where the images run out, and where one is
+    skipped, `mask` is False, the image black and the label 0.
 
     Args:
       source: The validation images.
@@ -116,25 +147,32 @@ def evaluation_batches(
       resize: As in `preprocess.central_crop`.
       threads: As in `training_batches`.
       prefetch: As in `training_batches`.
+      on_error: What a broken image does: "stop" raises, "skip" leaves it out.
+      report: As in `training_batches`.
 
     Raises:
       UserError: as in `training_batches`.
     """
     share = images_per_process(batch_size, devices, process_count)
+    scratch = preprocess.Scratch()
     crop = functools.partial(preprocess.central_crop, size=image_size, fraction=central_fraction, resize=resize)
 
-    stopped = threading.Event()
+    def fill(position: int, out: np.ndarray) -> _Filled:
+        skipped: tuple[str, ...] = ()
+        if position < len(source):
+            try:
+                pixels, label = _read(source, scratch, position)
+                crop(pixels, out=out)
+                return _Filled(label)
+            except BrokenImage as error:
+                if on_error == "stop":
+                    raise
+                skipped = (str(error),)
+        out.fill(0)
+        return _Filled(0, counts=False, skipped=skipped)
 
-    def example(index: int) -> Example:
-        if index >= len(source):
-            blank = np.zeros((image_size, image_size, 3), np.uint8)
-            return {"images": blank, "labels": np.int32(0), "mask": False}
-        image, label = _read(source, index, stopped)
-        return {"images": crop(image), "labels": label, "mask": True}
-
-    whole_batches = -(-len(source) // batch_size)
-    examples = grain.MapDataset.range(whole_batches * batch_size)[process_index::process_count].map(example)
-    return _iterate(examples, share, devices, 0, threads, prefetch, stopped)
+    firsts = range(process_index * share, -(-len(source) // batch_size) * batch_size, batch_size)
+    yield from _iterate(fill, firsts, share, devices, image_size, threads, prefetch, report)
 
 
 def images_per_process(batch_size: int, devices: int, process_count: int) -> int:
@@ -150,37 +188,82 @@ def images_per_process(batch_size: int, devices: int, process_count: int) -> int
     return batch_size // process_count
 
 
-def _stack(examples: Sequence[Example], devices: int) -> Batch:
-    stacked = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
-    return {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in stacked.items()}
-
-
-def _read(source: Source, index: int, stopped: threading.Event) -> tuple[np.ndarray, np.int32]:
-    """An image's pixels and its label."""
-    # Grain lets a thread finish its batch, and the interpreter waits for the thread; this ends it at the next image.
-    if stopped.is_set():
-        raise RuntimeError("the iterator has been closed")
+def _read(source: Source, scratch: preprocess.Scratch, index: int) -> tuple[np.ndarray, int]:
+    """An image's pixels, which the thread's next image may overwrite, and its label."""
     record = source[index]
-    return preprocess.decode(record.image, record.name), np.int32(record.label)
+    return preprocess.decode(record.image, record.name, scratch), record.label
+
+
+def _read_sound(
+    source: Source, scratch: preprocess.Scratch, on_error: OnError, index: int
+) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """As `_read`, of the first image from `index` on that is not broken, and what was wrong with those before it."""
+    skipped: tuple[str, ...] = ()
+    for candidate in range(index, index + min(_MOST_SKIPPED_IN_A_ROW, len(source))):
+        try:
+            return *_read(source, scratch, candidate % len(source)), skipped
+        except BrokenImage as error:
+            if on_error == "stop":
+                raise
+            skipped += (str(error),)
+    raise UserError(f"{len(skipped)} images in a row are broken, the last so: {skipped[-1]}")
+
+
+class _Making:
+    """A batch that threads are filling in."""
+
+    def __init__(self, pool: ThreadPoolExecutor, fill: _Fill, positions: range, image_size: int):
+        """Hands the images at `positions` of the stream out to the threads of `pool`."""
+        count = len(positions)
+        self._fill, self._positions = fill, positions
+        self._batch: Batch = {
+            "images": np.empty((count, image_size, image_size, 3), np.uint8),
+            "labels": np.zeros(count, np.int32),
+            "skipped": np.zeros(count, np.int32),
+            "mask": np.zeros(count, bool),
+        }
+        slots = range(count)
+        tasks = (slots[first : first + _IMAGES_PER_TASK] for first in range(0, count, _IMAGES_PER_TASK))
+        self._tasks = [pool.submit(self._fill_in, task) for task in tasks]
+
+    def finish(self, devices: int, report: Callable[[str], None]) -> Batch:
+        """Waits for the threads; raises what the first image to fail raised."""
+        for task in self._tasks:
+            for message in task.result():
+                report(message)
+        return {key: array.reshape(devices, -1, *array.shape[1:]) for key, array in self._batch.items()}
+
+    def _fill_in(self, slots: range) -> list[str]:
+        messages: list[str] = []
+        for slot in slots:
+            # Straight into its place, so that no image is copied once more.
+            filled = self._fill(self._positions[slot], self._batch["images"][slot])
+            self._batch["labels"][slot] = filled.label
+            self._batch["skipped"][slot] = len(filled.skipped)
+            self._batch["mask"][slot] = filled.counts
+            messages += filled.skipped
+        return messages
 
 
 def _iterate(
-    examples: grain.MapDataset,
+    fill: _Fill,
+    firsts: Iterable[int],
     share: int,
     devices: int,
-    start: int,
+    image_size: int,
     threads: int,
     prefetch: int,
-    stopped: threading.Event,
+    report: Callable[[str], None],
 ) -> Generator[Batch, None, None]:
-    """Batches of `share` examples, made by `threads`; sets `stopped` when the generator ends, in whatever way."""
-    # Batched before the threads, so that they cannot change what is in a batch. Grain's buffer then counts batches,
-    # those in the making too, so that a smaller one than `threads` would leave some idle.
-    batches = examples.batch(share, batch_fn=functools.partial(_stack, devices=devices))[start:]
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
-    iterator = iter(batches.to_iter_dataset(options))
+    """The batches whose first positions are `firsts`, `share` images each, made by `threads`, `prefetch` ahead."""
+    pool = ThreadPoolExecutor(threads, "images")
+    making: collections.deque[_Making] = collections.deque()
     try:
-        yield from iterator
+        for first in firsts:
+            making.append(_Making(pool, fill, range(first, first + share), image_size))
+            if len(making) > prefetch:
+                yield making.popleft().finish(devices, report)
+        while making:
+            yield making.popleft().finish(devices, report)
     finally:
-        stopped.set()
-        iterator.close()
+        pool.shutdown(cancel_futures=True)

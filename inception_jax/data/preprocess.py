@@ -5,6 +5,7 @@ They follow TF-Slim's inception_preprocessing; colour is distorted later, on the
 
 import io
 import math
+import threading
 from typing import Literal
 
 import cv2
@@ -19,29 +20,52 @@ Resize = Literal["bilinear", "bicubic", "area"]
 # The pipeline has its own threads, one image each; more inside OpenCV would only contend with them.
 cv2.setNumThreads(0)
 
+# Of a decoded image, 200 MB. A larger JPEG (the format ends at 65,535 x 65,535) is decoded at a half, a quarter or an
+# eighth of its sides.
+_MOST_PIXELS = 2**26
+
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 
 
-def decode(image: bytes | np.ndarray, name: str) -> np.ndarray:
+class Scratch(threading.local):
+    """Memory in which a thread decodes one image after another: fresh memory for each costs a quarter of the time."""
+
+    def __init__(self) -> None:
+        """Starts empty, in every thread."""
+        self._memory = np.empty(0, np.uint8)
+
+    def room(self, size: int) -> np.ndarray:
+        """At least `size` bytes; the same as the last time where they suffice."""
+        if self._memory.size < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory
+
+
+def decode(image: bytes | np.ndarray, name: str, scratch: Scratch | None = None) -> np.ndarray:
     """The pixels of an image as a source stores it: uint8 [H, W, 3] in RGB.
 
     JPEG is known by its first bytes, not by a name, and every fault in its data is an error. Grey images get three
-    equal channels, CMYK is converted as TensorFlow does, an alpha channel is dropped without blending. Orientation in
-    EXIF is not applied; TensorFlow does not apply it either.
+    equal channels, CMYK is converted as TensorFlow does, an alpha channel is dropped without blending, an animation is
+    its first frame. Orientation in EXIF is not applied; TensorFlow does not apply it either. A JPEG of more than 67
+    million pixels comes at a half, a quarter or an eighth of its sides.
 
     Args:
       image: An encoded JPEG, PNG or other file that Pillow reads, or uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
       name: Where it comes from, for the message.
+      scratch: Where the pixels may be, until the same thread decodes the next image with it.
 
     Raises:
-      BrokenImage: the image is broken or no image at all.
+      BrokenImage: the image is broken, no image at all, or no JPEG and of more than 67 million pixels.
     """
     if isinstance(image, np.ndarray):
         return _three_channels(image, name)
     try:
-        return _decode_jpeg(image) if image[:3] == b"\xff\xd8\xff" else _decode_other(image)
+        return _decode_jpeg(image, scratch) if image[:3] == b"\xff\xd8\xff" else _decode_other(image)
+    except PIL.UnidentifiedImageError as error:
+        start = f"starts with the bytes {image[:4].hex(' ')}" if image else "is empty"
+        raise BrokenImage(f"the image {name} is not an image that can be read: the file {start}.") from error
     except Exception as error:  # the decoders raise a dozen types, among them SyntaxError and struct.error
-        raise BrokenImage(f"the image {name} is broken or not an image: {error}.") from error
+        raise BrokenImage(f"the image {name} is broken: {str(error).rstrip('.')}.") from error
 
 
 def distorted_crop(
@@ -53,6 +77,7 @@ def distorted_crop(
     aspect: tuple[float, float],
     flip: bool,
     resize: Resize,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A random part of an image, resized to a square and perhaps mirrored: uint8 [size, size, 3].
 
@@ -69,15 +94,18 @@ def distorted_crop(
       aspect: Least and greatest width / height.
       flip: Mirror half of the crops, left to right.
       resize: How pixels are interpolated, see `central_crop`.
+      out: Where the result shall be written: uint8 [size, size, 3], contiguous.
     """
     top, left, height, width = _random_box(image.shape[0], image.shape[1], rng, area, aspect)
-    crop = _resize(image[top : top + height, left : left + width], size, resize)
     # The draw is made even where flip is off, so that the option changes nothing but the mirroring.
     mirrored = rng.random() < 0.5
-    return np.ascontiguousarray(crop[:, ::-1]) if flip and mirrored else crop
+    crop = _resize(image[top : top + height, left : left + width], size, resize, out)
+    return cv2.flip(crop, 1, dst=crop) if flip and mirrored else crop
 
 
-def central_crop(image: np.ndarray, *, size: int, fraction: float, resize: Resize) -> np.ndarray:
+def central_crop(
+    image: np.ndarray, *, size: int, fraction: float, resize: Resize, out: np.ndarray | None = None
+) -> np.ndarray:
     """The middle of an image, resized to a square whatever its shape: uint8 [size, size, 3].
 
     As TF-Slim evaluates: of each side the middle `fraction` stays (tf.image.central_crop), then the aspect is lost.
@@ -89,10 +117,11 @@ def central_crop(image: np.ndarray, *, size: int, fraction: float, resize: Resiz
       fraction: Share of each side that is kept, above 0 and up to 1.
       resize: "bilinear" and "bicubic" look at 4 and 16 pixels even when the image shrinks, as TensorFlow does; "area"
         averages all of them, and is bilinear when the image grows.
+      out: Where the result shall be written: uint8 [size, size, 3], contiguous.
     """
     height, width = image.shape[:2]
     top, left = int((height - height * fraction) / 2), int((width - width * fraction) / 2)
-    return _resize(image[top : height - top, left : width - left], size, resize)
+    return _resize(image[top : height - top, left : width - left], size, resize, out)
 
 
 def _random_box(
@@ -110,15 +139,18 @@ def _random_box(
     return 0, 0, height, width
 
 
-def _resize(image: np.ndarray, size: int, resize: Resize) -> np.ndarray:
-    return cv2.resize(image, (size, size), interpolation=_INTERPOLATION[resize])
+def _resize(image: np.ndarray, size: int, resize: Resize, out: np.ndarray | None) -> np.ndarray:
+    return cv2.resize(image, (size, size), dst=out, interpolation=_INTERPOLATION[resize])
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray:
-    _, _, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+def _decode_jpeg(data: bytes, scratch: Scratch | None) -> np.ndarray:
+    height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+    shrink = next(k for k in (1, 2, 4, 8) if height * width <= _MOST_PIXELS * k * k)
+    smaller = {"min_height": height // shrink, "min_width": width // shrink} if shrink > 1 else {}
     if colourspace not in ("CMYK", "YCCK"):
-        return simplejpeg.decode_jpeg(data, "RGB")
-    cmyk = simplejpeg.decode_jpeg(data, "CMYK").astype(np.uint16)
+        room = scratch.room(height * width * 3) if scratch and shrink == 1 else None
+        return simplejpeg.decode_jpeg(data, "RGB", buffer=room, **smaller)
+    cmyk = simplejpeg.decode_jpeg(data, "CMYK", **smaller).astype(np.uint16)
     # Adobe's programs store the inks inverted and leave a marker that says who wrote the file.
     light = cmyk if b"Adobe" in data[:4096] else 255 - cmyk
     return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
@@ -126,6 +158,8 @@ def _decode_jpeg(data: bytes) -> np.ndarray:
 
 def _decode_other(data: bytes) -> np.ndarray:
     with PIL.Image.open(io.BytesIO(data)) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels; only a JPEG may have over {_MOST_PIXELS}")
         if image.mode.startswith("I;16"):
             # Pillow would cut 16-bit values off at 255.
             return _three_channels((np.asarray(image) >> 8).astype(np.uint8), "")

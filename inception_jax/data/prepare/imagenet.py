@@ -1,6 +1,5 @@
 """ImageNet 2012 from its two tars: imagenet:DIR."""
 
-import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,10 +77,13 @@ def _number(path: Path, name: str, last: int) -> int:
 def _source(path: Path, members: Sequence[tuple[Slice, int]], synsets: tuple[str, ...]) -> Source:
     if not members:
         raise UserError(f"{path} holds no image; get it again.")
-    listed = [(member.name, label) for member, label in members]
-    return Source(synsets, len(members), functools.partial(_read, path, members), listed)
 
+    def locate(index: int) -> tuple[str, int]:
+        member, label = members[index]
+        return member.name, label
 
-def _read(path: Path, members: Sequence[tuple[Slice, int]], index: int) -> Record:
-    member, label = members[index]
-    return Record(read_slice(path, member), label, member.name)
+    def read(index: int) -> Record:
+        member, label = members[index]
+        return Record(read_slice(path, member), label, member.name)
+
+    return Source(synsets, len(members), read, locate)

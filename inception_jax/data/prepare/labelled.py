@@ -37,7 +37,8 @@ def list_sources(name: str, version: str, sources: Mapping[str, Source], *, root
     digest = hashlib.sha256("\n".join(class_names).encode(errors="backslashreplace"))
     for split, source in sources.items():
         digest.update(f"\n{split}".encode())
-        for path, label in source.listed:
+        assert source.locate, "only sources of files are prepared"
+        for path, label in map(source.locate, range(len(source))):
             digest.update(f"\n{label} {_file_name(path, root)}".encode())
     splits = [
         Split(split, len(source), functools.partial(_read, source, info.features, _serializer(info.features), root))
@@ -77,6 +78,6 @@ def _file_name(path: str, root: str) -> str:
 
 def _read(source: Source, features: Any, serialize: Callable[[Any], bytes], root: str, index: int) -> Example:
     image, label, path = source[index]
-    assert isinstance(image, bytes), "only sources of files are prepared"
+    assert isinstance(image, bytes)
     example = {"image": image, "label": label, "file_name": _file_name(path, root)}
     return Example(serialize(features.encode_example(example)), (image,), path)

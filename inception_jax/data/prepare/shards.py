@@ -115,7 +115,7 @@ def write_shard(shard: Shard, *, skip_broken: bool, stopped: threading.Event, ad
 
 def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -> list[str]:
     """Writes the whole examples of a shard to its place in the making, and says why the others are broken."""
-    broken = []
+    broken, scratch = [], preprocess.Scratch()
     # Groups of one, so that one example is read without its neighbours; images are compressed already.
     writer = ArrayRecordWriter(str(shard.scratch), "group_size:1,uncompressed")
     try:
@@ -123,7 +123,7 @@ def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -
             if stopped.is_set():
                 break
             try:
-                writer.write(_checked(shard.split, index))
+                writer.write(_checked(shard.split, index, scratch))
             except BrokenImage as error:
                 broken.append(" ".join(str(error).split()))
             advance()
@@ -132,9 +132,9 @@ def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -
     return broken
 
 
-def _checked(split: Split, index: int) -> bytes:
+def _checked(split: Split, index: int, scratch: preprocess.Scratch) -> bytes:
     """An example's record, after every image in it has been decoded; BrokenImage where one cannot be."""
     example = split.read(index)
     for image in example.images:
-        preprocess.decode(image, example.name)
+        preprocess.decode(image, example.name, scratch)
     return example.record

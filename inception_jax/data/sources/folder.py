@@ -30,7 +30,7 @@ def open_folder(path: Path, split: str) -> Source:
     if unknown:
         raise UserError(f"{folders[split]} has the class {unknown[0]!r}, which {present[0]} has not.")
     files = [(file, label) for label, name in enumerate(class_names) for file in images.get(name, ())]
-    return Source(class_names, len(files), functools.partial(_read_file, files), files)
+    return Source(class_names, len(files), functools.partial(_read_file, files), files.__getitem__)
 
 
 def _split_folder(path: Path, split: str) -> Source:
@@ -45,7 +45,7 @@ def _split_folder(path: Path, split: str) -> Source:
     ]
     if not files:
         raise UserError(f"folder:{path} is too small to split; it must have two images or more of some class.")
-    return Source(tuple(images), len(files), functools.partial(_read_file, files), files)
+    return Source(tuple(images), len(files), functools.partial(_read_file, files), files.__getitem__)
 
 
 def _class_folders(path: Path) -> list[str]:

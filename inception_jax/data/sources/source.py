@@ -1,7 +1,7 @@
 """What a source is: labelled images by number."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +28,8 @@ class Source:
     """How many images there are."""
     read: Callable[[int], Record]
     """Gives the image of a number below `length`; UserError where it cannot be read."""
-    listed: Sequence[tuple[str, int]] = dataclasses.field(default=(), repr=False)
-    """Name and label of every image, where they are known without reading it; elsewhere empty."""
+    locate: Callable[[int], tuple[str, int]] | None = None
+    """Gives an image's name and label without reading it, where a source knows them beforehand."""
 
     @property
     def num_classes(self) -> int:

@@ -1,0 +1,44 @@
+"""The step that the devices are at while the host goes on."""
+
+import math
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+
+class InFlight:
+    """Fetches each step's metrics in a thread of its own, so that it is known when the devices fell idle."""
+
+    def __init__(self) -> None:
+        """With no step under way."""
+        self._pool = ThreadPoolExecutor(1, "metrics")
+        self._step = 0
+        self._done: Future[tuple[dict[str, float], float]] | None = None
+
+    def launched(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes the metrics of the step that has just been launched, replacing those of the one before."""
+        self._step, self._done = step, self._pool.submit(_fetch, metrics)
+
+    def take(self) -> tuple[int, dict[str, float]] | None:
+        """The newest step and its metrics, waited for; None where they have been taken already."""
+        if self._done is None:
+            return None
+        (values, _), self._done = self._done.result(), None
+        return self._step, values
+
+    def idle_since(self) -> float:
+        """When the devices ended the newest step, by time.monotonic: inf while it goes on, -inf where it was taken."""
+        if self._done is None:
+            return -math.inf
+        return self._done.result()[1] if self._done.done() else math.inf
+
+    def close(self) -> None:
+        """Waits for the step under way."""
+        self._pool.shutdown()
+
+
+def _fetch(metrics: Mapping[str, jax.Array]) -> tuple[dict[str, float], float]:
+    return {name: float(np.asarray(value)) for name, value in metrics.items()}, time.monotonic()

@@ -1,0 +1,230 @@
+"""The loop of one run: what `train.fit` has prepared, trained to its end."""
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+from inception_jax import build, checkpoint, runs, steps
+from inception_jax.config import Experiment
+from inception_jax.data.sources import Source
+from inception_jax.errors import RunFailed
+from inception_jax.evaluate import evaluate
+from inception_jax.inference import transfer
+from inception_jax.inflight import InFlight
+from inception_jax.models.initialize import initial_variables
+from inception_jax.models.network import Network
+from inception_jax.models.summary import count_parameters, summarize
+from inception_jax.progress import Progress, say
+
+
+class Loop:
+    """One run, its loop in the order evaluate, save, next batch, step, log.
+
+    Saving before the next batch is drawn makes a resume exact. The metrics of a step are read after the next one has
+    been launched, so that the device never waits for the host.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        directory: Path,
+        name: str,
+        plan: build.Plan,
+        network: Network,
+        checkpoints: checkpoint.Checkpoints,
+        training: Source,
+        validation: Source,
+    ):
+        """Takes what `fit` has made; trains nothing yet."""
+        self.experiment, self.directory, self.name, self.plan = experiment, directory, name, plan
+        self.network, self.checkpoints, self.training, self.validation = network, checkpoints, training, validation
+        self.start = checkpoints.latest_step or 0
+        self.rate = build.schedule(experiment, plan.steps_per_epoch)
+        self.chain = build.optimizer(experiment, self.rate)
+        self.train_step = build.train_step(experiment, network, self.chain)
+        self.evaluate_step = build.evaluate_step(network)
+        self.compiled: set[str] = set()
+        self.compiling = 0.0
+        # Every process reads the metrics, so that all agree on which checkpoint is the best; the first writes them.
+        earlier = [m for m in runs.read_metrics(directory) if m["step"] <= self.start]
+        self.best = min((m["top1_error"] for m in earlier if m.get("parameters") == "averaged"), default=math.inf)
+        self.seconds_before = earlier[-1]["seconds"] if earlier else 0.0
+        self.writer = runs.MetricsWriter(directory, step=self.start) if jax.process_index() == 0 else None
+        self.in_flight = InFlight()
+        self.last_saved = self.start
+
+    def first_state(self) -> tuple[steps.TrainState, int]:
+        """The state to go on from, on the devices, and the number of the next batch."""
+        if self.start:
+            _, next_batch = self.checkpoints.facts(self.start)
+            state = self.checkpoints.restore(self.start, build.state_shapes(self.experiment, self.network))
+            return steps.place(state), next_batch
+        variables = initial_variables(self.network, self.experiment.seed, self.experiment.data.image_size)
+        if self.experiment.train.init_from:
+            variables, new = transfer(self.experiment.train.init_from, self.network, variables)
+            if self.writer:
+                say(f"{self.name}: starts from {self.experiment.train.init_from}" + "; its head is new" * new)
+        return steps.place(steps.create_state(variables, self.chain, self.experiment.seed)), 0
+
+    def introduce(self) -> None:
+        """Writes what is known before the first step, and says it."""
+        if not self.writer:
+            return
+        info = _info(self.experiment, self.name, self.plan, self.network, self.training, self.validation)
+        runs.write_config(self.directory, info, self.experiment)
+        batch, devices = self.experiment.train.batch_size, jax.device_count()
+        say(
+            f"{info.name}: {self.experiment.model.name}, {info.parameters:,} parameters, "
+            f"{info.multiply_adds / 1e6:,.0f} M multiply-adds an image; {info.training_images:,} training and "
+            f"{info.validation_images:,} validation images; steps {self.start} to {info.steps}\n"
+            f"  learning rate {self.experiment.optim.learning_rate:g} for the global batch of {batch} images = "
+            f"{devices} device{'s' * (devices > 1)} x {batch // devices}; {info.machine}"
+        )
+
+    def go(self, state: steps.TrainState, next_batch: int) -> None:
+        """Trains to the end."""
+        self.begin = self._clock()
+        self._count_anew(self.start)
+        with contextlib.ExitStack() as open_things:
+            open_things.enter_context(contextlib.closing(self.in_flight))
+            batches = open_things.enter_context(
+                contextlib.closing(build.train_batches(self.experiment, self.training, next_batch))
+            )
+            self.progress = Progress(self.name, start=self.start, total=self.plan.steps, quiet=self.writer is None)
+            open_things.enter_context(contextlib.closing(self.progress))
+            if self.writer:
+                open_things.enter_context(contextlib.closing(self.writer))
+            for step in range(self.start, self.plan.steps + 1):
+                if step > self.start:
+                    self._look(state, step, next_batch)
+                if step == self.plan.steps:
+                    break
+                batch = self._next(batches)
+                next_batch += 1
+                state, metrics = self._call("training", self.train_step, state, batch)
+                self._log()
+                self.in_flight.launched(step + 1, metrics)
+
+    def _look(self, state: steps.TrainState, step: int, next_batch: int) -> None:
+        """Evaluates and saves where the plan says so."""
+        evaluating = step in self.plan.evaluations
+        due = step % self.experiment.train.checkpoint_every == 0 or step == self.plan.steps
+        if not (evaluating or due):
+            return
+        self._log()  # Nothing that is not finite is evaluated or saved.
+        error = self._evaluate(state, step) if evaluating else None
+        best = error is not None and error < self.best
+        if best:
+            self.best = error
+        if due or best:
+            self.checkpoints.save(step, state, next_batch=next_batch, experiment=self.experiment, top1_error=error)
+            self.last_saved = step
+        self._count_anew(step)
+
+    def _evaluate(self, state: steps.TrainState, step: int) -> float:
+        records = {}
+        evaluate_step = functools.partial(self._call, "evaluation", self.evaluate_step)
+        for name, params in steps.parameter_sets(state).items():
+            with contextlib.closing(build.validation_batches(self.experiment, self.validation)) as batches:
+                results = evaluate(evaluate_step, params, state.batch_stats, batches)
+            records[name] = self._record(step, "validation", parameters=name, **results)
+            self._write(records[name])
+        self.progress.validation(records)
+        return records["averaged"]["top1_error"]
+
+    def _call(self, name: str, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls a step; its first call, which compiles it, is waited for and kept off the clock.
+
+        Compiling ahead would be plainer, but what pmap lowers cannot be called where there are several processes.
+        """
+        if name in self.compiled:
+            return step(*arguments)
+        begin = time.monotonic()
+        results = jax.block_until_ready(step(*arguments))
+        taken = time.monotonic() - begin
+        self.compiled.add(name)
+        self.compiling += taken
+        if self.writer:
+            say(f"  first {name} step, compiling included: {taken:.1f} s")
+        return results
+
+    def _clock(self) -> float:
+        return time.monotonic() - self.compiling
+
+    def _next(self, batches: Any) -> dict[str, np.ndarray]:
+        begin = time.monotonic()
+        batch = next(batches)
+        # Only while the devices had nothing to do: a wait behind a step that goes on costs nothing.
+        self.waited += max(0.0, time.monotonic() - max(begin, self.in_flight.idle_since()))
+        return batch
+
+    def _log(self) -> None:
+        """Reads the pending metrics: stops the run if they are not finite, writes them if they are due."""
+        taken = self.in_flight.take()
+        if taken is None:
+            return
+        step, values = taken
+        rate = float(self.rate(step - 1))
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+            self._fail(step, rate, values)
+        self.skipped += int(values.pop("skipped_images"))
+        self.progress.step(step)
+        if step % self.experiment.train.log_every and step != self.plan.steps:
+            return
+        seconds = max(self._clock() - self.logged_at, 1e-9)
+        record = self._record(
+            step,
+            "train",
+            **values,
+            learning_rate=rate,
+            images_per_second=self.experiment.train.batch_size * (step - self.logged_step) / seconds,
+            data_wait_share=self.waited / seconds,
+            skipped_images=self.skipped,
+        )
+        self._write(record)
+        self.progress.training(record)
+        self._count_anew(step)
+
+    def _count_anew(self, step: int) -> None:
+        """Starts what a training line says of the steps since the line before."""
+        self.logged_at, self.logged_step, self.waited, self.skipped = self._clock(), step, 0.0, 0
+
+    def _record(self, step: int, split: str, **values: Any) -> dict[str, Any]:
+        seconds = self.seconds_before + self._clock() - self.begin
+        return {"step": step, "epoch": step / self.plan.steps_per_epoch, "split": split, **values, "seconds": seconds}
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self.writer:
+            self.writer.write(record)
+
+    def _fail(self, step: int, rate: float, values: Mapping[str, float]) -> None:
+        where = f"{self.directory / checkpoint.DIRECTORY / str(self.last_saved)}" if self.last_saved else "none yet"
+        raise RunFailed(
+            f"the loss is {values['loss']} and the gradient's norm {values['gradient_norm']} at step {step} (learning "
+            f"rate {rate:g}); the last good checkpoint is {where}; lower optim.learning_rate or residual_scales."
+        )
+
+
+def _info(
+    experiment: Experiment, name: str, plan: build.Plan, network: Network, training: Source, validation: Source
+) -> runs.RunInfo:
+    size = experiment.data.image_size
+    device = jax.devices()[0].device_kind
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
+    return runs.RunInfo(
+        name=name,
+        steps=plan.steps,
+        training_images=len(training),
+        validation_images=len(validation),
+        parameters=count_parameters(shapes["params"]),
+        multiply_adds=sum(row.multiply_adds for row in summarize(network, size)),
+        machine=f"{jax.device_count()} x {device}, JAX {jax.__version__}, Flax {flax.__version__}",
+    )
