@@ -29,6 +29,7 @@ setup(
         # Newer versions of jax2onnx want an older Orbax than this package.
         "onnx": ["jax2onnx==0.13.0", "onnxruntime>=1.32"],
         "hub": ["huggingface_hub>=1.0"],
+        "gcs": ["gcsfs>=2026.10.1"],
         "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", *WEIGHTS],
     },
     entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},

@@ -57,8 +57,8 @@ class DataConfig:
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
     central_fraction: float = 0.875
     """Share of each side that evaluation sees."""
-    resize: Literal["bilinear", "bicubic", "area"] = "bilinear"
-    """How crops become `image_size` pixels."""
+    resize: Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"] = "bilinear"
+    """How crops become `image_size` pixels: TensorFlow's two, averages, or Pillow's two (timm)."""
     threads: int | None = None
     """Threads that read, decode and augment; None is one for each core that the process may use."""
     prefetch: int = 4
@@ -114,7 +114,7 @@ class TrainConfig:
     aux_weight: float = 0.4
     """Weight of the auxiliary loss (TF-Slim)."""
     log_every: int = 100
-    """Steps between training lines in metrics.jsonl."""
+    """Steps between training lines in metrics.jsonl; evaluations and checkpoints have one too."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep: int = 3

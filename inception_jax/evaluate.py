@@ -84,7 +84,9 @@ def _add(total: dict[str, float], sums: Mapping[str, jax.Array] | None) -> None:
 
 def table(results: Mapping[str, Any]) -> str:
     """What `evaluate_checkpoint` found, as text."""
+    skipped = results["raw"]["skipped_images"]
     lines = [f"{results['model']}, step {results['step']}, {results['images']:,} images"]
+    lines[0] += f", {skipped:,} skipped as broken" if skipped else ""
     lines.append(f"{'parameters':<12}{'loss':>10}{'top-1 error':>14}{'top-5 error':>14}")
     for name in ("averaged", "raw"):
         r = results[name]

@@ -17,7 +17,7 @@ from inception_jax.weights.names import PEERS_NAMES
 
 # What each peer evaluated its weights with: timm's own configurations, keras.applications' preprocess_input (which
 # crops nothing), facenet's fixed_image_standardization.
-_TIMM = Preparation(central_fraction=0.875, resize="bicubic")
+_TIMM = Preparation(central_fraction=0.875, resize="antialiased_bicubic")
 _KERAS = Preparation(central_fraction=1.0)
 _PREPARATIONS = {
     ("timm", "inception_v3"): _TIMM,
@@ -124,7 +124,7 @@ def _as_peers_do(format: str, name: str, configuration: dict[str, Any]) -> Prepa
     if "crop_pct" in configuration:
         values["central_fraction"] = float(configuration["crop_pct"])
     if configuration.get("interpolation") in ("bilinear", "bicubic"):
-        values["resize"] = configuration["interpolation"]
+        values["resize"] = "antialiased_" + configuration["interpolation"]  # timm resizes with Pillow
     for name in ("mean", "std"):
         if name in configuration:
             values[name] = tuple(map(float, configuration[name]))

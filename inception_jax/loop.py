@@ -119,7 +119,8 @@ class Loop:
         due = step % self.experiment.train.checkpoint_every == 0 or step == self.plan.steps
         if not (evaluating or due):
             return
-        self._log()  # Nothing that is not finite is evaluated or saved.
+        # Nothing that is not finite is evaluated or saved; and what goes on from here need not know of steps before.
+        self._log(due=True)
         error = self._evaluate(state, step) if evaluating else None
         best = error is not None and error < self.best
         if best:
@@ -166,7 +167,7 @@ class Loop:
         self.waited += max(0.0, time.monotonic() - max(begin, self.in_flight.idle_since()))
         return batch
 
-    def _log(self) -> None:
+    def _log(self, *, due: bool = False) -> None:
         """Reads the pending metrics: stops the run if they are not finite, writes them if they are due."""
         taken = self.in_flight.take()
         if taken is None:
@@ -177,7 +178,7 @@ class Loop:
             self._fail(step, rate, values)
         self.skipped += int(values.pop("skipped_images"))
         self.progress.step(step)
-        if step % self.experiment.train.log_every and step != self.plan.steps:
+        if not due and step % self.experiment.train.log_every:
             return
         seconds = max(self._clock() - self.logged_at, 1e-9)
         record = self._record(

@@ -18,7 +18,7 @@ LAYERS = [
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["loop", "importer", "predict", "export"],
+    ["loop", "importer", "predict", "export", "show", "benchmark"],
     ["train"],
     ["cli"],
     ["__main__"],

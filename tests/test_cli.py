@@ -66,7 +66,7 @@ def test_help_of_an_experiment_lists_its_fields_with_their_values(capfd, experim
         (("--train.nonsense", "1"), "train has batch-size, epochs, steps"),
         (("--nonsense", "1"), "an experiment has seed, model, data, optim, train, evaluation"),
         (("--optim.learning-rate", "fast"), "--optim.learning-rate: could not convert string to float: 'fast'"),
-        (("--data.resize", "cubic"), "'--data.resize'. Expected one of ('bilinear', 'bicubic', 'area')"),
+        (("--data.resize", "cubic"), "'--data.resize'. Expected one of ('bilinear', 'bicubic', 'area', 'antialiased_"),
         (("--optim.learning-rate",), "Missing value for argument '--optim.learning-rate'"),
         (("--optim.learning-rate", "-1"), "optim.learning_rate is -1.0; it must be above 0."),
         (("--data.image-size", "32"), "data.image_size is 32; it must be 75 or more."),

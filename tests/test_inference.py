@@ -154,7 +154,9 @@ def timm_file(tmp_path_factory):
 def test_importing_keeps_weights_and_preparation_and_drops_the_background(timm_file, tmp_path, capfd):
     path, arrays = timm_file
     code, out, _ = run(capfd, "import", path, tmp_path / "v3", "--model", "inception_v3")
-    assert code == 0 and "inception_v3 with 1001 classes; images of 75 pixels, central 0.95, bilinear" in out
+    assert (
+        code == 0 and "inception_v3 with 1001 classes; images of 75 pixels, central 0.95, antialiased_bilinear" in out
+    )
     model, variables, prepared = inference.load_checkpoint(tmp_path / "v3")
     assert (prepared.label_offset, prepared.mean, prepared.std) == (1, (0.1,) * 3, (0.5,) * 3)
     assert model.count_include_pad

@@ -15,6 +15,7 @@ import time
 
 import PIL.Image
 import pytest
+from source_helpers import bucket_in_memory
 
 from inception_jax.cli.data import Prepare
 from inception_jax.data import open_source
@@ -113,6 +114,16 @@ def test_a_folder_without_splits_is_split_as_the_source_splits_it(tmp_path):
         straight = open_source(f"folder:{tmp_path / 'pets'}", split)
         assert [r.image for r in open_source(f"tfds:{tmp_path / 'out'}", split)] == [r.image for r in straight]
     assert [name for _, _, name in records(tmp_path / "out", "validation")] == ["cat/01.jpg", "cat/11.jpg"]
+
+
+def test_a_folder_in_a_bucket(tmp_path, monkeypatch):
+    bucket = bucket_in_memory(monkeypatch)
+    for split, i in (("train", 1), ("train", 2), ("val", 3)):
+        bucket.pipe_file(f"b/pets/{split}/cat/{i}.jpg", jpeg(i))
+    run("folder:gs://b/pets/", tmp_path / "out")
+    assert records(tmp_path / "out", "train") == [(jpeg(i), 0, f"train/cat/{i}.jpg") for i in (1, 2)]
+    assert json.loads((tmp_path / "out" / "prepared.json").read_text())["source"] == "folder:gs://b/pets"
+    assert json.loads((tmp_path / "out" / "dataset_info.json").read_text())["name"] == "pets"
 
 
 def test_the_bytes_depend_neither_on_threads_nor_on_the_directory(photos, tmp_path):

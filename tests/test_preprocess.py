@@ -3,6 +3,7 @@
 import colorsys
 import io
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 import simplejpeg
 
 from inception_jax.data import colour
-from inception_jax.data.preprocess import Scratch, _random_box, central_crop, decode, distorted_crop
+from inception_jax.data.preprocess import Resize, Scratch, _random_box, central_crop, decode, distorted_crop
 from inception_jax.errors import BrokenImage, UserError
 
 RNG = np.random.default_rng
@@ -188,9 +189,19 @@ def test_central_crop_by_hand():
     np.testing.assert_array_equal(averaged, crop)  # the mean of a linear ramp is its middle
 
 
+def test_antialiasing_by_hand():
+    # Halved, the first pixel's middle lies between the first two; a kernel twice as wide reaches the third: weights
+    # 0.75, 0.75 and 0.25 of 1.75.
+    image = np.repeat(np.array([[0, 80, 160, 240]], np.uint8).T.reshape(4, 1, 1), 4, 1).repeat(3, 2)
+    for resize, first in {"bilinear": 40, "antialiased_bilinear": round(100 / 1.75), "area": 40}.items():
+        assert (central_crop(image, size=2, fraction=1.0, resize=resize)[0] == first).all(), resize
+    pillows = np.asarray(PIL.Image.fromarray(NOISE).resize((9, 9), PIL.Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(central_crop(NOISE, size=9, fraction=1.0, resize="antialiased_bicubic"), pillows)
+
+
 def test_central_crop_of_everything_at_its_own_size_is_the_image():
     image = GRADIENT[:40, :40]
-    for resize in ("bilinear", "bicubic", "area"):
+    for resize in get_args(Resize):
         np.testing.assert_array_equal(central_crop(image, size=40, fraction=1.0, resize=resize), image)
 
 

@@ -1,7 +1,6 @@
 """The verb that makes data sets: data prepare."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -24,7 +23,7 @@ class Prepare:
     shard_images: int = 1024
     """Images of each file."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
-    """Files written at once; one for each core unless given."""
+    """Files written at once; by default one for each core."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded; they are listed either way."""
 
@@ -33,9 +32,8 @@ class Prepare:
         from inception_jax.data import prepare
 
         no_more(flags, "data prepare")
-        threads = (os.cpu_count() or 1) if self.threads is None else self.threads
         made = prepare.prepare(
-            self.source, self.out, shard_images=self.shard_images, threads=threads, skip_broken=self.skip_broken
+            self.source, self.out, shard_images=self.shard_images, threads=self.threads, skip_broken=self.skip_broken
         )
         print(prepare.summary(made) if made else f"{self.out}: all is done; delete it to make it anew")
         print(f"{self.out}: use it as --data.source tfds:{self.out}")

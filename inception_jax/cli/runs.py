@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -116,6 +116,8 @@ class Evaluate:
     """Other size than the run's."""
     batch_size: Annotated[int | None, arg(metavar="INT")] = None
     """Images per step over all devices."""
+    on_error: Annotated[Literal["stop", "skip"] | None, arg(metavar="stop|skip")] = None
+    """Whether a broken image is left out and counted; the run's own way unless given."""
     json: bool = False
     """Print one JSON object."""
 
@@ -129,6 +131,7 @@ class Evaluate:
             "data_dir": self.data_dir,
             "image_size": self.image_size,
             "batch_size": self.batch_size,
+            "on_error": self.on_error,
         }
         results = evaluate.evaluate_checkpoint(self.checkpoint, {k: v for k, v in asked.items() if v is not None})
         print(json.dumps(results) if self.json else evaluate.table(results))

@@ -15,7 +15,13 @@ import simplejpeg
 
 from inception_jax.errors import BrokenImage
 
-Resize = Literal["bilinear", "bicubic", "area"]
+Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
+"""How pixels are interpolated.
+
+`bilinear` and `bicubic` look at 4 and 16 pixels even where the image shrinks, as TensorFlow does unless told otherwise.
+`antialiased_bilinear` and `antialiased_bicubic` widen the kernel as the image shrinks, as Pillow and with it timm do.
+`area` averages the pixels that become one, and is bilinear where the image grows.
+"""
 
 # The pipeline has its own threads, one image each; more inside OpenCV would only contend with them.
 cv2.setNumThreads(0)
@@ -25,6 +31,10 @@ cv2.setNumThreads(0)
 _MOST_PIXELS = 2**26
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
+_ANTIALIASED = {
+    "antialiased_bilinear": PIL.Image.Resampling.BILINEAR,
+    "antialiased_bicubic": PIL.Image.Resampling.BICUBIC,
+}
 
 
 class Scratch(threading.local):
@@ -93,7 +103,7 @@ def distorted_crop(
       area: Least and greatest share of the image's area.
       aspect: Least and greatest width / height.
       flip: Mirror half of the crops, left to right.
-      resize: How pixels are interpolated, see `central_crop`.
+      resize: How pixels are interpolated.
       out: Where the result shall be written: uint8 [size, size, 3], contiguous.
     """
     top, left, height, width = _random_box(image.shape[0], image.shape[1], rng, area, aspect)
@@ -115,8 +125,7 @@ def central_crop(
       image: uint8 [H, W, 3].
       size: Side of the result in pixels.
       fraction: Share of each side that is kept, above 0 and up to 1.
-      resize: "bilinear" and "bicubic" look at 4 and 16 pixels even when the image shrinks, as TensorFlow does; "area"
-        averages all of them, and is bilinear when the image grows.
+      resize: How pixels are interpolated.
       out: Where the result shall be written: uint8 [size, size, 3], contiguous.
     """
     height, width = image.shape[:2]
@@ -140,7 +149,13 @@ def _random_box(
 
 
 def _resize(image: np.ndarray, size: int, resize: Resize, out: np.ndarray | None) -> np.ndarray:
-    return cv2.resize(image, (size, size), dst=out, interpolation=_INTERPOLATION[resize])
+    if resize in _INTERPOLATION:
+        return cv2.resize(image, (size, size), dst=out, interpolation=_INTERPOLATION[resize])
+    # Slower than OpenCV, which does not have these.
+    picture = PIL.Image.fromarray(np.ascontiguousarray(image)).resize((size, size), _ANTIALIASED[resize])
+    out = np.empty((size, size, 3), np.uint8) if out is None else out
+    out[:] = picture
+    return out
 
 
 def _decode_jpeg(data: bytes, scratch: Scratch | None) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 from inception_jax.data.prepare.listing import Example, Listing, Split
 from inception_jax.data.prepare.slices import Slice, read_slice
+from inception_jax.data.sources.source import reason
 from inception_jax.errors import BrokenImage, UserError
 
 # A record is the length of its data, that number's checksum, the data and the data's checksum, in little endian. The
@@ -29,7 +30,7 @@ def list_tfrecord(place: str) -> Listing:
         info = tfds.builder_from_directory(place).info
         stored = info.file_format.value
     except Exception as error:  # by what is wrong with the files: ParseError, KeyError, ValueError, AssertionError, ...
-        raise UserError(f"tfds:{place} cannot be opened: {' '.join(str(error).split()).rstrip('.')}.") from error
+        raise UserError(f"tfds:{place} cannot be opened: {reason(error)}.") from error
     if stored != "tfrecord":
         hint = "can be trained on as it is" if stored == "array_record" else "must be tfrecord to be prepared"
         raise UserError(f"tfds:{place} is stored as {stored} and {hint}.")
@@ -82,7 +83,7 @@ def _example(record: bytes, checked: Any, name: str) -> Example:
         skip = {key: tfds.decode.SkipDecoding() for key in checked}
         images = checked.deserialize_example_np(record, decoders=skip)
     except Exception as error:  # protobuf's DecodeError, and what tfds makes of a feature that is not there
-        raise BrokenImage(f"the record {name} is broken: {' '.join(str(error).split()).rstrip('.')}.") from error
+        raise BrokenImage(f"the record {name} is broken: {reason(error)}.") from error
     return Example(record, tuple(images.values()), name)
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from inception_jax.data.cores import available_cores
 from inception_jax.data.prepare import output
 from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.labelled import list_folder
@@ -46,7 +47,9 @@ class Prepared:
     """That this took."""
 
 
-def prepare(spec: str, out: str | Path, *, shard_images: int, threads: int, skip_broken: bool) -> Prepared | None:
+def prepare(
+    spec: str, out: str | Path, *, shard_images: int, threads: int | None, skip_broken: bool
+) -> Prepared | None:
     """Writes a set as array_record files that `tfds:OUT` reads, going on where an earlier call was ended.
 
     Every image is decoded on the way, and stored as it is.
@@ -55,7 +58,7 @@ def prepare(spec: str, out: str | Path, *, shard_images: int, threads: int, skip
       spec: `folder:PATH`; `imagenet:DIR`, the directory of ImageNet's tars; `tfds:DIR`, a set prepared as TFRecord.
       out: Directory of the set; new, empty, or of the same call before.
       shard_images: Images of a file.
-      threads: Files that are written at once.
+      threads: Files that are written at once; None for one for each core.
       skip_broken: Leave out images that cannot be decoded; otherwise one fails the call, at its end.
 
     Returns:
@@ -65,6 +68,7 @@ def prepare(spec: str, out: str | Path, *, shard_images: int, threads: int, skip
       UserError: there is no such source, or it is damaged as a whole, or `out` is something else.
       RunFailed: images are broken, or a file cannot be written.
     """
+    threads = available_cores() if threads is None else threads
     if min(shard_images, threads) < 1:
         raise UserError("a shard must hold one image or more, and there must be one thread or more.")
     kind, place = _parse(spec)
@@ -87,7 +91,7 @@ def _parse(spec: str) -> tuple[str, str]:
     kind, _, place = spec.partition(":")
     if kind not in _KINDS or not place:
         raise UserError(f"the source {spec!r} must be folder:PATH, imagenet:DIR or tfds:DIR.")
-    return kind, place if "://" in place else os.path.abspath(Path(place).expanduser())
+    return kind, place.rstrip("/") if "://" in place else os.path.abspath(Path(place).expanduser())
 
 
 def _make(listing: Listing, out: Path, shard_images: int, threads: int, skip_broken: bool) -> Prepared:

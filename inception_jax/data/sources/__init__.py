@@ -20,9 +20,11 @@ def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source
 
     Args:
       spec: `digits`, scikit-learn's 1,797 digits of 8x8 pixels; `idx:PATH`, a folder of MNIST's files; `folder:PATH`, a
-        folder of images with one folder per class; `tfds:NAME`, a set prepared by tensorflow-datasets.
+        folder of images with one folder per class, on a disk or as gs:// or s3:// in a bucket; `tfds:NAME`, a set
+        prepared by tensorflow-datasets, by its name, its directory or its URL in a bucket.
       split: "train" or "validation".
-      data_dir: Where tensorflow-datasets keeps its sets, if not in its default place; only `tfds:` looks at it.
+      data_dir: Where tensorflow-datasets keeps its sets, if not in its default place, and where those of a bucket are
+        copied to; only `tfds:` looks at it.
 
     Raises:
       UserError: there is no such source or split, or it holds something else than labelled images.
@@ -35,7 +37,7 @@ def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source
     if kind == "idx" and place:
         return open_idx(Path(place).expanduser(), split)
     if kind == "folder" and place:
-        return open_folder(Path(place).expanduser(), split)
+        return open_folder(place, split)
     if kind == "tfds" and place:
         return open_tfds(place, split, data_dir)
     raise UserError(f"the source {spec!r} must be digits, idx:PATH, folder:PATH or tfds:NAME.")

@@ -1,81 +1,109 @@
 """A folder of images with one folder per class, with or without folders for the splits above them."""
 
-import functools
-import os
-from collections.abc import Sequence
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from inception_jax.data.sources.bucket import Bucket
+from inception_jax.data.sources.disk import Disk
 from inception_jax.data.sources.source import Record, Source
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.data.sources.storage import IMAGE_SUFFIXES, Images, Storage
+from inception_jax.errors import UserError
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_VALIDATION = ("validation", "val", "test")
 
 
-def open_folder(path: Path, split: str) -> Source:
-    """The images of one split; without folders for the splits, a tenth of each class is for validation."""
-    if not path.is_dir():
-        raise UserError(f"folder:{path} is not a folder.")
-    folders = {"train": path / "train"}
-    folders["validation"] = next((path / n for n in ("validation", "val", "test") if (path / n).is_dir()), path / "val")
-    present = [folder for folder in folders.values() if folder.is_dir()]
+def open_folder(place: str, split: str) -> Source:
+    """The images of one split; without folders for the splits, a tenth of each class is for validation.
+
+    Args:
+      place: A path, or the URL of a folder in a bucket.
+      split: As in `open_source`.
+
+    Raises:
+      UserError: there is no such folder, or it holds something else than folders of images.
+    """
+    storage: Storage = Bucket(place) if "://" in place else Disk(Path(place).expanduser())
+    names = storage.subfolders("")
+    folders = {
+        "train": "train" if "train" in names else None,
+        "validation": next((name for name in _VALIDATION if name in names), None),
+    }
+    present = [folder for folder in folders.values() if folder]
     if not present:
-        return _split_folder(path, split)
-    if not folders[split].is_dir():
+        return _split_folder(storage, split)
+    chosen = folders[split]
+    if chosen is None:
         wanted = "train" if split == "train" else "validation, val or test"
-        raise UserError(f"folder:{path} has a folder {present[0].name} but no folder {wanted}.")
+        raise UserError(f"folder:{storage.root} has a folder {present[0]} but no folder {wanted}.")
+    images = _images_by_class(storage, chosen)
     # The classes are those of training, but a folder with only validation images can be evaluated.
-    class_names = tuple(_class_folders(present[0]))
-    images = _images_by_class(folders[split])
+    class_names = tuple(images) if chosen == present[0] else tuple(storage.subfolders(present[0]))
     unknown = sorted(set(images) - set(class_names))
     if unknown:
-        raise UserError(f"{folders[split]} has the class {unknown[0]!r}, which {present[0]} has not.")
-    files = [(file, label) for label, name in enumerate(class_names) for file in images.get(name, ())]
-    return Source(class_names, len(files), functools.partial(_read_file, files), files.__getitem__)
+        root = storage.root
+        raise UserError(f"{root}/{chosen} has the class {unknown[0]!r}, which {root}/{present[0]} has not.")
+    return _source(storage, chosen, {name: images.get(name, []) for name in class_names})
 
 
-def _split_folder(path: Path, split: str) -> Source:
+def _split_folder(storage: Storage, split: str) -> Source:
     """A folder without splits: of each class the second, twelfth, ... image is for validation."""
-    images = _images_by_class(path)
-    files = [
-        (file, label)
-        for label, members in enumerate(images.values())
-        for number, file in enumerate(members)
+    chosen = {
         # The second and not the first, so that a class of one image is trained on.
-        if (number % 10 == 1) == (split == "validation")
-    ]
-    if not files:
-        raise UserError(f"folder:{path} is too small to split; it must have two images or more of some class.")
-    return Source(tuple(images), len(files), functools.partial(_read_file, files), files.__getitem__)
+        name: [file for number, file in enumerate(files) if (number % 10 == 1) == (split == "validation")]
+        for name, files in _images_by_class(storage, "").items()
+    }
+    if not any(chosen.values()):
+        raise UserError(f"folder:{storage.root} is too small to split; it must have two images or more of some class.")
+    return _source(storage, "", chosen)
 
 
-def _class_folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images_by_class(path: Path) -> dict[str, list[str]]:
-    images = {name: _image_files(path / name) for name in _class_folders(path)}
+def _images_by_class(storage: Storage, folder: str) -> Images:
+    images = storage.images(folder)
+    path = f"{storage.root}/{folder}".rstrip("/")
     if not images:
         raise UserError(f"{path} has no folders; it must have one per class.")
     for name, files in images.items():
         if not files:
             raise UserError(
-                f"{path / name} holds no {', '.join(_IMAGE_SUFFIXES)} file; add images or remove the folder."
+                f"{path}/{name} holds no {', '.join(IMAGE_SUFFIXES)} file; add images or remove the folder."
             )
     return images
 
 
-def _image_files(folder: Path) -> list[str]:
-    """Every image at any depth below `folder`, hidden files and folders left out, sorted."""
-    files = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [os.path.join(parent, n) for n in names if n.lower().endswith(_IMAGE_SUFFIXES) and n[0] != "."]
-    return sorted(files)
+def _source(storage: Storage, folder: str, images: Mapping[str, Sequence[str]]) -> Source:
+    """The images of each class, one class after the other."""
+    ends = list(itertools.accumulate(len(files) for files in images.values()))
+    starts = [f"{folder}/{name}/".lstrip("/") for name in images]
+    reader = _Reader(storage, starts, list(images.values()), ends)
+    return Source(tuple(images), ends[-1], reader.read, reader.locate)
 
 
-def _read_file(files: Sequence[tuple[str, int]], index: int) -> Record:
-    path, label = files[index]
-    try:
-        return Record(Path(path).read_bytes(), label, path)
-    except OSError as error:
-        raise BrokenImage(f"the image {path} cannot be read: {error.strerror}.") from error
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reads images by number. A path is put together when it is read: whole, ImageNet's would take 300 MB."""
+
+    storage: Storage
+    starts: Sequence[str]
+    """The path of each class's folder, with a slash at its end."""
+    files: Sequence[Sequence[str]]
+    """The images of each class."""
+    ends: Sequence[int]
+    """The number of the first image after each class."""
+
+    def locate(self, index: int) -> tuple[str, int]:
+        """The name and the label of the image of this number."""
+        file, label = self._place(index)
+        return f"{self.storage.root}/{file}", label
+
+    def read(self, index: int) -> Record:
+        """The image of this number."""
+        file, label = self._place(index)
+        return Record(self.storage.read(file), label, f"{self.storage.root}/{file}")
+
+    def _place(self, index: int) -> tuple[str, int]:
+        label = bisect.bisect_right(self.ends, index)
+        # Counted from the class's end, which is where the next one starts.
+        return self.starts[label] + self.files[label][index - self.ends[label]], label

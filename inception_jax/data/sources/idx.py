@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import math
 import re
 import struct
 import zlib
@@ -23,6 +24,10 @@ def open_idx(path: Path, split: str) -> Source:
         raise UserError(
             f"{images_file} holds {len(images)} images and {labels_file} {len(labels)} labels; "
             "there must be one or more, and as many of each."
+        )
+    if 0 in images.shape:
+        raise UserError(
+            f"{images_file} holds images of {images.shape[1]} x {images.shape[2]} pixels; both must be 1 or more."
         )
     # Always from the training labels, so that both splits have the same classes.
     train_labels = labels if split == "train" else _read_idx(_find_idx(path, "train", "labels", 1), 1)
@@ -62,6 +67,6 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise UserError(f"{path} starts with {data[:4].hex()}; an idx file must start with 000008{dimensions:02x}.")
     shape = struct.unpack(f">{dimensions}I", data[4:start])
     values = np.frombuffer(data, np.uint8, offset=start)
-    if values.size != np.prod(shape, dtype=np.int64):
+    if values.size != math.prod(shape):  # not NumPy's: three such numbers overflow it
         raise UserError(f"{path} holds {values.size} values; its header says {' x '.join(map(str, shape))}.")
     return values.reshape(shape)

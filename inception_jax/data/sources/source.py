@@ -50,3 +50,8 @@ class Source:
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:
     """Image `index` of a source that is held in memory."""
     return Record(images[index], int(labels[index]), f"{name} {index}")
+
+
+def reason(error: Exception) -> str:
+    """What an error says, as the end of a sentence of ours: on one line, without its full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

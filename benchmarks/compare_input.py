@@ -1,0 +1,211 @@
+"""Our input pipeline against tf.data's fused decode-and-crop: the same JPEGs, the same cores, in turn.
+
+    pip install tensorflow-cpu
+    python benchmarks/compare_input.py
+
+Four contestants, each in a process of its own: ours and tf.data's, up to uint8 batches, and with TF-Slim's colours up
+to float32 in [-1, 1]. In training our colours are the device's work; here they are the CPU's, so that they can be
+compared. Every round lets each of them run alone for a few seconds. Reported are the medians of the rounds and their
+ratios: images a second, the same for a second of processor time (which other work on the machine disturbs less), the
+most memory that the process held, and how much of it came after the imports.
+
+tf.data does here what is fastest in TensorFlow: it decodes only the rows of the crop (decode_and_crop_jpeg). The crop
+is drawn from the same range of areas and aspects as ours, and resized bilinearly.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SIZE, BATCH, PREFETCH = 299, 32, 2
+AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
+CONTESTANTS = ("ours uint8", "tf.data uint8", "ours colour", "tf.data colour")
+
+# TF-Slim's four orders, as functions of tf.image and their limits.
+ORDERS = ("bshc", "sbch", "chbs", "hscb")
+
+
+def main() -> int:
+    """Runs the rounds and prints the table; with --contestant, the part of one of them."""
+    parser = argparse.ArgumentParser(description="Our input pipeline against tf.data's.")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each contestant in each round")
+    parser.add_argument("--images", type=int, default=512, help="photographs that are made for it")
+    parser.add_argument("--contestant", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if importlib.util.find_spec("tensorflow") is None:
+        print("compare_input: this comparison needs TensorFlow; pip install tensorflow-cpu.", file=sys.stderr)
+        return 2
+    if asked.contestant:
+        compete(*asked.contestant, seconds=asked.seconds)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        # In another process, because a child's peak of memory starts from its parent's.
+        make = "import sys, pathlib; from inception_jax.benchmark.photographs import write_photographs as write; "
+        call = "write(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+        subprocess.run([sys.executable, "-c", make + call, folder, str(asked.images)], check=True)
+        print(table(race(folder, asked.rounds, asked.seconds)))
+    return 0
+
+
+def race(folder: str, rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
+    """The measurements of each contestant, one a round; a first round for warming up is left out."""
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for name in CONTESTANTS:
+            command = [sys.executable, __file__, "--contestant", name, folder, "--seconds", str(seconds)]
+            processes[name] = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+        for number, (name, process) in itertools.product(range(rounds + 1), processes.items()):
+            print(file=process.stdin, flush=True)
+            measurement = json.loads(process.stdout.readline())
+            if number:
+                measured[name].append(measurement)
+                print(f"round {number}: {name:<16}{measurement['rate']:>8,.0f} images/s", file=sys.stderr)
+        for process in processes.values():
+            process.stdin.close()
+    return measured
+
+
+def table(measured: dict[str, list[dict[str, float]]]) -> str:
+    """The medians of each contestant, and the ratios of ours to tf.data's."""
+    cores = len(os.sched_getaffinity(0))
+    lines = [f"{SIZE} pixels, batches of {BATCH}, {cores} cores"]
+    lines.append(f"{'':<16}{'images/s':>10}{'range':>16}{'per core':>10}{'peak':>10}")
+    medians = {}
+    for name, rounds in measured.items():
+        rates = [r["rate"] for r in rounds]
+        medians[name] = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+        m = medians[name]
+        lines.append(
+            f"{name:<16}{m['rate']:>10,.0f}{f'{min(rates):,.0f} to {max(rates):,.0f}':>16}{m['per core']:>10,.0f}"
+            f"{m['peak']:>7,.0f} MB, {m['peak'] - m['imported']:,.0f} MB after the imports"
+        )
+    for kind in ("uint8", "colour"):
+        ours, theirs = medians[f"ours {kind}"], medians[f"tf.data {kind}"]
+        after = (ours["peak"] - ours["imported"]) / (theirs["peak"] - theirs["imported"])
+        lines.append(
+            f"ours / tf.data, {kind}: {ours['rate'] / theirs['rate']:.2f} in speed, "
+            f"{ours['per core'] / theirs['per core']:.2f} in speed per core, "
+            f"{ours['peak'] / theirs['peak']:.2f} in memory, {after:.2f} in memory after the imports"
+        )
+    return "\n".join(lines)
+
+
+def compete(name: str, folder: str, *, seconds: float) -> None:
+    """One contestant: for every line on standard input a measurement as JSON on standard output."""
+    side, kind = name.split()
+    make = {"ours": our_batches, "tf.data": their_batches}[side]
+    with contextlib.closing(make(folder, colour=kind == "colour")) as batches:
+        imported = next(batches)
+        for _ in sys.stdin:
+            # Not measured: what was made ahead while the others ran, and compiling.
+            for _ in range(4 * PREFETCH):
+                next(batches)
+            processor, begin, taken, took = time.process_time(), time.perf_counter(), 0, 0.0
+            while took < seconds:
+                next(batches)
+                taken, took = taken + 1, time.perf_counter() - begin
+            images, processor = taken * BATCH, time.process_time() - processor
+            memory = {"peak": peak_megabytes(), "imported": imported}
+            measurement = {"rate": images / took, "per core": images / processor, **memory}
+            print(json.dumps(measurement), flush=True)
+
+
+def our_batches(folder: str, *, colour: bool) -> Iterator[Any]:
+    """First the peak of memory after the imports, then batches without end."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    from inception_jax.data import open_source, training_batches
+    from inception_jax.data.colour import distort_colour, to_network_range
+
+    yield peak_megabytes()
+    prepare = jax.jit(lambda key, images: to_network_range(distort_colour(key, images)))
+    batches = training_batches(
+        open_source(f"folder:{folder}", "train"),
+        batch_size=BATCH,
+        devices=1,
+        seed=0,
+        image_size=SIZE,
+        crop_area=AREA,
+        crop_aspect=ASPECT,
+        flip=True,
+        resize="bilinear",
+        threads=len(os.sched_getaffinity(0)),
+        prefetch=PREFETCH,
+    )
+    with contextlib.closing(batches):
+        for step, batch in enumerate(batches):
+            images = batch["images"][0]
+            yield prepare(jax.random.key(step), images).block_until_ready() if colour else images
+
+
+def their_batches(folder: str, *, colour: bool) -> Iterator[Any]:
+    """As `our_batches`."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    yield peak_megabytes()
+
+    def prepare(path: Any) -> Any:
+        encoded = tf.io.read_file(path)
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.image.extract_jpeg_shape(encoded),
+            tf.zeros((1, 0, 4)),
+            area_range=AREA,
+            aspect_ratio_range=ASPECT,
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.image.decode_and_crop_jpeg(encoded, tf.concat([begin[:2], size[:2]], 0), channels=3)
+        image = tf.image.random_flip_left_right(tf.image.resize(image, (SIZE, SIZE)))
+        return their_colours(tf, image / 255.0) if colour else tf.cast(image, tf.uint8)
+
+    files = sorted(map(str, Path(folder).rglob("*.jpg")))
+    dataset = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files)).repeat()
+    dataset = dataset.map(prepare, num_parallel_calls=len(os.sched_getaffinity(0)))
+    yield from iter(dataset.batch(BATCH).prefetch(PREFETCH))
+
+
+def their_colours(tf: Any, image: Any) -> Any:
+    """TF-Slim's distort_color with tf.image: float32 [H, W, 3] in [0, 1] -> [-1, 1]."""
+    distortions = {
+        "b": lambda x: tf.image.random_brightness(x, 32 / 255),
+        "s": lambda x: tf.image.random_saturation(x, 0.5, 1.5),
+        "h": lambda x: tf.image.random_hue(x, 0.2),
+        "c": lambda x: tf.image.random_contrast(x, 0.5, 1.5),
+    }
+
+    def in_order(order: str) -> Any:
+        distorted = image
+        for letter in order:
+            distorted = distortions[letter](distorted)
+        return distorted
+
+    which = tf.random.uniform((), 0, len(ORDERS), tf.int32)
+    image = tf.switch_case(which, [lambda order=order: in_order(order) for order in ORDERS])
+    return (tf.clip_by_value(image, 0.0, 1.0) - 0.5) * 2.0
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process ever held, in 1,000,000 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main())

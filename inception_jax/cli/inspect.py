@@ -1,0 +1,82 @@
+"""The verbs that look at images: data check, data show."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import tyro
+
+from inception_jax.cli.arguments import Directory, arg, no_more
+from inception_jax.config import DataConfig
+
+
+@dataclasses.dataclass
+class Check:
+    """Read and decode every image of both splits; print counts, sizes, kinds of files and every broken image.
+
+    Exits with 1 if an image is broken.
+    """
+
+    source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
+    """digits, idx:PATH, folder:PATH or tfds:NAME."""
+    data_dir: Directory = None
+    """Where tensorflow-datasets keeps its prepared sets."""
+    threads: Annotated[int | None, arg(metavar="INT")] = None
+    """Images decoded at once; by default one for each core."""
+    json: bool = False
+    """Print one JSON object, with the images of every class."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Checks and prints."""
+        from inception_jax.data import check
+
+        no_more(flags, "data check")
+        report = check.check(self.source, data_dir=self.data_dir, threads=self.threads)
+        print(json.dumps(dataclasses.asdict(report)) if self.json else check.table(report))
+        return 1 if report.broken else 0
+
+
+@dataclasses.dataclass
+class Show:
+    """Write a picture of training crops as the network sees them, or of validation's central crops."""
+
+    source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
+    """digits, idx:PATH, folder:PATH or tfds:NAME."""
+    out: Annotated[str, arg(metavar="FILE.png")]
+    """The picture."""
+    split: Literal["train", "validation"] = "train"
+    """Which images."""
+    image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
+    """Side of a crop; 75 or more."""
+    rows: int = 4
+    """Of the grid."""
+    columns: int = 6
+    """Of the grid."""
+    seed: int = 0
+    """Of the choice, the crops and the colours."""
+    crop_area: Annotated[tuple[float, float], arg(metavar="LEAST MOST")] = DataConfig.crop_area
+    """Share of an image's area in a training crop."""
+    crop_aspect: Annotated[tuple[float, float], arg(metavar="LEAST MOST")] = DataConfig.crop_aspect
+    """Width / height of a training crop."""
+    flip: bool = DataConfig.flip
+    """Half of the training crops are mirrored; --no-flip leaves them as they are."""
+    colour: bool = DataConfig.colour
+    """The colours of training crops are distorted; --no-colour leaves them as they are."""
+    central_fraction: float = DataConfig.central_fraction
+    """Share of each side in a validation crop."""
+    resize: Literal["bilinear", "bicubic", "area"] = DataConfig.resize
+    """How a crop becomes PIXELS a side."""
+    data_dir: Directory = None
+    """Where tensorflow-datasets keeps its prepared sets."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Draws."""
+        from inception_jax import show
+
+        no_more(flags, "data show")
+        names = [field.name for field in dataclasses.fields(DataConfig)]
+        data = DataConfig(**{name: getattr(self, name) for name in names if hasattr(self, name)})
+        show.show(data, self.out, split=self.split, rows=self.rows, columns=self.columns, seed=self.seed)
+        print(self.out)
+        return 0

@@ -1,0 +1,253 @@
+"""Whether a source can be trained on: every image of both splits read and decoded, and what they are."""
+
+import dataclasses
+import functools
+import io
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import PIL.ExifTags
+import PIL.Image
+import PIL.ImageMode
+import simplejpeg
+from tqdm import tqdm
+
+from inception_jax.data import preprocess
+from inception_jax.data.cores import available_cores
+from inception_jax.data.sources import Source, open_source
+from inception_jax.errors import BrokenImage, UserError
+from inception_jax.progress import say
+
+TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF")
+"""What an image of any format can be besides. Training does not turn by EXIF."""
+
+# All that is kept of an image: 20 bytes, so that a million of them cost 20 MB.
+_ROW = np.dtype([("label", np.int32), ("width", np.int32), ("height", np.int32), ("bytes", np.int64)])
+_BROKEN = -1  # as a label
+
+# Images for one thread at a time: enough that handing them out costs nothing, few enough that Ctrl-C is quick.
+_CHUNK = 64
+_SECONDS_BETWEEN_LINES = 10.0
+_CLASSES_LISTED = 50
+_FEWEST = 5
+
+_Part = tuple[Counter[str], list[str]]  # how many images of each kind, and the broken ones' sentences
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Three of the values that there are; where the middle lies between two, the lower is the median."""
+
+    least: int
+    median: int
+    largest: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitReport:
+    """What one split holds. All but `broken` is of the images that can be decoded."""
+
+    images: int
+    bytes: int
+    """As encoded; of a source that keeps pixels, the pixels."""
+    classes: tuple[int, ...]
+    """Images of each class, in the order of the labels."""
+    width: Spread | None
+    """In pixels, as decoded; None where there is no image."""
+    height: Spread | None
+    """In pixels."""
+    image_bytes: Spread | None
+    """Of one image."""
+    formats: dict[str, int]
+    """Images of each format by their contents, whatever their names say: JPEG, PNG, ..., or array for pixels."""
+    traits: dict[str, int]
+    """Images that have each of `TRAITS`."""
+    broken: tuple[str, ...]
+    """For each broken image a sentence that names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a source holds."""
+
+    source: str
+    class_names: tuple[str, ...]
+    splits: dict[str, SplitReport]
+    """By "train" and "validation"; one of the two may be missing."""
+    missing: dict[str, str]
+    """Why a split that is missing could not be opened."""
+
+    @property
+    def broken(self) -> int:
+        """How many images of both splits are broken."""
+        return sum(len(split.broken) for split in self.splits.values())
+
+
+def check(source: str, *, data_dir: str | None = None, threads: int | None = None) -> Report:
+    """Reads and strictly decodes every image of both splits; shows how far it is on standard error.
+
+    Args:
+      source: As `spec` of `open_source`.
+      data_dir: As in `open_source`.
+      threads: Images decoded at once; None is one for each core.
+
+    Raises:
+      UserError: neither split can be opened, or the source can no longer be read; a broken image is in the report.
+    """
+    threads = available_cores() if threads is None else threads
+    if threads < 1:
+        raise UserError(f"the number of threads is {threads}; it must be 1 or more.")
+    opened: dict[str, Source] = {}
+    missing: dict[str, str] = {}
+    for split in ("train", "validation"):
+        try:
+            opened[split] = open_source(source, split, data_dir=data_dir)
+        except UserError as error:
+            missing[split] = str(error)
+    if not opened:
+        raise UserError(missing["train"])
+    class_names = next(iter(opened.values())).class_names
+    with warnings.catch_warnings():
+        # Pillow warns of odd EXIF and of very large images, without a name; neither keeps an image from training.
+        warnings.simplefilter("ignore")
+        splits = {split: _check_split(images, split, threads) for split, images in opened.items()}
+    return Report(source, class_names, splits, missing)
+
+
+def _check_split(source: Source, split: str, threads: int) -> SplitReport:
+    rows = np.full(len(source), _BROKEN, _ROW)
+    kinds: Counter[str] = Counter()
+    broken: list[str] = []
+    chunks = [range(first, min(first + _CHUNK, len(source))) for first in range(0, len(source), _CHUNK)]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        parts = pool.map(functools.partial(_check_images, source, rows), chunks)
+        for found, sentences in _watched(parts, chunks, split):
+            kinds.update(found)
+            broken += sentences
+    finally:
+        # Without cancelling, Ctrl-C would wait for all images that are left.
+        pool.shutdown(cancel_futures=True)
+    good = rows[rows["label"] != _BROKEN]
+    return SplitReport(
+        images=len(good),
+        bytes=int(good["bytes"].sum()),
+        classes=tuple(np.bincount(good["label"], minlength=source.num_classes).tolist()),
+        width=_spread(good["width"]),
+        height=_spread(good["height"]),
+        image_bytes=_spread(good["bytes"]),
+        formats={kind: count for kind, count in sorted(kinds.items()) if kind not in TRAITS},
+        traits={trait: kinds[trait] for trait in TRAITS},
+        broken=tuple(broken),
+    )
+
+
+def _check_images(source: Source, rows: np.ndarray, numbers: range) -> _Part:
+    """Fills in the rows of these images."""
+    kinds: Counter[str] = Counter()
+    broken, scratch = [], preprocess.Scratch()
+    for number in numbers:
+        try:
+            image, label, name = source[number]
+            height, width = preprocess.decode(image, name, scratch).shape[:2]
+        except BrokenImage as error:
+            broken.append(str(error))
+            continue
+        rows[number] = (label, width, height, image.nbytes if isinstance(image, np.ndarray) else len(image))
+        kinds.update(_kinds(image))
+    return kinds, broken
+
+
+def _kinds(image: bytes | np.ndarray) -> list[str]:
+    """The format of an image that can be decoded, and those of `TRAITS` that it has."""
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2] if image.ndim == 3 else 1
+        return ["array", *(["grey"] if channels == 1 else ["with alpha"] if channels == 4 else [])]
+    if image[:3] == b"\xff\xd8\xff":
+        colours = {"Gray": ["grey"], "CMYK": ["CMYK"], "YCCK": ["CMYK"]}
+        turned = ["turned by EXIF"] if _turned(image) else []
+        return ["JPEG", *colours.get(simplejpeg.decode_jpeg_header(image)[2], []), *turned]
+    with PIL.Image.open(io.BytesIO(image)) as opened:
+        grey = PIL.ImageMode.getmode(opened.mode).basemode == "L"
+        alpha = opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info
+        return [opened.format or "other", *(["grey"] if grey else []), *(["with alpha"] if alpha else [])]
+
+
+def _turned(jpeg: bytes) -> bool:
+    # Pillow takes a fifth of the time of decoding, so it is asked only where there is something to find.
+    if b"Exif\0\0" not in jpeg[:4096]:
+        return False
+    try:
+        with PIL.Image.open(io.BytesIO(jpeg)) as opened:
+            return opened.getexif().get(PIL.ExifTags.Base.Orientation, 1) > 1
+    except Exception:  # Pillow raises half a dozen types at odd EXIF, and what cannot be read turns nothing
+        return False
+
+
+def _watched(parts: Iterable[_Part], chunks: Sequence[range], split: str) -> Iterator[_Part]:
+    """The parts as they come, with a bar on a terminal and a line now and then elsewhere."""
+    terminal, said, total = sys.stderr.isatty(), time.monotonic(), sum(map(len, chunks))
+    with tqdm(total=total, desc=split, unit="image", disable=not terminal, dynamic_ncols=True) as bar:
+        for chunk, part in zip(chunks, parts, strict=True):
+            yield part
+            bar.update(len(chunk))
+            if not terminal and time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
+                say(f"{split}: {chunk.stop:,} of {total:,} images")
+                said = time.monotonic()
+
+
+def _spread(values: np.ndarray) -> Spread | None:
+    if not values.size:
+        return None
+    least, median, largest = np.percentile(values, (0, 50, 100), method="lower").tolist()
+    return Spread(int(least), int(median), int(largest))
+
+
+def table(report: Report) -> str:
+    """The report as text; of more than 50 classes only those with the fewest images are listed."""
+    splits = list(report.splits.values())
+    lines = [f"{report.source} (of three numbers: least / median / largest)"]
+    lines += [f"{split}: not there: {reason}" for split, reason in report.missing.items()]
+    lines += ["", _line("", report.splits), *(_line(name, cells) for name, cells in _facts(splits))]
+    if len(report.class_names) <= _CLASSES_LISTED:
+        counts = zip(report.class_names, *(split.classes for split in splits), strict=True)
+        lines += ["", "images of each class", *(_line(name, map("{:,}".format, row)) for name, *row in counts)]
+    else:
+        lines += ["", *(f"fewest in {name}: {_fewest(report.class_names, s)}" for name, s in report.splits.items())]
+    broken = [sentence for split in splits for sentence in split.broken]
+    return "\n".join([*lines, *([""] if broken else []), *broken])
+
+
+def _facts(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:
+    """A name and a cell for each split."""
+    yield "images", [f"{split.images:,}" for split in splits]
+    yield "classes with images", [f"{np.count_nonzero(split.classes):,}" for split in splits]
+    yield "broken images", [f"{len(split.broken):,}" for split in splits]
+    yield "megabytes", [f"{split.bytes / 1e6:,.1f}" for split in splits]
+    yield "bytes of an image", [_three(split.image_bytes) for split in splits]
+    yield "width in pixels", [_three(split.width) for split in splits]
+    yield "height in pixels", [_three(split.height) for split in splits]
+    yield "images of a class", [_three(_spread(np.array(split.classes))) for split in splits]
+    for format in sorted({format for split in splits for format in split.formats}):
+        yield format, [f"{split.formats.get(format, 0):,}" for split in splits]
+    for trait in TRAITS:
+        if any(split.traits[trait] for split in splits):
+            yield trait, [f"{split.traits[trait]:,}" for split in splits]
+
+
+def _three(spread: Spread | None) -> str:
+    return f"{spread.least:,} / {spread.median:,} / {spread.largest:,}" if spread else "-"
+
+
+def _fewest(class_names: Sequence[str], split: SplitReport) -> str:
+    order = sorted(range(len(class_names)), key=split.classes.__getitem__)[:_FEWEST]
+    return ", ".join(f"{class_names[label]} {split.classes[label]:,}" for label in order)
+
+
+def _line(name: str, cells: Iterable[str]) -> str:
+    return f"{name:<20}" + "".join(f"{cell:>30}" for cell in cells)

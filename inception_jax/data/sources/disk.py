@@ -1,0 +1,117 @@
+"""Images on a disk, local or on the network: listed with a look at every folder but none at a file."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from inception_jax.data.sources import listings
+from inception_jax.data.sources.retry import Result, persist
+from inception_jax.data.sources.storage import Images, is_image
+from inception_jax.errors import BrokenImage, UserError
+
+# What a network disk says while it is away.
+_PASSING = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
+
+Identity = tuple[int, int]
+"""A folder's device and number: the same by whatever link it is reached."""
+
+
+class Disk:
+    """A `Storage` below a folder of this machine."""
+
+    def __init__(self, root: Path):
+        """UserError where `root` is no folder."""
+        self.root = str(root)
+        if not root.is_dir():
+            raise UserError(f"folder:{root} is not a folder.")
+
+    def subfolders(self, folder: str) -> list[str]:
+        """As `Storage.subfolders`."""
+        return sorted(_look(os.path.join(self.root, folder))[1])
+
+    def images(self, folder: str) -> Images:
+        """As `Storage.images`; a long listing is kept, and taken from there while no folder has changed."""
+        path = Path(self.root, folder).resolve()
+        kept = listings.load(path)
+        if kept is not None:
+            return kept
+        status, names, _ = _look(str(path))
+        stamps = {"": listings.stamp(status)}
+        above = frozenset(_identity(os.stat(parent)) for parent in (path, *path.parents))
+        # Not in threads: on a local disk they are slower, for listing holds the GIL.
+        images = {name: _list_class(path, name, above, stamps) for name in sorted(names)}
+        listings.save(path, images, stamps)
+        return images
+
+    def read(self, file: str) -> bytes:
+        """As `Storage.read`."""
+        path = os.path.join(self.root, file)
+        try:
+            return _persist(Path(path).read_bytes)
+        except OSError as error:
+            raise BrokenImage(f"the image {path} cannot be read: {error.strerror}.") from error
+
+
+def _list_class(root: Path, name: str, above: frozenset[Identity], stamps: listings.Stamps) -> list[str]:
+    """Every image at any depth below a class's folder, sorted.
+
+    Args:
+      root: Where the classes are.
+      name: The class.
+      above: The root and the folders that it is in.
+      stamps: Gets the stamps of the folders that are looked at.
+    """
+    files: list[str] = []
+    pending = [("", above)]
+    while pending:
+        inside, above = pending.pop()
+        status, folders, images = _look(os.path.join(root, name, inside))
+        if _identity(status) in above:
+            continue  # a link back to a folder that it is in: without an end
+        stamps[os.path.join(name, inside)] = listings.stamp(status)
+        files += [inside + image for image in images]
+        pending += [(f"{inside}{folder}/", above | {_identity(status)}) for folder in folders]
+    return sorted(files)
+
+
+def _look(path: str) -> tuple[os.stat_result, list[str], list[str]]:
+    """A folder's status, the names of the folders in it and the names of its images, without those that are hidden."""
+    try:
+        # The status first: what changes while the folder is listed then makes a kept listing stale.
+        return _persist(lambda: (os.stat(path), *_scan(path)))
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be listed: {error.strerror}.") from error
+
+
+def _scan(path: str) -> tuple[list[str], list[str]]:
+    folders, images = [], []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            image = is_image(entry.name)
+            if _is_folder(entry, follow=not image):
+                folders.append(entry.name)
+            elif image:
+                images.append(entry.name)
+    return folders, images
+
+
+def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
+    """Whether an entry is a folder, or a link to one; with `follow` False a link is none."""
+    # A link is followed only where its name is no image's, for that asks the disk about each.
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False  # a link to itself
+        raise
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino
+
+
+def _persist(action: Callable[[], Result]) -> Result:
+    return persist(action, lambda error: isinstance(error, OSError) and error.errno in _PASSING)

@@ -1,0 +1,30 @@
+"""Doing again what fails for a while: reads over a network."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before the second, third, ... attempt."""
+
+_PATIENCE = 60.0
+"""Seconds after which there is no further attempt: some packages make several of their own in each of ours."""
+
+
+def persist(action: Callable[[], Result], passes: Callable[[Exception], bool]) -> Result:
+    """What `action` returns, done again after growing pauses while its error is one that `passes`.
+
+    Raises:
+      Exception: the error of the last attempt, or the first one that does not pass.
+    """
+    begin = time.monotonic()
+    for pause in _PAUSES:
+        try:
+            return action()
+        except Exception as error:
+            if not passes(error) or time.monotonic() - begin > _PATIENCE:
+                raise
+        time.sleep(pause)
+    return action()

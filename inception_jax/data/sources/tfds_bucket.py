@@ -1,0 +1,109 @@
+"""A prepared set in a bucket, copied to this machine file by file: array_record opens only local files."""
+
+import json
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from inception_jax.data.sources.bucket import Bucket
+from inception_jax.errors import UserError
+
+_COPYING_THREADS = 8
+_DIRECTORY = re.compile(r"\w[\w.+-]*")
+_SHARD = re.compile(r".+-\d{5}-of-\d{5}")
+
+
+def copy_description(url: str, data_dir: str | None) -> Path:
+    """Copies all but the images of the set at `url`, and returns where: `data_dir`/NAME/VERSION.
+
+    Raises:
+      UserError: no `data_dir` is given, there is no prepared set at `url`, or the bucket stays away.
+    """
+    if data_dir is None:
+        raise UserError(
+            f"tfds:{url} must be copied to this machine first; set data_dir to a directory with room for it."
+        )
+    bucket = Bucket(url)
+    sizes = _file_sizes(bucket)
+    if "dataset_info.json" not in sizes:
+        raise UserError(
+            f"tfds:{url} holds no dataset_info.json; it must be the directory of one version of a prepared set."
+        )
+    text = bucket.read("dataset_info.json")
+    try:
+        info = json.loads(text)
+        parts = [info["name"], *([info["configName"]] if info.get("configName") else []), info["version"]]
+        # No bucket may say that it be copied outside data_dir.
+        if not all(_DIRECTORY.fullmatch(part) for part in parts):
+            raise ValueError(parts)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{url}/dataset_info.json is not what tensorflow-datasets writes.") from error
+    folder = Path(data_dir).expanduser().joinpath(*parts)
+    texts = {name: size for name, size in sizes.items() if not _SHARD.fullmatch(name)}
+    for name, size in _lacking(folder, texts).items():
+        _copy_file(bucket, folder, name, size)
+    return folder
+
+
+def copy_shards(url: str, folder: Path, names: Sequence[str]) -> None:
+    """Copies the named files of the set at `url` into `folder`; what an earlier copy left there whole is kept.
+
+    Raises:
+      UserError: one is not there, the disk has no room, or the bucket stays away.
+    """
+    bucket = Bucket(url)
+    sizes = _file_sizes(bucket)
+    missing = sorted(set(names) - set(sizes))
+    if missing:
+        raise UserError(f"tfds:{url} lacks {len(missing)} of its {len(names)} files, the first {missing[0]}.")
+    wanted = _lacking(folder, {name: sizes[name] for name in names})
+    total, free = sum(wanted.values()), shutil.disk_usage(folder).free
+    if total > free:
+        raise UserError(f"tfds:{url} needs {total / 1e9:.1f} GB more in {folder}, which has {free / 1e9:.1f} GB free.")
+    if not wanted:
+        return
+    print(f"copying {len(wanted)} files, {total / 1e9:.1f} GB, of {url} to {folder}", file=sys.stderr)
+    # disable=None: no bar where there is no terminal.
+    bar = tqdm(total=total, unit="B", unit_scale=True, disable=None)
+    pool = ThreadPoolExecutor(_COPYING_THREADS)
+    try:
+        for size in pool.map(lambda name: _copy_file(bucket, folder, name, wanted[name]), wanted):
+            bar.update(size)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
+
+
+def _file_sizes(bucket: Bucket) -> dict[str, int]:
+    return {name: size for name, size in bucket.entries("").items() if size is not None}
+
+
+def _lacking(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Those of the files that `folder`, which is made if need be, has not at their size in bytes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name in sizes}
+    except OSError as error:
+        raise UserError(f"the directory {folder} cannot be written: {error.strerror}.") from error
+    return {name: size for name, size in sizes.items() if there.get(name) != size}
+
+
+def _copy_file(bucket: Bucket, folder: Path, name: str, size: int) -> int:
+    """Copies a file under another name first, so that one with its own name is whole; returns its size in bytes."""
+    # A name that no other process has: the hosts of a pod may copy to a disk that they share.
+    temporary = folder / f".{name}.{uuid.uuid4().hex}"
+    try:
+        bucket.copy(name, temporary)
+        if temporary.stat().st_size != size:
+            raise UserError(f"{bucket.root}/{name} came as {temporary.stat().st_size} bytes of {size}; start again.")
+        os.replace(temporary, folder / name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return size

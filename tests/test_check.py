@@ -1,0 +1,157 @@
+"""`data check`: what it counts in a folder whose every file is known, and how it ends."""
+
+import dataclasses
+import io
+import json
+import sys
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from inception_jax.cli.inspect import Check
+from inception_jax.data.check import Spread, check, table
+from inception_jax.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def encode(mode, format, size=(60, 40), **options):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(PIXELS).convert(mode).resize(size).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def turned():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return encode("RGB", "JPEG", exif=exif)
+
+
+def odd_exif():
+    # A header that says Exif, and then no TIFF.
+    jpeg, payload = encode("RGB", "JPEG"), b"Exif\0\0" + b"nonsense" * 3
+    return jpeg[:2] + b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload + jpeg[2:]
+
+
+def palette():
+    image = PIL.Image.new("P", (60, 40))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=0)
+    return buffer.getvalue()
+
+
+GOOD = {
+    "train/cat/1.jpg": encode("RGB", "JPEG"),
+    "train/cat/2.jpg": encode("L", "JPEG", (30, 20)),
+    "train/cat/3.jpg": encode("RGB", "PNG", (90, 50)),
+    "train/cat/4.png": encode("RGBA", "PNG"),
+    "train/dog/1.jpg": encode("CMYK", "JPEG"),
+    "train/dog/2.jpg": turned(),
+    "train/dog/3.png": encode("LA", "PNG"),
+    "train/dog/4.png": palette(),
+    "train/dog/5.jpg": odd_exif(),
+    "val/cat/1.jpg": encode("RGB", "JPEG"),
+}
+BROKEN = {
+    "train/cat/cut.jpg": GOOD["train/cat/1.jpg"][:-300],
+    "train/dog/text.png": b"no image",
+    "train/dog/void.jpg": b"",
+}
+
+
+def write(root, files):
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return f"folder:{root}"
+
+
+def test_every_kind_is_counted_and_every_broken_file_named(tmp_path):
+    report = check(write(tmp_path, GOOD | BROKEN), threads=2)
+    train, validation = report.splits["train"], report.splits["validation"]
+    sizes = [len(content) for name, content in GOOD.items() if name.startswith("train")]
+    assert report.class_names == ("cat", "dog") and report.missing == {} and report.broken == 3
+    assert (train.images, train.bytes, train.classes) == (9, sum(sizes), (4, 5))
+    assert train.formats == {"JPEG": 5, "PNG": 4}
+    assert train.traits == {"grey": 2, "CMYK": 1, "with alpha": 3, "turned by EXIF": 1}
+    # 30 once, 90 once, 60 otherwise; turned by EXIF or not, as the pixels are stored.
+    assert (train.width, train.height) == (Spread(30, 60, 90), Spread(20, 40, 50))
+    assert train.image_bytes == Spread(min(sizes), sorted(sizes)[4], max(sizes))
+    assert [str(tmp_path / name) in sentence for name, sentence in zip(BROKEN, train.broken, strict=True)] == [True] * 3
+    assert (validation.images, validation.classes, validation.broken) == (1, (1, 0), ())
+
+
+def test_the_command_prints_it_and_says_by_its_exit_code_whether_an_image_is_broken(tmp_path, capsys):
+    spec = write(tmp_path, GOOD | BROKEN)
+    assert Check(spec)([]) == 1
+    out = capsys.readouterr().out
+    assert all(f"the image {tmp_path / name} is" in out for name in BROKEN)
+    rows = {line[:20].strip(): line[20:].split() for line in out.splitlines()}
+    assert rows["images"] == ["9", "1"] and rows["broken images"] == ["3", "0"] and rows["dog"] == ["5", "0"]
+    assert rows["classes with images"] == ["2", "1"]
+    assert rows["width in pixels"] == "30 / 60 / 90 60 / 60 / 60".split()
+    for name in BROKEN:
+        (tmp_path / name).unlink()
+    assert Check(spec, json=True, threads=1)([]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(json.dumps(dataclasses.asdict(check(spec, threads=3))))
+    assert printed["splits"]["train"]["classes"] == [4, 5]
+
+
+def test_a_split_that_does_not_exist_is_said(tmp_path):
+    report = check(write(tmp_path, {"val/cat/1.jpg": GOOD["val/cat/1.jpg"]}), threads=1)
+    assert list(report.splits) == ["validation"] and report.broken == 0
+    assert f"train: not there: folder:{tmp_path} has a folder val but no folder train." in table(report)
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(UserError, match="none is not a folder"):
+        check(f"folder:{tmp_path}/none", threads=1)
+    with pytest.raises(UserError, match="threads is 0; it must be 1 or more"):
+        check("digits", threads=0)
+    with pytest.raises(UserError, match="data check does not take --fast"):
+        Check("digits")(["--fast"])
+
+
+def test_a_split_of_broken_images_alone(tmp_path):
+    report = check(write(tmp_path, {"train/cat/1.jpg": b"", "val/cat/1.jpg": GOOD["val/cat/1.jpg"]}), threads=1)
+    train = report.splits["train"]
+    assert (train.images, train.bytes, train.classes, train.width, train.formats) == (0, 0, (0,), None, {})
+    assert "0" in table(report)
+
+
+def test_arrays_and_more_images_than_a_thread_takes_at_once():
+    report = check("digits")
+    train, validation = report.splits["train"], report.splits["validation"]
+    assert (train.images, train.bytes, validation.images) == (1442, 1442 * 64, 355)
+    assert train.formats == {"array": 1442} and train.traits["grey"] == 1442
+    assert (train.width, train.image_bytes) == (Spread(8, 8, 8), Spread(64, 64, 64))
+    # load_digits has 178, 182, 177, 183, 181, 182, 181, 179, 174 and 180 of each; a fifth, rounded down.
+    assert validation.classes == (35, 36, 35, 36, 36, 36, 36, 35, 34, 36)
+
+
+def test_many_classes_are_folded_to_those_with_the_fewest_images(tmp_path):
+    image = GOOD["train/cat/1.jpg"]
+    # Class 7 has one image, class 9 two, the others three.
+    counts = {f"class{i:02}": {7: 1, 9: 2}.get(i, 3) for i in range(51)}
+    files = {f"train/{name}/{i}.jpg": image for name, count in counts.items() for i in range(count)}
+    report = check(write(tmp_path, files), threads=2)
+    text = table(report)
+    assert "fewest in train: class07 1, class09 2, class00 3, class01 3, class02 3\n" in text + "\n"
+    assert len(text.splitlines()) < 20 and len(report.splits["train"].classes) == 51
+    rows = {line[:20].strip(): line[20:].split() for line in text.splitlines()}
+    assert rows["images of a class"] == "1 / 3 / 3".split()
+
+
+def test_an_interruption_ends_the_threads(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    monkeypatch.setattr(sys.modules["inception_jax.data.check"], "_watched", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        check("digits", threads=2)
+    assert threading.active_count() == before

@@ -1,0 +1,375 @@
+"""Folders of images: what they give on a disk and in a bucket, what is kept of a listing, and every mistake."""
+
+import errno
+import gzip
+import json
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+from source_helpers import bucket_in_memory, expect, jpeg
+
+from inception_jax.data import open_source
+from inception_jax.data.sources import disk, listings, retry
+from inception_jax.errors import BrokenImage, UserError
+
+PAUSES = retry._PAUSES
+
+
+def fill(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(jpeg())
+
+
+def listing(source, root):
+    return [(record.name.removeprefix(f"{root}/"), record.label) for record in source]
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", "test"])
+def test_a_folder_with_splits(tmp_path, validation):
+    fill(tmp_path / "train", "dog/b.JPG", "dog/deep/er/a.jpeg", "cat/2.png", "cat/10.jpg", "cat/.hidden.jpg")
+    fill(tmp_path / "train", ".git/x.jpg", "cat/.thumbs/y.jpg", "cat/notes.txt")
+    fill(tmp_path / validation, "dog/c.jpg")
+    train = open_source(f"folder:{tmp_path}", "train")
+    assert train.class_names == ("cat", "dog")
+    assert listing(train, tmp_path / "train") == [
+        ("cat/10.jpg", 0),
+        ("cat/2.png", 0),
+        ("dog/b.JPG", 1),
+        ("dog/deep/er/a.jpeg", 1),
+    ]
+    assert train[0].image == jpeg()
+    # 'dog' keeps the label of training although validation has no cats.
+    assert listing(open_source(f"folder:{tmp_path}", "validation"), tmp_path / validation) == [("dog/c.jpg", 1)]
+
+
+def test_a_folder_of_classes_gives_a_tenth_of_each_to_validation(tmp_path):
+    fill(tmp_path, *(f"cat/{i:02}.jpg" for i in range(25)), *(f"dog/{i}.jpg" for i in range(2)), "eel/0.jpg")
+    train, validation = (open_source(f"folder:{tmp_path}", split) for split in ("train", "validation"))
+    assert listing(validation, tmp_path) == [("cat/01.jpg", 0), ("cat/11.jpg", 0), ("cat/21.jpg", 0), ("dog/1.jpg", 1)]
+    assert len(train) == 24 and not set(listing(train, tmp_path)) & set(listing(validation, tmp_path))
+    assert train.class_names == validation.class_names == ("cat", "dog", "eel")
+
+
+def test_a_folder_with_only_validation_images_can_be_evaluated(tmp_path):
+    fill(tmp_path / "val", "cat/1.jpg", "dog/2.jpg")
+    assert listing(open_source(f"folder:{tmp_path}", "validation"), tmp_path / "val")[1] == ("dog/2.jpg", 1)
+    expect("has a folder val but no folder train.", f"folder:{tmp_path}")
+
+
+def test_folder_mistakes(tmp_path):
+    expect(f"folder:{tmp_path}/none is not a folder.", f"folder:{tmp_path}/none")
+    expect(f"{tmp_path} has no folders; it must have one per class.", f"folder:{tmp_path}")
+    (tmp_path / "train/cat").mkdir(parents=True)
+    expect("train/cat holds no .jpg, .jpeg, .png file", f"folder:{tmp_path}")
+    fill(tmp_path / "train", "cat/1.jpg")
+    expect("has a folder train but no folder validation, val or test.", f"folder:{tmp_path}", "validation")
+    fill(tmp_path / "val", "cow/1.jpg")
+    expect("has the class 'cow', which", f"folder:{tmp_path}", "validation")
+    fill(tmp_path / "small", "cat/1.jpg")
+    expect("is too small to split", f"folder:{tmp_path}/small", "validation")
+    source = open_source(f"folder:{tmp_path}", "train")
+    (tmp_path / "train/cat/1.jpg").unlink()
+    with pytest.raises(UserError, match="train/cat/1.jpg cannot be read: No such file"):
+        source[0]
+
+
+def test_names_that_are_not_plain(tmp_path):
+    names = ["été/mont blanc 1%#?.jpg", "日本/富士 山/雪.JPEG", "a b/c.png"]
+    fill(tmp_path / "train", *names)
+    # A name that is no UTF-8, as a disk may have.
+    raw = os.fsencode(tmp_path / "train/a b") + b"/\xff.jpg"
+    Path(os.fsdecode(raw)).write_bytes(jpeg(9))
+    source = pickle.loads(pickle.dumps(open_source(f"folder:{tmp_path}", "train")))
+    assert source.class_names == ("a b", "été", "日本")
+    assert [record.label for record in source] == [0, 0, 1, 2]
+    assert os.fsencode(source[1].name) == raw and source[1].image == jpeg(9)
+    assert source[2].name == f"{tmp_path}/train/{names[0]}"
+
+
+def test_links_are_followed_but_never_in_a_circle(tmp_path):
+    fill(tmp_path / "elsewhere", "x/1.jpg")
+    fill(tmp_path / "train", "cat/1.jpg", "dog/inside/2.jpg")
+    for link, target in {
+        "train/cat/up": "..",
+        "train/cat/top": "../..",
+        "train/dog/inside/self": "self",
+        "train/dog/inside/again": ".",
+        "train/dog/x": "../../elsewhere/x",
+        "elsewhere/x/back": "../../train/dog",
+    }.items():
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "train/eel").symlink_to("../elsewhere/x")
+    source = open_source(f"folder:{tmp_path}", "train")
+    assert listing(source, tmp_path / "train") == [
+        ("cat/1.jpg", 0),
+        ("dog/inside/2.jpg", 1),
+        ("dog/x/1.jpg", 1),
+        ("eel/1.jpg", 2),
+        # From eel, dog is no folder above: it is gone through once.
+        ("eel/back/inside/2.jpg", 2),
+    ]
+
+
+def test_files_that_cannot_be_read_are_broken_images(tmp_path):
+    fill(tmp_path / "train", "cat/1.jpg")
+    (tmp_path / "train/cat/2.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "train/cat/3.jpg").symlink_to("..")
+    source = open_source(f"folder:{tmp_path}", "train")
+    (tmp_path / "train/cat/1.jpg").unlink()
+    (tmp_path / "train/cat/1.jpg").mkdir()
+    for index, reason in enumerate(["Is a directory", "No such file or directory", "Is a directory"]):
+        with pytest.raises(BrokenImage, match=rf"train/cat/{index + 1}\.jpg cannot be read: {reason}\.$"):
+            source[index]
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
+    fill(tmp_path / "train", "cat/1.jpg", "cat/closed/2.jpg")
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).rstrip("/").endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    expect(f"the folder {tmp_path}/train/cat/closed/ cannot be listed: Permission denied.", f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(errno.ESTALE, 5), (errno.ETIMEDOUT, 5), (errno.EACCES, 1)])
+def test_a_network_disk_is_asked_again(tmp_path, monkeypatch, error, attempts):
+    fill(tmp_path / "train", "cat/1.jpg")
+    source = open_source(f"folder:{tmp_path}", "train")
+    monkeypatch.setattr("inception_jax.data.sources.retry._PAUSES", (0, 0, 0, 0))
+    read, failures, calls = Path.read_bytes, [], []
+
+    def flaky(path):
+        calls.append(path)
+        if failures:
+            raise OSError(failures.pop(), "away")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", flaky)
+    failures[:] = [error] * (attempts - 1)
+    assert source[0].image == jpeg() and len(calls) == attempts
+    failures[:], calls[:] = [error] * attempts, []
+    with pytest.raises(BrokenImage, match="train/cat/1.jpg cannot be read: away."):
+        source[0]
+    assert len(calls) == attempts
+
+
+# The listing that is kept
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A folder of three images whose listing is kept, and says so: (folder, the cache's files, the folders listed)."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(listings, "_FEWEST_IMAGES", 3)
+    fill(tmp_path / "images/train", "cat/1.jpg", "cat/deep/2.jpg", "dog/3.jpg")
+    age(tmp_path / "images")
+    looked, scan = [], disk._scan
+
+    def counted(path):
+        looked.append(os.path.relpath(path, tmp_path / "images"))
+        return scan(path)
+
+    monkeypatch.setattr(disk, "_scan", counted)
+    return tmp_path / "images", lambda: list((tmp_path / "cache/inception_jax/listings").glob("*")), looked
+
+
+def age(folder, seconds=60):
+    """Makes every folder look as if it had last changed so many seconds ago."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            then = path.stat().st_mtime_ns - seconds * 10**9
+            os.utime(path, ns=(then, then))
+
+
+def train_images(folder):
+    return listing(open_source(f"folder:{folder}", "train"), folder / "train")
+
+
+def test_a_long_listing_is_kept(kept):
+    folder, files, looked = kept
+    first = train_images(folder)
+    assert first == [("cat/1.jpg", 0), ("cat/deep/2.jpg", 0), ("dog/3.jpg", 1)]
+    assert looked == [".", "train", "train/cat", "train/cat/deep", "train/dog"] and len(files()) == 1
+    looked.clear()
+    assert train_images(folder) == first and looked == ["."]
+    # By another name, too.
+    (folder.parent / "link").symlink_to("images")
+    assert train_images(folder.parent / "link") == first and "../link/train" not in looked
+
+
+@pytest.mark.parametrize(
+    "change", ["cat/new.jpg", "cat/deep/new.jpg", "cat/deep/er/new.jpg", "eel/new.jpg", "-cat/deep/2.jpg"]
+)
+def test_a_kept_listing_is_not_used_once_any_folder_has_changed(kept, change):
+    folder, files, _ = kept
+    before = train_images(folder)
+    if change.startswith("-"):
+        (folder / "train" / change[1:]).unlink()
+        assert train_images(folder) == [image for image in before if image[0] != change[1:]]
+    else:
+        fill(folder / "train", change)
+        assert sorted(name for name, _ in train_images(folder)) == sorted([*(name for name, _ in before), change])
+
+
+def test_what_has_just_changed_is_not_kept(kept):
+    folder, files, _ = kept
+    os.utime(folder / "train/cat/deep")
+    train_images(folder)
+    assert files() == []
+
+
+def test_a_short_listing_is_not_kept(kept, monkeypatch):
+    folder, files, _ = kept
+    monkeypatch.setattr(listings, "_FEWEST_IMAGES", 4)
+    train_images(folder)
+    assert files() == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"{")[:-4], gzip.compress(b"{"), gzip.compress(b"[]"), gzip.compress(b"{}")],
+)
+def test_a_kept_listing_that_is_broken_is_made_anew(kept, content):
+    folder, files, _ = kept
+    before = train_images(folder)
+    (file,) = files()
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    assert train_images(folder) == before
+    assert json.loads(gzip.decompress(file.read_bytes())) == json.loads(gzip.decompress(whole))
+    assert files() == [file]
+
+
+def test_without_a_place_for_it_nothing_is_kept(kept, monkeypatch):
+    folder, _, _ = kept
+    (folder.parent / "cache").write_text("a file where the folder should be")
+    assert len(train_images(folder)) == 3
+
+
+# In a bucket
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    return bucket_in_memory(monkeypatch)
+
+
+def put(bucket, *names):
+    for name in names:
+        bucket.pipe_file(f"gs://pets/{name}", jpeg())
+    bucket.calls.clear()
+
+
+def test_a_folder_in_a_bucket(bucket):
+    put(
+        bucket,
+        *(f"big/train/cat/{i:02}.jpg" for i in range(12)),
+        "big/train/dög 1/deep/er/b#%.JPEG",
+        "big/val/cat/1.png",
+    )
+    put(
+        bucket,
+        "big/train/cat/.hidden.jpg",
+        "big/train/cat/.thumbs/1.jpg",
+        "big/train/.git/1.jpg",
+        "big/train/cat/a.txt",
+    )
+    train = open_source("folder:gs://pets/big/", "train")
+    # A call for the splits, one for the classes and one for each class.
+    assert sorted(bucket.calls) == [
+        ("find", "/pets/big/train/cat"),
+        ("find", "/pets/big/train/dög 1"),
+        ("ls", "/pets/big"),
+        ("ls", "/pets/big/train"),
+    ]
+    assert train.class_names == ("cat", "dög 1") and len(train) == 13
+    assert train[12] == (jpeg(), 1, "gs://pets/big/train/dög 1/deep/er/b#%.JPEG")
+    assert [record.label for record in train] == [0] * 12 + [1]
+    assert listing(open_source("folder:gs://pets/big", "validation"), "gs://pets/big") == [("val/cat/1.png", 0)]
+    # Without folders for the splits.
+    validation = open_source("folder:gs://pets/big/train", "validation")
+    assert listing(validation, "gs://pets/big/train") == [("cat/01.jpg", 0), ("cat/11.jpg", 0)]
+    assert pickle.loads(pickle.dumps(train))[0] == train[0]
+
+
+def test_a_bucket_that_is_away_for_a_while(bucket):
+    put(bucket, "train/cat/1.jpg")
+    errors = [OSError("reset"), TimeoutError(), ConnectionError("refused"), EOFError()]
+    bucket.failures.update(ls=list(errors), find=list(errors), cat_file=list(errors))
+    source = open_source("folder:gs://pets", "train")
+    assert source[0].image == jpeg()
+    assert [call for call, _ in bucket.calls] == ["ls"] * 6 + ["find"] * 5 + ["cat_file"] * 5
+
+
+def test_a_bucket_that_stays_away_is_no_broken_image(bucket):
+    put(bucket, "train/cat/1.jpg")
+    source = open_source("folder:gs://pets", "train")
+    bucket.failures["cat_file"] = [OSError("reset\nby peer")] * 9
+    with pytest.raises(
+        UserError, match=r"^gs://pets/train/cat/1.jpg could not be read in 0 s of trying: reset by peer\.$"
+    ) as e:
+        source[0]
+    assert not isinstance(e.value, BrokenImage) and len(bucket.failures["cat_file"]) == 4
+    bucket.failures["ls"] = [ConnectionError("refused")] * 5
+    expect("gs://pets could not be read in 0 s of trying: refused.", "folder:gs://pets")
+
+
+def test_the_pauses_grow_and_patience_ends(bucket, monkeypatch):
+    put(bucket, "train/cat/1.jpg")
+    source = open_source("folder:gs://pets", "train")
+    pauses = []
+    monkeypatch.setattr(retry, "_PAUSES", PAUSES)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    bucket.failures["cat_file"] = [TimeoutError()] * 4
+    assert source[0].image == jpeg() and pauses == [0.5, 1, 2, 4]
+    # What tries for long itself is not asked again for ever.
+    monkeypatch.setattr(retry, "_PATIENCE", -1)
+    bucket.failures["cat_file"] = [TimeoutError()] * 4
+    with pytest.raises(UserError, match="trying: TimeoutError."):
+        source[0]
+    assert len(bucket.failures["cat_file"]) == 3
+
+
+def test_an_image_missing_in_a_bucket_is_broken_and_asked_for_once(bucket):
+    put(bucket, "train/cat/1.jpg")
+    source = open_source("folder:gs://pets", "train")
+    bucket.rm("gs://pets/train/cat/1.jpg")
+    with pytest.raises(BrokenImage, match="the image gs://pets/train/cat/1.jpg cannot be read: it is not there."):
+        source[0]
+    assert [call for call, _ in bucket.calls].count("cat_file") == 1
+
+
+def test_a_mistake_in_the_program_is_not_taken_for_the_network(bucket):
+    put(bucket, "train/cat/1.jpg")
+    source = open_source("folder:gs://pets", "train")
+    bucket.failures["cat_file"] = [TypeError("ours")]
+    with pytest.raises(TypeError, match="ours"):
+        source[0]
+
+
+def test_bucket_mistakes(bucket):
+    put(bucket, "one/train/cat/1.jpg", "two/cat/note.txt")
+    expect("gs://pets/none is not a folder.", "folder:gs://pets/none")
+    expect("gs://pets/two/cat holds no .jpg, .jpeg, .png file", "folder:gs://pets/two")
+    expect("has a folder train but no folder validation, val or test.", "folder:gs://pets/one", "validation")
+    expect("nosuch://pets cannot be opened: Protocol not known: nosuch.", "folder:nosuch://pets")
+    bucket.failures["ls"] = [PermissionError("anonymous may not")]
+    expect("gs://pets/one could not be read in 0 s of trying: anonymous may not.", "folder:gs://pets/one")
+
+
+def test_the_package_of_a_bucket_that_is_not_installed(monkeypatch):
+    import fsspec
+
+    def missing(url, **options):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", missing)
+    expect("gs://pets cannot be opened: Please install gcsfs to access Google Storage.", "folder:gs://pets")

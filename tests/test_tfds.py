@@ -1,0 +1,396 @@
+"""Sets prepared by tensorflow-datasets: what they give, from a disk and from a bucket, and every mistake."""
+
+import io
+import json
+import os
+import pickle
+import resource
+import shutil
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from source_helpers import bucket_in_memory, expect, jpeg
+
+from inception_jax.data import open_source
+from inception_jax.errors import BrokenImage, UserError
+
+
+def write_tfds(
+    root,
+    name,
+    *,
+    splits,
+    file_format="array_record",
+    features=None,
+    example=lambda i: {"image": io.BytesIO(jpeg(i)), "label": i % 2},
+    version="1.0.0",
+    shards=1,
+    damage=lambda i, record: record,
+):
+    """A prepared set as tensorflow-datasets writes it, by its parts that need neither TensorFlow nor anything more.
+
+    Returns the set's directory. Image i of a split is `example(i)`, after `damage` of its record.
+    """
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder = root / name / version
+    folder.mkdir(parents=True)
+    usual = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+    features = tfds.features.FeaturesDict(features or usual)
+    infos = []
+    for split, count in splits.items():
+        files = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=name, split=split, filetype_suffix=file_format
+        )
+        numbers = np.array_split(np.arange(count), shards)
+        for shard, members in enumerate(numbers):
+            path = files.sharded_filepath(shard_index=shard, num_shards=shards)
+            writer = ArrayRecordWriter(str(path), "group_size:1")
+            for i in members.tolist():
+                writer.write(damage(i, features.serialize_example(features.encode_example(example(i)))))
+            writer.close()
+        lengths = [len(members) for members in numbers]
+        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=0, filename_template=files))
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name="test"
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features)
+    info.set_file_format(file_format)
+    info.set_splits(tfds.core.splits.SplitDict(infos))
+    info.write_to_directory(folder)
+    return folder
+
+
+def test_a_tfds_set_without_tensorflow(tmp_path):
+    folder = write_tfds(tmp_path, "pets", splits={"train": 5, "test": 3})
+    train = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    assert train.class_names == ("cat", "dog")
+    assert [(r.image, r.label) for r in train] == [(jpeg(i), i % 2) for i in range(5)]
+    assert train[4].name == "pets train 4"
+    # Validation is 'test' where nothing is called 'validation'; a path works as well as a name.
+    assert open_source(f"tfds:{folder}", "validation")[2].image == jpeg(2)
+    assert open_source("tfds:pets/1.0.0", "validation", data_dir=str(tmp_path))[2].image == jpeg(2)
+    assert pickle.loads(pickle.dumps(train))[1] == train[1]
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_tfds_set_with_a_validation_split_and_pngs(tmp_path):
+    def png(i):
+        buffer = io.BytesIO()
+        PIL.Image.new("RGBA", (4, 4), (i, 0, 0, 9)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    splits = {"train": 1, "validation": 2, "test": 3}
+    write_tfds(tmp_path, "icons", splits=splits, example=lambda i: {"image": io.BytesIO(png(i)), "label": 0})
+    validation = open_source("tfds:icons", "validation", data_dir=str(tmp_path))
+    assert [record.image for record in validation] == [png(0), png(1)]
+
+
+def test_tfds_mistakes(tmp_path):
+    import tensorflow_datasets as tfds
+
+    place = {"data_dir": str(tmp_path)}
+    expect(f"tfds:nosuch cannot be opened, with data_dir {tmp_path}: Dataset nosuch not found.", "tfds:nosuch", **place)
+    expect("tfds:no such cannot be opened", "tfds:no such", **place)
+    expect("tfds:mnist:9.9.9 cannot be opened", "tfds:mnist:9.9.9", **place)
+    expect(f"tfds:mnist is not prepared in {tmp_path}/mnist/3.0.1; run tensorflow_dataset", "tfds:mnist", **place)
+    write_tfds(tmp_path, "old", splits={"train": 1}, file_format="tfrecord")
+    expect(
+        f"tfds:old in {tmp_path}/old/1.0.0 is prepared as tfrecord, which cannot be read at random; "
+        f"run inception-jax data prepare tfds:{tmp_path}/old/1.0.0 OUT.",
+        "tfds:old",
+        **place,
+    )
+    ages = {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}
+    write_tfds(tmp_path, "ages", splits={"train": 1}, features=ages)
+    expect(
+        "tfds:ages has the features image, label; it must have an image and a class label, one", "tfds:ages", **place
+    )
+    write_tfds(tmp_path, "none", splits={"train": 0})
+    expect("tfds:none has no images in its split train.", "tfds:none", **place)
+    write_tfds(tmp_path, "half", splits={"train": 1})
+    expect("tfds:half has the splits train; it must have", "tfds:half", "validation", **place)
+
+
+def test_a_description_that_is_broken(tmp_path):
+    for file, content in (("dataset_info.json", "{"), ("features.json", "{"), ("features.json", "{}")):
+        folder = write_tfds(tmp_path / str(len(content)) / file, "pets", splits={"train": 1})
+        (folder / file).write_text(content)
+        expect(f"tfds:{folder} cannot be opened", f"tfds:{folder}")
+
+
+def test_a_tfds_set_of_several_versions(tmp_path):
+    for version, count in (("1.9.0", 1), ("1.10.0", 2)):
+        write_tfds(tmp_path, "pets", splits={"train": count}, version=version)
+    place = {"data_dir": str(tmp_path)}
+    lengths = {"pets": 2, f"{tmp_path}/pets": 2, "pets:1.9.0": 1, "pets/1.9.0": 1, f"{tmp_path}/pets/1.9.0": 1}
+    assert {name: len(open_source(f"tfds:{name}", "train", **place)) for name in lengths} == lengths
+    # tensorflow-datasets knows mnist 3.0.1.
+    write_tfds(tmp_path, "mnist", splits={"train": 1}, version="2.0.0")
+    expect("is not prepared in", "tfds:mnist", **place)
+    expect("mnist/3.0.1; use tfds:mnist:2.0.0, which is, or run tensorflow_dataset", "tfds:mnist", **place)
+    assert len(open_source("tfds:mnist:2.0.0", "train", **place)) == 1
+
+
+def test_features_of_other_names(tmp_path):
+    import tensorflow_datasets as tfds
+
+    features = {
+        "picture": tfds.features.Image(),
+        "objects": tfds.features.ClassLabel(num_classes=3),
+        "boxes": tfds.features.Sequence(tfds.features.BBoxFeature()),
+        "mask": tfds.features.LabeledImage(labels=2),
+        "text": tfds.features.Text(),
+    }
+    boxes = [tfds.features.BBox(0.0, 0.0, 1.0, 1.0)]
+
+    def example(i):
+        return {
+            "picture": io.BytesIO(jpeg(i)),
+            "objects": 2 - i,
+            "boxes": boxes,
+            "mask": io.BytesIO(jpeg()),
+            "text": "été",
+        }
+
+    write_tfds(tmp_path, "scenes", splits={"train": 3}, features=features, example=example)
+    source = open_source("tfds:scenes", "train", data_dir=str(tmp_path))
+    assert source.class_names == ("0", "1", "2")
+    assert [(r.image, r.label) for r in source] == [(jpeg(0), 2), (jpeg(1), 1), (jpeg(2), 0)]
+
+
+def test_two_labels_of_which_one_is_called_so(tmp_path):
+    import tensorflow_datasets as tfds
+
+    kinds = {"image": tfds.features.Image(), "coarse": tfds.features.ClassLabel(names=["animal"])}
+    example = {"image": io.BytesIO(jpeg()), "coarse": 0, "label": 1, "fine": 1}
+    fine = tfds.features.ClassLabel(names=["cat", "dog"])
+    for name, key in (("cifar", "label"), ("rafic", "fine")):
+        features = {**kinds, key: fine}
+        write_tfds(
+            tmp_path,
+            name,
+            splits={"train": 1},
+            features=features,
+            example=lambda i, f=features: {k: example[k] for k in f},
+        )
+    place = {"data_dir": str(tmp_path)}
+    assert open_source("tfds:cifar", "train", **place).class_names == ("cat", "dog")
+    expect("tfds:rafic has the features coarse, fine, image; it must have an image and a class", "tfds:rafic", **place)
+
+
+def example_bytes(**features):
+    """A serialised tf.train.Example of lists of bytes and of numbers."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    for name, values in features.items():
+        feature = example.features.feature[name]
+        (feature.bytes_list if isinstance(values[0], bytes) else feature.int64_list).value.extend(values)
+    return example.SerializeToString()
+
+
+BROKEN = {
+    "cut short": (lambda record: record[:-9], "image 0 of tfds:pets train cannot be read: "),
+    "garbage": (lambda record: bytes(range(255, 5, -1)), "image 0 of tfds:pets train cannot be read: "),
+    "empty": (lambda record: b"", "image 0 of tfds:pets train has 0 images and 0 labels; it must have one of each."),
+    "no label": (lambda record: example_bytes(image=[b"x"]), "has 1 images and 0 labels"),
+    "a label that is text": (lambda record: example_bytes(image=[b"x"], label=[b"1"]), "has 1 images and 0 labels"),
+    "two images": (lambda record: example_bytes(image=[b"x", b"y"], label=[1]), "has 2 images and 1 labels"),
+    "negative": (
+        lambda record: example_bytes(image=[b"x"], label=[-1], file_name=[b"n01.JPEG"]),
+        "image 0 of tfds:pets train (n01.JPEG) has the label -1 of 2 classes.",
+    ),
+    "too large": (lambda record: example_bytes(image=[b"x"], label=[2]), "(0) has the label 2 of 2 classes."),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_record_is_a_broken_image(tmp_path, case):
+    damage, message = BROKEN[case]
+    write_tfds(tmp_path, "pets", splits={"train": 2}, damage=lambda i, record: record if i else damage(record))
+    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    with pytest.raises(BrokenImage) as caught:
+        source[0]
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    # Its neighbour is whole.
+    assert source[1] == (jpeg(1), 1, "pets train 1")
+
+
+def test_a_file_whose_bytes_were_changed(tmp_path):
+    folder = write_tfds(tmp_path, "pets", splits={"train": 4}, shards=2)
+    file = folder / "pets-train.array_record-00000-of-00002"
+    content = bytearray(file.read_bytes())
+    middle = content.index(jpeg(0)[:20])
+    content[middle : middle + 20] = bytes(20)
+    file.write_bytes(content)
+    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    with pytest.raises(BrokenImage, match="image 0 of tfds:pets train cannot be read: "):
+        source[0]
+    assert source[2].image == jpeg(2)
+
+
+def test_many_threads_read_a_set_of_many_files(tmp_path):
+    write_tfds(tmp_path, "pets", splits={"train": 60}, shards=20)
+    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    indices = np.random.default_rng(0).permutation(np.tile(np.arange(60), 5)).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        records = list(pool.map(source.__getitem__, indices))
+    assert [(record.image, record.label) for record in records] == [(jpeg(i), i % 2) for i in indices]
+
+
+def test_a_set_of_which_files_are_missing(tmp_path):
+    folder = write_tfds(tmp_path, "pets", splits={"train": 4}, shards=3)
+    for shard in (1, 2):
+        (folder / f"pets-train.array_record-0000{shard}-of-00003").unlink()
+    expect(
+        f"tfds:pets lacks 2 of its 3 files in {folder}, the first pets-train.array_record-00001-of-00003; prepare",
+        "tfds:pets",
+        data_dir=str(tmp_path),
+    )
+
+
+def test_more_files_than_a_process_may_open_at_first(tmp_path, monkeypatch):
+    # ImageNet's 1,024 files are all open at once, and 1,024 is a usual limit.
+    write_tfds(tmp_path, "pets", splits={"train": 40}, shards=40)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(os.listdir("/dev/fd"))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, limits[1]))
+        source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+        assert [record.image for record in source] == [jpeg(i) for i in range(40)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    expect(
+        "tfds:pets has 40 files and this process may open only 256; raise the limit, as by ulimit -n 296.",
+        "tfds:pets",
+        data_dir=str(tmp_path),
+    )
+
+
+def test_a_tfds_set_whose_file_is_gone(tmp_path):
+    folder = write_tfds(tmp_path, "pets", splits={"train": 2})
+    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    next(folder.glob("*train*")).unlink()
+    with pytest.raises(UserError, match="image 1 of tfds:pets train cannot be read: .*No such file"):
+        source[1]
+
+
+# In a bucket
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    return bucket_in_memory(monkeypatch)
+
+
+@pytest.fixture
+def far(bucket, tmp_path):
+    """The URL of a set in the bucket: 3 files of 5 training images and 3 of 3 to test."""
+    folder = write_tfds(tmp_path / "far", "pets", splits={"train": 5, "test": 3}, shards=3)
+    for file in folder.iterdir():
+        bucket.pipe_file(f"gs://sets/pets/1.0.0/{file.name}", file.read_bytes())
+    shutil.rmtree(tmp_path / "far")
+    return "gs://sets/pets/1.0.0"
+
+
+def copied(bucket):
+    """The shards that were copied since last asked."""
+    names = [path.rpartition("/")[2] for method, path in bucket.calls if method == "get_file"]
+    bucket.calls.clear()
+    return sorted(name.removesuffix("-of-00003") for name in names if "-of-" in name)
+
+
+TRAIN = [f"pets-train.array_record-0000{shard}" for shard in range(3)]
+
+
+def test_a_set_in_a_bucket_is_copied_once_and_only_the_split_that_is_wanted(bucket, far, tmp_path, capsys):
+    place = {"data_dir": str(tmp_path / "near")}
+    train = open_source(f"tfds:{far}", "train", **place)
+    assert [(r.image, r.label) for r in train] == [(jpeg(i), i % 2) for i in range(5)]
+    assert copied(bucket) == TRAIN
+    assert capsys.readouterr().err.startswith("copying 3 files, 0.0 GB, of gs://sets/pets/1.0.0 to ")
+    assert len(open_source(f"tfds:{far}", "train", **place)) == 5
+    assert copied(bucket) == [] and capsys.readouterr().err == ""
+    # By its name the other split is not there; by its URL it comes.
+    expect("tfds:pets lacks 3 of its 3 files in", "tfds:pets", "validation", **place)
+    assert open_source(f"tfds:{far}", "validation", **place)[2].image == jpeg(2)
+    assert copied(bucket) == [name.replace("train", "test") for name in TRAIN]
+    assert open_source("tfds:pets", "train", **place)[0] == train[0]
+
+
+def test_a_copy_that_was_cut_short_goes_on(bucket, far, tmp_path):
+    place = {"data_dir": str(tmp_path)}
+    folder = tmp_path / "pets/1.0.0"
+    open_source(f"tfds:{far}", "train", **place)
+    copied(bucket)
+    (folder / f"{TRAIN[0]}-of-00003").unlink()
+    with open(folder / f"{TRAIN[1]}-of-00003", "r+b") as file:
+        file.truncate(7)
+    assert len(list(open_source(f"tfds:{far}", "train", **place))) == 5
+    assert copied(bucket) == TRAIN[:2]
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_bucket_that_goes_away_while_a_set_is_copied(bucket, far, tmp_path, monkeypatch):
+    monkeypatch.setattr("inception_jax.data.sources.tfds_bucket._COPYING_THREADS", 1)
+    place = {"data_dir": str(tmp_path)}
+    bucket.failures["get_file"] = [ConnectionError("reset")] * 4
+    open_source(f"tfds:{far}", "validation", **place)
+    copied(bucket)
+    bucket.failures["get_file"] = [ConnectionError("reset")] * 5
+    expect("train.array_record-00000-of-00003 could not be read in 0 s of trying: reset.", f"tfds:{far}", **place)
+    assert not list((tmp_path / "pets/1.0.0").glob(f"*{TRAIN[0]}*"))
+    bucket.failures.clear()
+    copied(bucket)
+    assert len(list(open_source(f"tfds:{far}", "train", **place))) == 5
+
+
+def test_a_file_that_comes_short_is_not_kept(bucket, far, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(bucket), "get_file", lambda self, url, path, **options: Path(path).write_bytes(b"x"))
+    expect(" came as 1 bytes of ", f"tfds:{far}", data_dir=str(tmp_path))
+    assert not list((tmp_path / "pets/1.0.0").iterdir())
+
+
+def test_mistakes_with_a_set_in_a_bucket(bucket, far, tmp_path, monkeypatch):
+    place = {"data_dir": str(tmp_path)}
+    expect(f"tfds:{far} must be copied to this machine first; set data_dir to a directory", f"tfds:{far}")
+    expect("tfds:gs://sets/pets holds no dataset_info.json; it must be the directory", "tfds:gs://sets/pets", **place)
+    expect("gs://none is not a folder.", "tfds:gs://none", **place)
+    bucket.failures["cat_file"] = [ConnectionError("reset")] * 5
+    expect(f"{far}/dataset_info.json could not be read in 0 s of trying: reset.", f"tfds:{far}", **place)
+    (tmp_path / "file").write_text("")
+    expect("file/pets/1.0.0 cannot be written: Not a directory.", f"tfds:{far}", data_dir=str(tmp_path / "file"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=500))
+    expect("has 0.0 GB free.", f"tfds:{far}", **place)
+    bucket.rm(f"{far}/{TRAIN[1]}-of-00003")
+    expect(f"tfds:{far} lacks 1 of its 3 files, the first {TRAIN[1]}-of-00003.", f"tfds:{far}", **place)
+
+
+@pytest.mark.parametrize(
+    "info", [b"{", b"[]", {"name": "../../pets"}, {"version": "/1.0.0"}, {"name": 3}, {"version": ""}]
+)
+def test_a_bucket_cannot_say_to_write_outside_data_dir(bucket, far, tmp_path, info):
+    if isinstance(info, dict):
+        info = json.dumps({"name": "pets", "version": "1.0.0", **info}).encode()
+    bucket.pipe_file(f"{far}/dataset_info.json", info)
+    expect("dataset_info.json is not what tensorflow-datasets writes.", f"tfds:{far}", data_dir=str(tmp_path / "near"))
+    assert not (tmp_path / "near").exists()
+
+
+def test_a_set_of_tfrecords_in_a_bucket(bucket, tmp_path):
+    folder = write_tfds(tmp_path / "far", "old", splits={"train": 1}, file_format="tfrecord")
+    for file in folder.iterdir():
+        bucket.pipe_file(f"gs://sets/old/{file.name}", file.read_bytes())
+    message = (
+        "is prepared as tfrecord, which cannot be read at random; copy it to this machine and run inception-jax data"
+    )
+    expect(message, "tfds:gs://sets/old", data_dir=str(tmp_path))
+    assert copied(bucket) == []
