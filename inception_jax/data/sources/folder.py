@@ -78,7 +78,7 @@ def _source(storage: Storage, folder: str, images: Mapping[str, Sequence[str]]) 
     ends = list(itertools.accumulate(len(files) for files in images.values()))
     starts = [f"{folder}/{name}/".lstrip("/") for name in images]
     reader = _Reader(storage, starts, list(images.values()), ends)
-    return Source(tuple(images), ends[-1], reader.read)
+    return Source(tuple(images), ends[-1], reader.read, reader.locate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +93,17 @@ class _Reader:
     ends: Sequence[int]
     """The number of the first image after each class."""
 
+    def locate(self, index: int) -> tuple[str, int]:
+        """The name and the label of the image of this number."""
+        file, label = self._place(index)
+        return f"{self.storage.root}/{file}", label
+
     def read(self, index: int) -> Record:
         """The image of this number."""
+        file, label = self._place(index)
+        return Record(self.storage.read(file), label, f"{self.storage.root}/{file}")
+
+    def _place(self, index: int) -> tuple[str, int]:
         label = bisect.bisect_right(self.ends, index)
         # Counted from the class's end, which is where the next one starts.
-        file = self.starts[label] + self.files[label][index - self.ends[label]]
-        return Record(self.storage.read(file), label, f"{self.storage.root}/{file}")
+        return self.starts[label] + self.files[label][index - self.ends[label]], label

@@ -28,6 +28,8 @@ class Source:
     """How many images there are."""
     read: Callable[[int], Record]
     """Gives the image of a number below `length`; UserError where it cannot be read."""
+    locate: Callable[[int], tuple[str, int]] | None = None
+    """Gives an image's name and label without reading it, where a source knows them beforehand."""
 
     @property
     def num_classes(self) -> int:

@@ -1,0 +1,123 @@
+"""The directory that is made: what tells it from others, what is kept of it, and how it becomes whole.
+
+OUT/preparing/plan.json      what it is made from; as long as it is there, the set is not finished
+OUT/preparing/SHARD          a shard in the making
+OUT/preparing/SHARD.broken   why images were left out of a shard, one a line, where any were
+OUT/SHARD                    a whole shard
+OUT/broken.txt               the broken images, one a line, where there are any
+OUT/prepared.json            the plan, once the metadata is written
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+
+from inception_jax.errors import UserError
+
+PREPARING = "preparing"
+BROKEN = "broken.txt"
+_PLAN, _DONE = "plan.json", "prepared.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What decides which image is in which shard."""
+
+    source: str
+    """The kind and the absolute path."""
+    shard_images: int
+    """Images of each shard but the last of a split."""
+    listing: str = ""
+    """`Listing.digest`; empty before the source is listed."""
+
+
+def check(out: Path, plan: Plan) -> bool:
+    """Whether the directory holds the whole set already.
+
+    Args:
+      out: The directory, which need not exist.
+      plan: What is to be made; while its `listing` is empty, that is not compared.
+
+    Raises:
+      UserError: the directory holds something else, a set made otherwise included.
+    """
+    if not out.exists():
+        return False
+    try:
+        begun, made = _read(out / PREPARING / _PLAN), _read(out / _DONE)
+        if not begun and not made and set(os.listdir(out)) - {PREPARING}:
+            raise UserError(f"{out} is not empty and was not begun by this command; give another directory.")
+    except OSError as error:
+        raise UserError(f"{out} cannot be used: {error.strerror}; give another directory.") from error
+    for theirs in (begun, made):
+        if theirs:
+            _compare(out, theirs, plan)
+    return made is not None
+
+
+@contextlib.contextmanager
+def claim(out: Path, plan: Plan) -> Generator[None, None, None]:
+    """Writes the plan and keeps other processes from the directory; UserError where that cannot be done."""
+    path = out / PREPARING / _PLAN
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            replace(path, json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+        file = path.open("r+")
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}; give another directory.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is preparing {out}; wait for it or end it.") from error
+        except OSError:
+            pass  # some network file systems know no locks
+        yield
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def finish(out: Path) -> None:
+    """Turns the plan into the sign that the set is whole, and removes what was needed on the way."""
+    os.replace(out / PREPARING / _PLAN, out / _DONE)
+    clear(out)
+
+
+def clear(out: Path) -> None:
+    """Removes what a finished set has no use for."""
+    shutil.rmtree(out / PREPARING, ignore_errors=True)
+
+
+def _read(path: Path) -> Plan | None:
+    if not path.is_file():
+        return None
+    try:
+        return Plan(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a plan of this version; delete the directory or give another.") from error
+
+
+def _compare(out: Path, theirs: Plan, ours: Plan) -> None:
+    if theirs.source != ours.source:
+        difference = f"is made from {theirs.source}, not {ours.source}"
+    elif theirs.shard_images != ours.shard_images:
+        difference = f"has shards of {theirs.shard_images} images, not {ours.shard_images}"
+    elif ours.listing and theirs.listing != ours.listing:
+        difference = f"was begun when {ours.source} held other images, classes or files"
+    else:
+        return
+    raise UserError(f"{out} {difference}; give another directory, or delete that one to make it anew.")

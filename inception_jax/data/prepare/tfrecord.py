@@ -1,0 +1,107 @@
+"""A set that tensorflow-datasets prepared as TFRecord, read without TensorFlow: tfds:DIR."""
+
+import bisect
+import functools
+import hashlib
+import itertools
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inception_jax.data.prepare.listing import Example, Listing, Split
+from inception_jax.data.prepare.slices import Slice, read_slice
+from inception_jax.data.sources.source import reason
+from inception_jax.errors import BrokenImage, UserError
+
+# A record is the length of its data, that number's checksum, the data and the data's checksum, in little endian. The
+# checksums (CRC-32C) are not compared: no library that is needed anyway has them, and every image is decoded.
+_HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+
+
+def list_tfrecord(place: str) -> Listing:
+    """All splits of a prepared set, whose records will be copied as they are."""
+    import tensorflow_datasets as tfds  # here because it is slow to import
+
+    if not (Path(place) / "dataset_info.json").is_file():
+        raise UserError(f"tfds:{place} has no dataset_info.json; give the directory of a prepared set and version.")
+    try:
+        info = tfds.builder_from_directory(place).info
+        stored = info.file_format.value
+    except Exception as error:  # by what is wrong with the files: ParseError, KeyError, ValueError, AssertionError, ...
+        raise UserError(f"tfds:{place} cannot be opened: {reason(error)}.") from error
+    if stored != "tfrecord":
+        hint = "can be trained on as it is" if stored == "array_record" else "must be tfrecord to be prepared"
+        raise UserError(f"tfds:{place} is stored as {stored} and {hint}.")
+    # Only these are looked at, because another feature may be slow to decode or want a library of its own.
+    named = info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
+    if not images:
+        raise UserError(f"tfds:{place} has no feature that is an image; only sets of images are prepared.")
+    files = {
+        name: list(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
+        for name, split in info.splits.items()
+        if split.num_examples
+    }
+    if not files:
+        raise UserError(f"tfds:{place} has no examples; prepare it again.")
+    checked = tfds.features.FeaturesDict(images)
+    splits = tuple(_split(name, shards, checked) for name, shards in files.items())
+    return Listing(info, splits, _digest(files))
+
+
+def _digest(files: Mapping[str, Sequence[tuple[Path, int]]]) -> str:
+    digest = hashlib.sha256()
+    for path, length in itertools.chain.from_iterable(files.values()):
+        try:
+            digest.update(f"{path.name} {length} {path.stat().st_size}\n".encode())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    return digest.hexdigest()
+
+
+def _split(name: str, files: Sequence[tuple[Path, int]], checked: Any) -> Split:
+    ends = list(itertools.accumulate(length for _, length in files))
+    # Kept for the files that are being read, and not from one listing to the next.
+    places = functools.lru_cache(maxsize=256)(_places)
+
+    def read(index: int) -> Example:
+        number = bisect.bisect_right(ends, index)
+        path, length = files[number]
+        place = places(path, length)[index - ends[number] + length]
+        return _example(read_slice(path, place), checked, f"{name} {index} in {path}")
+
+    return Split(name, ends[-1], read)
+
+
+def _example(record: bytes, checked: Any, name: str) -> Example:
+    """A record with the images that `checked`, a part of the set's features, finds in it."""
+    import tensorflow_datasets as tfds
+
+    try:
+        skip = {key: tfds.decode.SkipDecoding() for key in checked}
+        images = checked.deserialize_example_np(record, decoders=skip)
+    except Exception as error:  # protobuf's DecodeError, and what tfds makes of a feature that is not there
+        raise BrokenImage(f"the record {name} is broken: {reason(error)}.") from error
+    return Example(record, tuple(images.values()), name)
+
+
+def _places(path: Path, length: int) -> list[Slice]:
+    """Where the data of each record lies; UserError for a file that is damaged or has another number of records."""
+    records: list[Slice] = []
+    try:
+        with open(path, "rb") as file:
+            end, place = os.fstat(file.fileno()).st_size, 0
+            while place < end:
+                header = file.read(_HEADER.size)
+                size = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else end
+                records.append(Slice(f"record {len(records) + 1:,}", place + _HEADER.size, size))
+                place = file.seek(place + _HEADER.size + size + _FOOTER.size) if size < end else end + 1
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    if place > end:
+        raise UserError(f"{path} is cut short or damaged in its record {len(records):,} of {length:,}; get it again.")
+    if len(records) != length:
+        raise UserError(f"{path} holds {len(records):,} records; the metadata says {length:,}: get it again.")
+    return records

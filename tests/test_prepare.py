@@ -1,0 +1,679 @@
+"""`data prepare`: what each kind of source becomes, what is left after a kill, and the sentence for each mistake."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+
+import PIL.Image
+import pytest
+from source_helpers import bucket_in_memory
+
+from inception_jax.cli.data import Prepare
+from inception_jax.data import open_source
+from inception_jax.data.prepare import meter, prepare, shards
+from inception_jax.data.prepare.imagenet import list_imagenet
+from inception_jax.data.prepare.labelled import dataset_name
+from inception_jax.errors import BrokenImage, RunFailed, UserError
+
+
+def jpeg(value):
+    """A small photograph; every value gives another."""
+    image = PIL.Image.linear_gradient("L").resize((40, 30)).convert("RGB")
+    image.paste((value % 256, value // 256, 90), (5, 5, 20, 20))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def run(source, out, *, shard_images=4, threads=2, skip_broken=False):
+    return prepare(str(source), out, shard_images=shard_images, threads=threads, skip_broken=skip_broken)
+
+
+def expect(message, source, out, error=UserError, **options):
+    with pytest.raises(error) as caught:
+        run(source, out, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Ten training images of two classes, three for validation."""
+    for i in range(10):
+        write(tmp_path / "my photos" / "train" / ("cat", "dög 2")[i % 2] / f"{i}.jpg", jpeg(i))
+    for i in range(3):
+        write(tmp_path / "my photos" / "val" / ("cat", "dög 2")[i % 2] / "deep" / f"{i}.jpg", jpeg(100 + i))
+    return tmp_path / "my photos"
+
+
+def records(out, split):
+    """Image, label and file name of each example, as tensorflow-datasets reads them."""
+    import tensorflow_datasets as tfds
+
+    skip = {"image": tfds.decode.SkipDecoding()}
+    source = tfds.builder_from_directory(out).as_data_source(split, decoders=skip)
+    return [(r["image"], int(r["label"]), r["file_name"].decode()) for r in source]
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# folder
+
+
+def test_a_folder_round_trip(photos, tmp_path):
+    out = tmp_path / "out"
+    made = run(f"folder:{photos}", out)
+    assert made.images == {"train": 10, "validation": 3} and made.shards == {"train": 3, "validation": 1}
+    assert made.checked == 13 and made.left_out == 0
+    cats, dogs = [0, 2, 4, 6, 8], [1, 3, 5, 7, 9]
+    assert records(out, "train") == [
+        *((jpeg(i), 0, f"train/cat/{i}.jpg") for i in cats),
+        *((jpeg(i), 1, f"train/dög 2/{i}.jpg") for i in dogs),
+    ]
+    validation = open_source(f"tfds:{out}", "validation")
+    assert validation.class_names == ("cat", "dög 2")
+    assert [(r.image, r.label) for r in validation] == [(jpeg(100), 0), (jpeg(102), 0), (jpeg(101), 1)]
+    assert "tensorflow" not in sys.modules
+    # Nothing but the set is left, and the sizes are those of the files.
+    assert set(contents(out)) == {
+        "dataset_info.json",
+        "features.json",
+        "label.labels.txt",
+        "prepared.json",
+        *(f"my_photos-train.array_record-{i:05}-of-00003" for i in range(3)),
+        "my_photos-validation.array_record-00000-of-00001",
+    }
+    sizes = {split: sum(p.stat().st_size for p in out.glob(f"*-{split}.array_record*")) for split in made.bytes}
+    assert made.bytes == sizes
+    info = json.loads((out / "dataset_info.json").read_text())
+    assert info["name"] == "my_photos" and info["version"] == "1.0.0"
+    assert [s["shardLengths"] for s in info["splits"]] == [["4", "4", "2"], ["3"]]
+
+
+def test_a_folder_without_splits_is_split_as_the_source_splits_it(tmp_path):
+    for i in range(12):
+        write(tmp_path / "pets" / "cat" / f"{i:02}.jpg", jpeg(i))
+    run(f"folder:{tmp_path / 'pets'}", tmp_path / "out")
+    for split in ("train", "validation"):
+        straight = open_source(f"folder:{tmp_path / 'pets'}", split)
+        assert [r.image for r in open_source(f"tfds:{tmp_path / 'out'}", split)] == [r.image for r in straight]
+    assert [name for _, _, name in records(tmp_path / "out", "validation")] == ["cat/01.jpg", "cat/11.jpg"]
+
+
+def test_a_folder_in_a_bucket(tmp_path, monkeypatch):
+    bucket = bucket_in_memory(monkeypatch)
+    for split, i in (("train", 1), ("train", 2), ("val", 3)):
+        bucket.pipe_file(f"b/pets/{split}/cat/{i}.jpg", jpeg(i))
+    run("folder:gs://b/pets/", tmp_path / "out")
+    assert records(tmp_path / "out", "train") == [(jpeg(i), 0, f"train/cat/{i}.jpg") for i in (1, 2)]
+    assert json.loads((tmp_path / "out" / "prepared.json").read_text())["source"] == "folder:gs://b/pets"
+    assert json.loads((tmp_path / "out" / "dataset_info.json").read_text())["name"] == "pets"
+
+
+def test_the_bytes_depend_neither_on_threads_nor_on_the_directory(photos, tmp_path):
+    for threads, out in ((1, "one"), (4, "four")):
+        run(f"folder:{photos}", tmp_path / out, threads=threads)
+    assert contents(tmp_path / "one") == contents(tmp_path / "four")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("ImageNet-100", "imagenet_100"), ("2 dögs", "images_2_d_gs"), ("猫", "images"), ("pets", "pets")],
+)
+def test_a_folder_s_name_becomes_an_identifier(folder, name):
+    from tensorflow_datasets.core import naming
+
+    assert dataset_name(folder) == name and naming.is_valid_dataset_name(name)
+
+
+def test_the_verb_prints_a_summary(photos, tmp_path, capfd):
+    verb = Prepare(f"folder:{photos}", str(tmp_path / "out"), shard_images=4)
+    assert verb([]) == 0
+    out, err = capfd.readouterr()
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[1][:3] == ["train", "10", "3"] and rows[2][:3] == ["validation", "3", "1"]
+    assert rows[3][:3] == ["checked", "13", "images"]
+    assert rows[4][-1] == f"tfds:{tmp_path / 'out'}" and not err
+    before = contents(tmp_path / "out")
+    assert verb([]) == 0
+    assert "all is done" in capfd.readouterr().out and contents(tmp_path / "out") == before
+
+
+# What is already there
+
+
+def test_another_source_or_size_is_refused_and_named(photos, tmp_path):
+    out = tmp_path / "out"
+    run(f"folder:{photos}", out)
+    expect("has shards of 4 images, not 5; give another directory", f"folder:{photos}", out, shard_images=5)
+    photos.rename(tmp_path / "moved")
+    expect(f"is made from folder:{photos}, not folder:{tmp_path / 'moved'}; give", f"folder:{tmp_path}/moved", out)
+    # A whole set needs its source no more.
+    assert run(f"folder:{photos}", out) is None
+
+
+def test_another_listing_is_refused_when_going_on(photos, tmp_path):
+    write(photos / "train" / "cat" / "bad.jpg", jpeg(1)[:400])
+    expect("broken images: 1, listed", f"folder:{photos}", tmp_path / "out", RunFailed)
+    write(photos / "train" / "cat" / "new.jpg", jpeg(3))
+    expect("held other images, classes or files; give", f"folder:{photos}", tmp_path / "out")
+    (photos / "train" / "cat" / "new.jpg").unlink()
+    # The same listing, and the image mended.
+    write(photos / "train" / "cat" / "bad.jpg", jpeg(1))
+    assert run(f"folder:{photos}", tmp_path / "out").images["train"] == 11
+
+
+def test_a_directory_of_something_else_is_refused(photos, tmp_path):
+    write(tmp_path / "out" / "notes.txt", b"mine")
+    expect("is not empty and was not begun by this command", f"folder:{photos}", tmp_path / "out")
+    expect("out/notes.txt cannot be used: Not a directory", f"folder:{photos}", tmp_path / "out" / "notes.txt")
+    expect("set cannot be written: Not a directory", f"folder:{photos}", tmp_path / "out" / "notes.txt" / "set")
+    expect("lies in the folder that is prepared", f"folder:{photos}", photos / "prepared")
+    assert contents(tmp_path / "out") == {"notes.txt": b"mine"} and not (photos / "prepared").exists()
+
+
+def test_a_set_that_another_process_prepares_is_left_alone(photos, tmp_path):
+    from inception_jax.data.prepare import output
+
+    (photos / "train" / "cat" / "0.jpg").write_bytes(b"no image")
+    with contextlib.suppress(RunFailed):
+        run(f"folder:{photos}", tmp_path / "out")
+    plan = output.Plan(**json.loads((tmp_path / "out" / "preparing" / "plan.json").read_text()))
+    with output.claim(tmp_path / "out", plan):
+        expect("another process is preparing", f"folder:{photos}", tmp_path / "out")
+
+
+def test_mistakes_in_what_is_asked(tmp_path, photos):
+    for spec in ("digits", "folder:", "imagenet", "idx:/x", ""):
+        expect("must be folder:PATH, imagenet:DIR or tfds:DIR.", spec, tmp_path / "out")
+    expect("one image or more", f"folder:{photos}", tmp_path / "out", shard_images=0)
+    expect("one thread or more", f"folder:{photos}", tmp_path / "out", threads=0)
+    expect("is not a folder", f"folder:{tmp_path}/none", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# Broken images
+
+
+def test_broken_images_are_named_and_go_with_skip_broken(photos, tmp_path, capfd):
+    write(photos / "train" / "cat" / "4.jpg", jpeg(4)[:300])
+    write(photos / "val" / "dög 2" / "deep" / "1.jpg", jpeg(101)[:-200])
+    (photos / "train" / "dög 2" / "9.jpg").unlink()
+    (photos / "train" / "dög 2" / "9.jpg").symlink_to("nowhere")
+    out = tmp_path / "out"
+    expect(f"broken images: 3, listed in {out}/broken.txt; mend them", f"folder:{photos}", out, RunFailed)
+    lines = (out / "broken.txt").read_text().splitlines()
+    for line, name in zip(lines, ("cat/4.jpg", "dög 2/9.jpg", "dög 2/deep/1.jpg"), strict=True):
+        assert name in line
+    assert capfd.readouterr().err.splitlines() == lines
+    assert not (out / "dataset_info.json").exists()
+    # Four and four and two: cat's 4.jpg is in the first of training, dög's 9.jpg in the last.
+    whole = out / "my_photos-train.array_record-00001-of-00003"
+    assert list(out.glob("*array_record*")) == [whole]
+    # Going on without them makes the other three.
+    before = whole.stat().st_mtime_ns
+    made = run(f"folder:{photos}", out, skip_broken=True)
+    assert made.checked == 4 + 2 + 3 and made.left_out == 3 and made.images == {"train": 8, "validation": 2}
+    assert whole.stat().st_mtime_ns == before
+    assert (out / "broken.txt").read_text().splitlines() == lines
+    names = [name for _, _, name in records(out, "train")]
+    assert len(names) == 8 and not {"train/cat/4.jpg", "train/dög 2/9.jpg"} & set(names)
+    assert not (out / "preparing").exists()
+
+
+def test_the_screen_names_twenty_broken_images_and_counts_the_rest(tmp_path, capfd):
+    for i in range(30):
+        write(tmp_path / "p" / "cat" / f"{i:02}.jpg", b"no image" if i > 5 else jpeg(i))
+    expect("broken images: 24, listed", f"folder:{tmp_path / 'p'}", tmp_path / "out", RunFailed)
+    lines = capfd.readouterr().err.splitlines()
+    assert sum(line.startswith(f"the image {tmp_path / 'p' / 'cat'}/") for line in lines) == 20
+    assert f"and 4 more, see {tmp_path / 'out' / 'broken.txt'}" in lines
+    assert len((tmp_path / "out" / "broken.txt").read_text().splitlines()) == 24
+
+
+def test_a_shard_of_broken_images_alone_is_empty_and_the_set_readable(photos, tmp_path):
+    for i in (0, 2, 4, 6):
+        write(photos / "train" / "cat" / f"{i}.jpg", b"no image")
+    made = run(f"folder:{photos}", tmp_path / "out", skip_broken=True)
+    assert made.images["train"] == 6
+    assert [r.image for r in open_source(f"tfds:{tmp_path / 'out'}", "train")] == [jpeg(i) for i in (8, 1, 3, 5, 7, 9)]
+
+
+def test_a_split_of_broken_images_alone_is_no_set(photos, tmp_path):
+    for path in (photos / "val").rglob("*.jpg"):
+        path.write_bytes(b"no image")
+    expect("every image of the split validation", f"folder:{photos}", tmp_path / "o", RunFailed, skip_broken=True)
+    assert not (tmp_path / "o" / "dataset_info.json").exists()
+
+
+def test_images_left_out_before_are_missed_without_skip_broken(photos, tmp_path, monkeypatch):
+    """Ended before its metadata, a set with images left out is not taken for whole without --skip-broken."""
+    from inception_jax.data.prepare import work
+
+    write(photos / "train" / "cat" / "4.jpg", b"no image")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(work, "write_metadata", interrupt)
+        run(f"folder:{photos}", tmp_path / "out", skip_broken=True)
+    expect("broken images: 1, listed", f"folder:{photos}", tmp_path / "out", RunFailed)
+    made = run(f"folder:{photos}", tmp_path / "out", skip_broken=True)
+    assert made.left_out == 1 and made.images["train"] == 9 and made.checked == 0
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+# Ended at any moment
+
+
+def slowing_down(photos, out):
+    """A process that prepares a folder and takes half a second for each image after the twentieth."""
+    code = f"""
+        import itertools, time
+        from inception_jax.data import preprocess, prepare
+        decode, calls = preprocess.decode, itertools.count()
+        def slow(*arguments):
+            time.sleep(0.5 if next(calls) >= 20 else 0)
+            return decode(*arguments)
+        preprocess.decode = slow
+        prepare.prepare({f"folder:{photos}"!r}, {str(out)!r}, shard_images=3, threads=2, skip_broken=False)
+    """
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
+def test_ended_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, how):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for i in range(60):
+        write(photos / "cat" / f"{i:02}.jpg", jpeg(i))
+    process = slowing_down(photos, out)
+    while process.poll() is None and len(list(out.glob("*array_record*"))) < 4:
+        time.sleep(0.01)
+    process.send_signal(how)
+    assert process.wait() != 0
+    there = {path: path.stat().st_mtime_ns for path in out.glob("*array_record*")}
+    assert 4 <= len(there) < 20 and not (out / "dataset_info.json").exists()
+    if how == signal.SIGINT:
+        assert os.listdir(out / "preparing") == ["plan.json"]
+    made = run(f"folder:{photos}", out, shard_images=3)
+    assert made.checked == 60 - sum(shards.count(path) for path in there)
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    run(f"folder:{photos}", tmp_path / "undisturbed", shard_images=3)
+    assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+def test_killed_at_each_step_it_goes_on_to_the_same_bytes(photos, tmp_path):
+    """Every step ends in a rename; here the process ends instead of the first, the second and so on."""
+    write(photos / "train" / "cat" / "4.jpg", jpeg(4)[:300])
+    code = f"""
+        import os
+        import tensorflow_datasets  # once, and not in every child
+        from inception_jax.data import prepare
+        replace, number = os.replace, 0
+        def die_at_last(*arguments):
+            global number
+            number += 1
+            os._exit(9) if number == last else replace(*arguments)
+        os.replace = die_at_last
+        def run(out):
+            prepare.prepare({f"folder:{photos}"!r}, out, shard_images=4, threads=1, skip_broken=True)
+        for last in range(1, 100):
+            child = os.fork()
+            if not child:
+                run(f"{tmp_path}/{{last}}")
+                os._exit(0)
+            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if ended == 0:
+                break
+            assert ended == 9
+        steps, last = last, -1
+        for out in range(1, steps):
+            run(f"{tmp_path}/{{out}}")
+        print(steps - 1)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    # The plan, four shards and why one lacks an image, broken.txt, three files of metadata, the end.
+    assert ended.stdout == "11\n"
+    undisturbed = contents(tmp_path / "12")
+    assert "dataset_info.json" in undisturbed and "broken.txt" in undisturbed
+    for step in range(1, 12):
+        assert contents(tmp_path / str(step)) == undisturbed, step
+
+
+def test_a_shard_cut_short_is_made_again(photos, tmp_path):
+    write(photos / "val" / "cat" / "deep" / "0.jpg", b"no image")
+    expect("broken images: 1, listed", f"folder:{photos}", tmp_path / "out", RunFailed)
+    shard = tmp_path / "out" / "my_photos-train.array_record-00001-of-00003"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    assert run(f"folder:{photos}", tmp_path / "out", skip_broken=True).checked == 4 + 3
+    assert shard.read_bytes() == whole
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_written_stays(photos, tmp_path, monkeypatch):
+    class Full(shards.ArrayRecordWriter):
+        def close(self):
+            super().close()
+            if "00002" in made[0]:
+                raise RuntimeError("write() failed: No space left on device; writing x; at byte 7")
+
+        def __init__(self, path, options):
+            made.insert(0, path)
+            super().__init__(path, options)
+
+    made = []
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "ArrayRecordWriter", Full)
+        expect(
+            "00002-of-00003 cannot be written: write() failed: No space left on device; when that is mended, the "
+            "same command goes on",
+            f"folder:{photos}",
+            tmp_path / "out",
+            RunFailed,
+            threads=1,
+        )
+    assert os.listdir(tmp_path / "out" / "preparing") == ["plan.json"]
+    # The first two of training are kept, and the one of validation where it was made before all was ended.
+    assert run(f"folder:{photos}", tmp_path / "out").checked in (2, 2 + 3)
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(photos, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(meter, "_PAUSE", 0)
+    run(f"folder:{photos}", tmp_path / "out")
+    lines = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"13 of 13 images  [\d,]+ images/s  00:00 left", lines[-1])
+
+
+# imagenet
+
+SYNSETS = ["n01440764", "n01443537", "n15075141"]  # the first two and the last of the 1,000
+LONG = "n01443537_" + "9" * 120 + ".JPEG"  # more than the 100 characters of a tar's own header
+
+
+def tar(files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+TRAINING = {
+    "n15075141.tar": tar({"n15075141_54.JPEG": jpeg(1), "n15075141_2.JPEG": jpeg(2)}),
+    "n01440764.tar": tar({"n01440764_18.JPEG": jpeg(3)}),
+    "n01443537.tar": tar({LONG: jpeg(4), "n01443537_7.JPEG": jpeg(5)}),
+}
+# Not in the order of their numbers, as in the published tar.
+VALIDATION = {f"ILSVRC2012_val_{i:08}.JPEG": jpeg(300 + i) for i in (3, 1, 2)}
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    write(tmp_path / "tars" / "ILSVRC2012_img_train.tar", tar(TRAINING))
+    write(tmp_path / "tars" / "ILSVRC2012_img_val.tar", tar(VALIDATION))
+    return tmp_path / "tars"
+
+
+def test_imagenet_s_tars_round_trip(imagenet, tmp_path, capfd):
+    out = tmp_path / "out"
+    made = run(f"imagenet:{imagenet}", out)
+    assert made.images == {"train": 5, "validation": 3}
+    assert records(out, "train") == [
+        (jpeg(1), 999, "n15075141_54.JPEG"),
+        (jpeg(2), 999, "n15075141_2.JPEG"),
+        (jpeg(3), 0, "n01440764_18.JPEG"),
+        (jpeg(4), 1, LONG),
+        (jpeg(5), 1, "n01443537_7.JPEG"),
+    ]
+    validation = open_source(f"tfds:{out}", "validation")
+    assert validation.num_classes == 1000 and [validation.class_names[i] for i in (0, 1, 999)] == SYNSETS
+    # The first three validation images show a sea snake, an alp and a Shetland sheepdog.
+    synsets = [validation.class_names[label] for _, label, _ in records(out, "validation")]
+    assert synsets == ["n01751748", "n09193705", "n02105855"]
+    assert [r.image for r in validation] == [jpeg(301), jpeg(302), jpeg(303)]
+    assert validation[0].name.endswith("ILSVRC2012_val_00000001.JPEG")
+    info = json.loads((out / "dataset_info.json").read_text())
+    assert (info["name"], info["version"]) == ("imagenet2012", "5.1.0")
+    err = capfd.readouterr().err
+    assert "has 3 of the 1,000 classes" in err and "has 3 of the 50,000 validation images" in err
+    assert "tensorflow" not in sys.modules
+
+
+def test_imagenet_with_one_tar_says_which_split_is_missing(imagenet, tmp_path, capfd):
+    (imagenet / "ILSVRC2012_img_train.tar").unlink()
+    assert run(f"imagenet:{imagenet}", tmp_path / "out").images == {"validation": 3}
+    assert "has no ILSVRC2012_img_train.tar: the split train is not made" in capfd.readouterr().err
+    (imagenet / "ILSVRC2012_img_val.tar").unlink()
+    expect("has neither ILSVRC2012_img_train.tar nor ILSVRC2012_img_val.tar", f"imagenet:{imagenet}", tmp_path / "o")
+
+
+def test_a_tar_cut_short_anywhere_is_one_sentence(imagenet, tmp_path):
+    """Between two files and within the closing blocks, too, where Python's tarfile sees no fault."""
+    path = imagenet / "ILSVRC2012_img_val.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+    last = members[-1]
+    end = last.offset_data + -(-last.size // 512) * 512
+    places = [0, 100, 512, members[1].offset, members[1].offset + 200, last.offset_data, last.offset_data + 9, end]
+    for place in places:
+        path.write_bytes(whole[:place])
+        expect("get it again.", f"imagenet:{imagenet}", tmp_path / "out")
+    path.write_bytes(whole[: members[1].offset + 5] + b"x" + whole[members[1].offset + 6 :])
+    expect("damaged after its file 1; get it again.", f"imagenet:{imagenet}", tmp_path / "out")
+    path.write_bytes(b"something else " * 500)
+    expect("cut short or no tar", f"imagenet:{imagenet}", tmp_path / "out")
+
+
+def test_an_inner_tar_cut_short_is_named(imagenet, tmp_path):
+    inner = TRAINING["n01440764.tar"]
+    for kept in (700, 512 * (1 + -(-len(jpeg(3)) // 512))):
+        cut = TRAINING | {"n01440764.tar": inner[:kept]}
+        write(imagenet / "ILSVRC2012_img_train.tar", tar(cut))
+        expect("n01440764.tar in ", f"imagenet:{imagenet}", tmp_path / "out")
+    write(imagenet / "ILSVRC2012_img_train.tar", tar(TRAINING | {"n01440764.tar": tar({})}))
+    expect("n01440764.tar in ", f"imagenet:{imagenet}", tmp_path / "out")
+
+
+def test_other_files_in_imagenet_s_tars_are_refused(imagenet, tmp_path):
+    write(imagenet / "ILSVRC2012_img_train.tar", tar(TRAINING | {"n00000000.tar": tar({"a": b"a"})}))
+    expect("holds n00000000.tar, which is not the tar of one", f"imagenet:{imagenet}", tmp_path / "out")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        link = tarfile.TarInfo("n01440764.tar")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    write(imagenet / "ILSVRC2012_img_train.tar", buffer.getvalue())
+    expect("holds n01440764.tar, which is not a regular file", f"imagenet:{imagenet}", tmp_path / "out")
+    (imagenet / "ILSVRC2012_img_train.tar").unlink()
+    for name in ("cat.jpg", "ILSVRC2012_val_00050001.JPEG", "ILSVRC2012_val_00000000.JPEG"):
+        write(imagenet / "ILSVRC2012_img_val.tar", tar(VALIDATION | {name: jpeg(1)}))
+        expect(f"holds {name}; its files must be", f"imagenet:{imagenet}", tmp_path / "out")
+
+
+def test_a_broken_image_in_a_tar_is_named(imagenet, tmp_path):
+    files = VALIDATION | {"ILSVRC2012_val_00000002.JPEG": b"no image"}
+    write(imagenet / "ILSVRC2012_img_val.tar", tar(files))
+    expect("broken images: 1, listed", f"imagenet:{imagenet}", tmp_path / "out", RunFailed)
+    assert (tmp_path / "out" / "broken.txt").read_text().startswith("the image ILSVRC2012_val_00000002.JPEG is ")
+
+
+def test_a_tar_that_shrinks_while_it_is_read_is_no_broken_image(imagenet):
+    split = list_imagenet(str(imagenet)).splits[1]
+    path = imagenet / "ILSVRC2012_img_val.tar"
+    path.write_bytes(path.read_bytes()[:600])
+    for number, name in ((2, "ILSVRC2012_val_00000003.JPEG"), (0, "ILSVRC2012_val_00000001.JPEG")):
+        with pytest.raises(UserError, match=f"ends within {name}; it has changed") as caught:
+            split.read(number)
+        assert not isinstance(caught.value, BrokenImage)
+
+
+# tfds
+
+
+def crc32c(data):
+    """CRC-32C, a bit at a time."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def framed(data):
+    """A record of a TFRecord file."""
+
+    def masked(data):
+        crc = crc32c(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
+
+
+def write_tfrecord(folder, splits, *, image=jpeg, file_format="tfrecord"):
+    """A set as tensorflow-datasets prepares it, with the given numbers of examples in the shards of each split."""
+    import tensorflow_datasets as tfds
+
+    folder.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["cat", "dog", "eel"]),
+            "box": tfds.features.BBoxFeature(),
+        }
+    )
+    number, infos = 0, []
+    for split, lengths in splits.items():
+        files = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name="pets", split=split, filetype_suffix="tfrecord"
+        )
+        for shard, length in enumerate(lengths):
+            data = b""
+            for number in range(number, number + length):  # noqa: B020
+                box = tfds.features.BBox(0.0, 0.25, 0.5, 1.0)
+                example = {"id": f"pet {number}", "image": io.BytesIO(image(number)), "label": number % 3, "box": box}
+                data += framed(features.serialize_example(features.encode_example(example)))
+            number += bool(length)
+            path = files.sharded_filepath(shard_index=shard, num_shards=len(lengths))
+            path.write_bytes(data)
+        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=0, filename_template=files))
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="pets", version=tfds.core.Version("2.3.0"), data_dir=str(folder), module_name="test"
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features, description="Pets.", homepage="https://pets.org")
+    info.set_file_format(file_format)
+    info.set_splits(tfds.core.splits.SplitDict(infos))
+    info.write_to_directory(folder)
+    return folder
+
+
+def test_tfrecord_round_trip_byte_for_byte(tmp_path):
+    import grain
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    place = write_tfrecord(tmp_path / "pets" / "2.3.0", {"train": [3, 0, 5, 1], "test": [2]})
+    out = tmp_path / "out"
+    assert run(f"tfds:{place}", out).images == {"train": 9, "test": 2}
+    for split, files in (("train", 3), ("test", 1)):
+        theirs = []
+        for path in sorted(place.glob(f"*-{split}.tfrecord*")):
+            theirs += list(grain.experimental.TFRecordIterDataset(str(path)))
+        ours, paths = [], sorted(out.glob(f"pets-{split}.array_record*"))
+        for path in paths:
+            reader = ArrayRecordReader(str(path))
+            ours += reader.read_all()
+            reader.close()
+        assert ours == theirs and len(paths) == files
+    train = open_source(f"tfds:{out}", "train")
+    assert train.class_names == ("cat", "dog", "eel")
+    assert [(r.image, r.label) for r in train] == [(jpeg(i), i % 3) for i in range(9)]
+    # Every other feature and what was said of the set are there still.
+    example = tfds.builder_from_directory(out).as_data_source("test")[1]
+    assert example["id"] == b"pet 10" and example["box"].tolist() == [0.0, 0.25, 0.5, 1.0]
+    info = json.loads((out / "dataset_info.json").read_text())
+    assert (info["name"], info["version"], info["description"]) == ("pets", "2.3.0", "Pets.")
+    assert info["location"] == {"urls": ["https://pets.org"]} and info["fileFormat"] == "array_record"
+    assert [s["shardLengths"] for s in info["splits"]] == [["4", "4", "1"], ["2"]]
+    assert "tensorflow" not in sys.modules
+
+
+def test_crc32c_by_the_standard():
+    # RFC 3720, B.4: 32 bytes of zeros, then 0 to 31.
+    assert crc32c(bytes(32)) == 0x8A9136AA and crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def test_a_broken_image_or_record_in_tfrecord_is_named(tmp_path):
+    place = write_tfrecord(tmp_path / "pets", {"train": [3]}, image=lambda i: b"no image" if i == 1 else jpeg(i))
+    path = next(place.glob("*tfrecord*"))
+    first = struct.unpack("<Q", path.read_bytes()[:8])[0]
+    data = bytearray(path.read_bytes())
+    data[12:40] = b"\xff" * 28
+    path.write_bytes(data)
+    assert first > 40
+    expect("broken images: 2, listed", f"tfds:{place}", tmp_path / "out", RunFailed)
+    lines = (tmp_path / "out" / "broken.txt").read_text().splitlines()
+    assert lines[0].startswith(f"the record train 0 in {path} is broken: ")
+    assert lines[1].startswith(f"the image train 1 in {path} is ")
+
+
+def test_tfrecord_files_cut_short_or_swapped_are_one_sentence(tmp_path):
+    place = write_tfrecord(tmp_path / "pets", {"train": [2, 3]})
+    path = next(place.glob("*00001-of*"))
+    whole = path.read_bytes()
+    second = 16 + struct.unpack("<Q", whole[:8])[0]
+    for number, cut in enumerate((5, 12, 300, second + 3, second + 300, len(whole) - 1)):
+        path.write_bytes(whole[:cut])
+        expect(f"{path} is cut short or damaged in its record ", f"tfds:{place}", tmp_path / f"out{number}")
+    path.write_bytes(whole[:second])
+    expect(f"{path} holds 1 records; the metadata says 3: get it again.", f"tfds:{place}", tmp_path / "few")
+    path.write_bytes(whole[:second] * 4)
+    expect(f"{path} holds 4 records; the metadata says 3", f"tfds:{place}", tmp_path / "many")
+    path.write_bytes(struct.pack("<Q", 2**63) + whole[8:])
+    expect("cut short or damaged in its record 1 of 3", f"tfds:{place}", tmp_path / "huge")
+    # The shard made of the other file alone is kept.
+    assert not list((tmp_path / "huge").glob("*00001-of-00002"))
+    path.unlink()
+    expect(f"{path} cannot be read: No such file", f"tfds:{place}", tmp_path / "gone")
+
+
+def test_tfds_mistakes(tmp_path):
+    expect("has no dataset_info.json; give the directory", f"tfds:{tmp_path}", tmp_path / "out")
+    place = write_tfrecord(tmp_path / "array", {"train": [1]}, file_format="array_record")
+    expect("is stored as array_record and can be trained on as it is.", f"tfds:{place}", tmp_path / "out")
+    place = write_tfrecord(tmp_path / "riegeli", {"train": [1]}, file_format="riegeli")
+    expect("is stored as riegeli and must be tfrecord", f"tfds:{place}", tmp_path / "out")
+    place = write_tfrecord(tmp_path / "empty", {"train": [0]})
+    expect("has no examples", f"tfds:{place}", tmp_path / "out")
+    place = write_tfrecord(tmp_path / "words", {"train": [1]})
+    features = json.loads((place / "features.json").read_text())
+    del features["featuresDict"]["features"]["image"]
+    (place / "features.json").write_text(json.dumps(features))
+    expect("has no feature that is an image", f"tfds:{place}", tmp_path / "out")
+    place = write_tfrecord(tmp_path / "pets", {"train": [1]})
+    (place / "dataset_info.json").write_text("{")
+    expect("cannot be opened: ", f"tfds:{place}", tmp_path / "out")
+    (place / "dataset_info.json").unlink()
+    expect("has no dataset_info.json", f"tfds:{place}", tmp_path / "out")
