@@ -3,9 +3,13 @@
 import functools
 import math
 import re
+import runpy
+from pathlib import Path
 
 import jax
+import numpy as np
 import optax
+import pytest
 
 from inception_jax import steps
 from inception_jax.data import colour
@@ -13,6 +17,7 @@ from inception_jax.models import create_model
 
 DEVICES = 4
 FLOAT = 4
+ROOT = Path(__file__).parents[1]
 CHAIN = optax.sgd(1.0)
 
 
@@ -97,3 +102,35 @@ def test_an_evaluation_step_sends_six_sums_at_once():
     step = steps.parallel(steps.evaluate_step, model=network(), prepare=colour.to_network_range)
     lowered = step.lower(variables()["params"], variables()["batch_stats"], a_batch(mask=((), "bool")))
     assert all_reduced(optimized(lowered)) == [6 * FLOAT]
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    return runpy.run_path(str(ROOT / "benchmarks" / "scaling.py"))
+
+
+def test_predicted_times_are_those_worked_out_by_hand(scaling):
+    v3, v4_pod = scaling["size"]("inception_v3"), scaling["CHIPS"][0]
+    # Without the auxiliary head 23,834,568; its 1x1 and 5x5 convolutions with their BN, and its classifier.
+    head = (768 * 128 + 2 * 128) + (5 * 5 * 128 * 768 + 2 * 768) + (768 * 1000 + 1000)
+    assert v3.parameters == 23_834_568 + head
+    assert v3.all_reduced == 4 * (v3.parameters + v3.statistics + 5) == 108_789_972
+    # 6 x 5.713 G x 32 = 1.097 TFLOP at 0.3 x 275 TFLOP/s; 2 x 4095/4096 x 108.8 MB at 270 GB/s.
+    assert scaling["step_seconds"](v3, v4_pod) == pytest.approx(13.296e-3, rel=1e-3)
+    assert scaling["all_reduce_seconds"](v3, v4_pod, 4096) == pytest.approx(0.8057e-3, rel=1e-3)
+    np.testing.assert_allclose(scaling["efficiencies"](v3, v4_pod, 4096), (0.9429, 1.0), rtol=1e-3)
+    # 2 images: 0.831 ms, of which 0.554 backward; 0.8057 - 0.554 = 0.2517 ms cannot hide.
+    np.testing.assert_allclose(scaling["efficiencies"](v3, v4_pod, 4096, 2), (0.5077, 0.7675), rtol=1e-3)
+
+
+def test_the_document_has_the_tables_of_the_program(scaling):
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    v3, counts = scaling["size"]("inception_v3"), scaling["COUNTS"]
+    rows = [scaling["size_row"](v3), scaling["times_row"](v3)]
+    for chip in scaling["CHIPS"]:
+        rows.append(scaling["efficiency_row"](v3, chip, lambda devices: 32, counts))
+        rows.append(scaling["efficiency_row"](v3, chip, lambda devices: 8192 // devices, counts[2:]))
+        (source,) = (line for line in text.splitlines() if line.startswith(f"| {chip.name} | {chip.peak / 1e12:.0f} |"))
+        assert {f"{chip.few / 1e9:.0f}", f"{chip.many / 1e9:.0f}"} <= set(source.split())
+    for row in rows:
+        assert row in text
