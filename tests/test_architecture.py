@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["errors"],
     ["config"],
-    ["models", "data", "optim", "runs", "workdir", "progress", "inflight"],
+    ["models", "data", "optim", "runs", "workdir", "preemption", "progress", "inflight"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
