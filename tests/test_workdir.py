@@ -66,10 +66,14 @@ def test_a_lock_goes_with_an_exception(tmp_path):
 
 def test_a_program_that_was_started_meanwhile_does_not_keep_the_lock(tmp_path):
     with workdir.hold(tmp_path):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    with workdir.hold(tmp_path):
-        assert child.poll() is None
-    child.communicate(b"\n")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        child = subprocess.Popen([sys.executable, "-c", "input('ready\\n')"], **pipes, close_fds=False)
+        assert child.stdout.readline() == b"ready\n"
+    try:
+        with workdir.hold(tmp_path):
+            assert child.poll() is None
+    finally:
+        child.communicate(b"\n")
 
 
 def test_only_on_another_host_may_the_lock_be_removed_by_hand(tmp_path, monkeypatch):
