@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["errors"],
     ["config", "progress"],
-    ["models", "data", "optim", "runs", "inflight", "hosts"],
+    ["models", "data", "optim", "runs", "inflight", "hosts", "workdir", "preemption"],
     ["steps", "checkpoint", "compare", "curves", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
@@ -84,7 +84,7 @@ def test_one_file_says_pmap_and_pmean():
     assert len(re.findall(r"\bpmap\(", text)) == len(re.findall(r"\bpmean\(", text)) == 1
 
 
-@pytest.mark.parametrize("module", ["config", "runs", "compare", "curves", "experiment", "progress"])
+@pytest.mark.parametrize("module", ["config", "runs", "workdir", "compare", "curves", "experiment", "progress"])
 def test_what_needs_no_jax_imports_none(module):
     assert not {"jax", "flax", "optax"} & imports(PACKAGE / f"{module}.py")[1]
 

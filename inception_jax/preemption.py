@@ -1,0 +1,65 @@
+"""Stopping in time: SIGTERM, a scheduler's word that the machine will be taken away, ends a run after its next step."""
+
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+# Seconds. timeout(1) and others send a signal to the process and again to its group.
+_ONE_REQUEST = 1.0
+
+
+class Preemption:
+    """While its context is open, SIGTERM is noted for the loop, which asks `reached` after every step.
+
+    A second SIGTERM, more than a second later, raises KeyboardInterrupt wherever the process is; so does SIGINT, as
+    always. Both wait for a call that is out of Python's hands, as compiling is.
+
+    Where there are several processes, JAX's own handler, which `jax.distributed.initialize` has installed, is left
+    alone, because it tells the other hosts; there a second SIGTERM does nothing. With one process ours takes its place.
+    A context that is opened outside the main thread, where Python allows no handlers, leaves signals as they are.
+    """
+
+    def __init__(self) -> None:
+        """Touches nothing yet; without its context nothing is ever reached."""
+        self._several = self._installed = False
+        self._before: Any = None
+        self._asked_at: float | None = None
+
+    def __enter__(self) -> "Preemption":
+        """Installs the handler."""
+        import jax
+
+        self._several = jax.process_count() > 1
+        if not self._several and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._installed = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Restores the handler that was there."""
+        if self._installed:
+            # None stands for a handler that was not installed from Python, which cannot be had back.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
+            self._installed = False
+
+    def reached(self, step: int) -> bool:
+        """Whether the run shall save and end now, after `step`: the same answer in every process.
+
+        With several processes, each must ask after each step; SIGTERM in any one of them is enough, and it is the step
+        after the newest that any has begun, at the soonest a second later.
+        """
+        if not self._several:
+            return self._asked_at is not None
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # Nothing is said here: a handler may interrupt a print, which does not take a second one.
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+        elif now - self._asked_at > _ONE_REQUEST:
+            raise KeyboardInterrupt
