@@ -42,11 +42,12 @@ class Loop:
         checkpoints: checkpoint.Checkpoints,
         training: Source,
         validation: Source,
+        saved: checkpoint.Saved | None,
     ):
-        """Takes what `fit` has made; trains nothing yet."""
+        """Takes what `fit` has made, and the checkpoint to go on from; trains nothing yet."""
         self.experiment, self.directory, self.name, self.plan = experiment, directory, name, plan
         self.network, self.checkpoints, self.training, self.validation = network, checkpoints, training, validation
-        self.start = checkpoints.latest_step or 0
+        self.saved, self.start = saved, saved.step if saved else 0
         self.rate = build.schedule(experiment, plan.steps_per_epoch)
         self.chain = build.optimizer(experiment, self.rate)
         self.train_step = build.train_step(experiment, network, self.chain)
@@ -63,10 +64,9 @@ class Loop:
 
     def first_state(self) -> tuple[steps.TrainState, int]:
         """The state to go on from, on the devices, and the number of the next batch."""
-        if self.start:
-            _, next_batch = self.checkpoints.facts(self.start)
-            state = self.checkpoints.restore(self.start, build.state_shapes(self.experiment, self.network))
-            return steps.place(state), next_batch
+        if self.saved:
+            state = self.saved.state(build.state_shapes(self.experiment, self.network))
+            return steps.place(state), self.saved.next_batch
         variables = initial_variables(self.network, self.experiment.seed, self.experiment.data.image_size)
         if self.experiment.train.init_from:
             variables, new = transfer(self.experiment.train.init_from, self.network, variables)

@@ -3,7 +3,7 @@
 RUN/config.json     the experiment, and facts about the run that do not change (`RunInfo`)
 RUN/metrics.jsonl   one JSON object a line: step, epoch, split, loss, top1_error, top5_error, ...
 RUN/tensorboard/    the same numbers as TensorBoard events
-RUN/checkpoints/    see checkpoint.py
+RUN/checkpoints/    see checkpoint/run.py
 """
 
 import dataclasses

@@ -13,20 +13,21 @@ from inception_jax.loop import Loop
 from inception_jax.progress import say
 
 
-def fit(experiment: Experiment, directory: str | Path, *, name: str = "run") -> runs.Run:
+def fit(experiment: Experiment, directory: str | Path, *, name: str = "run", strict: bool = False) -> runs.Run:
     """Trains a run to its end in `directory`, going on from the newest checkpoint there.
 
     Args:
       experiment: what to train.
       directory: of the run; made if need be. One that holds another experiment is refused, its differences named.
       name: of the run, for the eyes of people.
+      strict: stop at a broken newest checkpoint rather than go on from an older one.
 
     Returns:
       The finished run.
 
     Raises:
       UserError: the experiment, its data or the directory's contents do not allow it.
-      RunFailed: the loss or a gradient is not finite.
+      RunFailed: the loss or a gradient is not finite, or a checkpoint could not be written.
     """
     directory = Path(directory)
     config.check(experiment)
@@ -37,12 +38,12 @@ def fit(experiment: Experiment, directory: str | Path, *, name: str = "run") -> 
     plan = build.plan(experiment, len(training))
 
     network = build.model(experiment)
-    with contextlib.closing(checkpoint.Checkpoints(directory, keep=experiment.train.keep)) as checkpoints:
-        start = checkpoints.latest_step or 0
-        if start >= plan.steps:
-            say(f"{name}: {directory} is already trained to step {start}; nothing is left to do.")
-        else:
-            loop = Loop(experiment, directory, name, plan, network, checkpoints, training, validation)
+    saved = checkpoint.newest(directory, strict=strict)
+    if saved and saved.step >= plan.steps:
+        say(f"{name}: {directory} is already trained to step {saved.step}; nothing is left to do.")
+    else:
+        with contextlib.closing(checkpoint.Checkpoints(directory, keep=experiment.train.keep)) as checkpoints:
+            loop = Loop(experiment, directory, name, plan, network, checkpoints, training, validation, saved)
             state, next_batch = loop.first_state()
             loop.introduce()
             loop.go(state, next_batch)

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -40,11 +41,9 @@ def timeless(metrics):
 
 
 def final_state(directory, experiment=SMALL):
-    run, step = checkpoint.locate(directory)
-    with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
-        experiment, next_batch = checkpoints.facts(step)
-        assert next_batch == step
-        return step, checkpoints.restore(step, build.state_shapes(experiment, build.model(experiment)))
+    saved = checkpoint.read(directory)
+    assert saved.next_batch == saved.step
+    return saved.step, saved.state(build.state_shapes(saved.experiment, build.model(saved.experiment)))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +103,23 @@ def test_a_finished_run_is_left_alone(whole, capfd):
     assert "already trained to step 6; nothing is left to do" in capfd.readouterr().err
 
 
+def test_a_finished_run_with_a_broken_end_is_finished_again_to_the_same_numbers(whole, tmp_path, capfd):
+    directory = tmp_path / "run"
+    shutil.copytree(whole.directory, directory)
+    metadata = directory / "checkpoints" / "6" / "arrays" / "_METADATA"
+    metadata.write_text("")
+    with pytest.raises(UserError, match="6 is broken: arrays/_METADATA is empty; leave out --strict"):
+        train.fit(SMALL, directory, name="again", strict=True)
+    again = train.fit(SMALL, directory, name="again")
+    said = capfd.readouterr().err
+    assert said.count("warning: ") == 1 and "steps 3 to 6\n" in said
+    assert f"broken-checkpoints/6); going on from {directory}/checkpoints/3.\n" in said
+    assert timeless(again.metrics) == timeless(whole.metrics)
+    (_, ours), (_, expected) = final_state(directory), final_state(whole.directory)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_another_experiment_is_refused_and_the_differences_are_named(whole):
     other = changed(SMALL, optim={"learning_rate": 0.1}, model={"width": 0.1}, train={"log_every": 5})
     with pytest.raises(UserError) as error:
@@ -122,7 +138,7 @@ def test_the_newest_and_the_best_checkpoints_are_kept(whole, tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
     with contextlib.closing(checkpoints):  # What is best is remembered across processes.
         checkpoints.save(6, state, next_batch=6, experiment=SMALL, top1_error=0.2)
-        assert checkpoints.latest_step == 6
+    assert checkpoint.read(tmp_path).step == 6
     assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
 
 
