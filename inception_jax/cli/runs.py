@@ -31,6 +31,8 @@ class Train:
     """Which run of the file; needed where it has several."""
     init_from: Annotated[str | None, arg(metavar="RUN")] = None
     """Run or imported checkpoint to start from, short for --train.init-from."""
+    strict: bool = False
+    """Stop at a broken newest checkpoint rather than go on from an older one."""
     distributed: bool = False
     """Join the other hosts of a pod first (Cloud TPU, Slurm, GKE)."""
 
@@ -45,7 +47,7 @@ class Train:
         if self.distributed:
             train.join_hosts()
         train.keep_compiled(Path(self.workdir).parent)
-        train.fit(chosen, self.workdir, name=name)
+        train.fit(chosen, self.workdir, name=name, strict=self.strict)
         return 0
 
 
