@@ -121,6 +121,14 @@ class TrainConfig:
     """Steps between checkpoints."""
     keep: int = 3
     """Newest checkpoints kept, beside the best one."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """What a loss that is not finite does: stop the run, or go back to the newest checkpoint, on with other images."""
+    rollbacks: int = 3
+    """Most times that a run goes back before it stops."""
+    dead_share: float = 0.999
+    """Share of zeros before the average pool from which the network counts as dying (section 3.3)."""
+    dead_steps: int = 100
+    """Steps in a row at that share after which it is said."""
     init_from: str | None = None
     """A run or checkpoint to start from (transfer learning); a head of another number of classes is drawn anew."""
 
@@ -182,6 +190,9 @@ _RULES = (
     ("train.log_every", "1 or more", lambda v: v >= 1),
     ("train.checkpoint_every", "1 or more", lambda v: v >= 1),
     ("train.keep", "1 or more", lambda v: v >= 1),
+    ("train.rollbacks", "0 or more", lambda v: v >= 0),
+    ("train.dead_share", "above 0 and up to 1", lambda v: 0 < v <= 1),
+    ("train.dead_steps", "1 or more", lambda v: v >= 1),
     ("evaluation.every_epochs", "above 0", lambda v: v > 0),
     ("evaluation.batch_size", "1 or more", lambda v: v >= 1),
 )
@@ -198,6 +209,10 @@ _FREE = (
     "train.log_every",
     "train.checkpoint_every",
     "train.keep",
+    "train.on_nonfinite",
+    "train.rollbacks",
+    "train.dead_share",
+    "train.dead_steps",
     "evaluation.every_epochs",
     "evaluation.batch_size",
 )

@@ -47,22 +47,19 @@ def evaluate_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = 
     Returns:
       `checkpoint`, `step`, `model`, `images` and, for the `averaged` and the `raw` parameters, what `evaluate` returns.
     """
-    run, step = checkpoint.locate(path)
-    checkpoints = checkpoint.Checkpoints(run)
-    with contextlib.closing(checkpoints):
-        experiment, _ = checkpoints.facts(step)
-        experiment = _override(experiment, overrides or {})
-        config.check(experiment)
-        images = build.source(experiment, "validation")
-        if len(images.class_names) > (experiment.model.num_classes or 0):
-            raise UserError(
-                f"{experiment.data.source} has {len(images.class_names)} classes, but the network of {path} knows "
-                f"{experiment.model.num_classes}."
-            )
-        network = build.model(experiment)
-        state = steps.place(checkpoints.restore(step, build.state_shapes(experiment, network)))
+    saved = checkpoint.read(path)
+    experiment = _override(saved.experiment, overrides or {})
+    config.check(experiment)
+    images = build.source(experiment, "validation")
+    if len(images.class_names) > (experiment.model.num_classes or 0):
+        raise UserError(
+            f"{experiment.data.source} has {len(images.class_names)} classes, but the network of {path} knows "
+            f"{experiment.model.num_classes}."
+        )
+    network = build.model(experiment)
+    state = steps.place(saved.state(build.state_shapes(experiment, network)))
     run_step = build.evaluate_step(network)
-    results: dict[str, Any] = {"checkpoint": str(path), "step": step, "model": experiment.model.name}
+    results: dict[str, Any] = {"checkpoint": str(path), "step": saved.step, "model": experiment.model.name}
     for name, params in steps.parameter_sets(state).items():
         with contextlib.closing(build.validation_batches(experiment, images)) as batches:
             results[name] = evaluate(run_step, params, state.batch_stats, batches)

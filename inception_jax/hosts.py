@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,21 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
             f"the other processes cannot be found: {reason.rstrip('.')}; on Cloud TPU, Slurm and GKE they are found by "
             "themselves, elsewhere give --coordinator HOST:PORT --processes N --process-id I."
         ) from error
+
+
+def first_alone(action: Callable[[], None]) -> None:
+    """Lets the first process do something; a UserError there is one in all, who would wait for it otherwise."""
+    refused = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except UserError as error:
+            refused = error
+    if jax.process_count() > 1:
+        failed = multihost_utils.broadcast_one_to_all(np.int32(refused is not None))
+        refused = refused or (UserError("the first process cannot go on; it says why.") if failed else None)
+    if refused:
+        raise refused
 
 
 def check_shared(directory: Path) -> None:

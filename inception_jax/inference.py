@@ -1,6 +1,5 @@
 """Trained networks for use: from a run, from one of its checkpoints, or from an imported or exported one."""
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -73,15 +72,13 @@ def transfer(path: str | Path, model: Network, fresh: dict[str, Any]) -> tuple[d
 
 
 def _of_a_run(path: str | Path, raw: bool) -> tuple[Network, dict[str, Any], Preparation]:
-    run, step = checkpoint.locate(path)
-    with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
-        experiment, _ = checkpoints.facts(step)
-        network = build.model(experiment)
-        state = checkpoints.restore(step, build.state_shapes(experiment, network))
+    saved = checkpoint.read(path)
+    network = build.model(saved.experiment)
+    state = saved.state(build.state_shapes(saved.experiment, network))
     params = steps.parameter_sets(state)["raw" if raw else "averaged"]
     variables = {"params": params, "batch_stats": state.batch_stats}
     # For use it follows its images' dtype, and there are no other devices to share statistics with.
-    return network.clone(bn_axis_name=None, dtype=None), variables, _prepared_as_in(experiment)
+    return network.clone(bn_axis_name=None, dtype=None), variables, _prepared_as_in(saved.experiment)
 
 
 def _prepared_as_in(experiment: Experiment) -> Preparation:

@@ -29,6 +29,10 @@ class InFlight:
         (values, _), self._done = self._done.result(), None
         return self._step, values
 
+    def drop(self) -> None:
+        """Forgets the step under way."""
+        self._done = None
+
     def idle_since(self) -> float:
         """When the devices ended the newest step, by time.monotonic: inf while it goes on, -inf where it was taken."""
         if self._done is None:

@@ -15,14 +15,19 @@ import numpy as np
 from inception_jax import build, checkpoint, runs, steps
 from inception_jax.config import Experiment
 from inception_jax.data.sources import Source
-from inception_jax.errors import RunFailed
+from inception_jax.errors import Preempted, RunFailed
 from inception_jax.evaluate import evaluate
 from inception_jax.inference import transfer
 from inception_jax.inflight import InFlight
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 from inception_jax.models.summary import count_parameters, summarize
+from inception_jax.preemption import Preemption
 from inception_jax.progress import Progress, say
+
+
+class _NotFinite(Exception):
+    """A step whose numbers are of no use; the message names it."""
 
 
 class Loop:
@@ -40,39 +45,53 @@ class Loop:
         plan: build.Plan,
         network: Network,
         checkpoints: checkpoint.Checkpoints,
+        saved: checkpoint.Saved | None,
         training: Source,
         validation: Source,
+        preemption: Preemption,
     ):
-        """Takes what `fit` has made; trains nothing yet."""
+        """Takes what `fit` has made, and the checkpoint to go on from; trains nothing yet."""
         self.experiment, self.directory, self.name, self.plan = experiment, directory, name, plan
         self.network, self.checkpoints, self.training, self.validation = network, checkpoints, training, validation
-        self.start = checkpoints.latest_step or 0
+        self.saved, self.preemption = saved, preemption
+        self.start = saved.step if saved else 0
         self.rate = build.schedule(experiment, plan.steps_per_epoch)
         self.chain = build.optimizer(experiment, self.rate)
         self.train_step = build.train_step(experiment, network, self.chain)
         self.evaluate_step = build.evaluate_step(network)
         self.compiled: set[str] = set()
         self.compiling = 0.0
+        self.in_flight = InFlight()
+        self.rollbacks = self.dead = 0
+        self._take_up(self.start)
+
+    def _take_up(self, step: int) -> None:
+        """Opens the metrics to go on from `step`, dropping what is written past it."""
         # Every process reads the metrics, so that all agree on which checkpoint is the best; the first writes them.
-        earlier = [m for m in runs.read_metrics(directory) if m["step"] <= self.start]
+        earlier = [m for m in runs.read_metrics(self.directory) if m["step"] <= step]
         self.best = min((m["top1_error"] for m in earlier if m.get("parameters") == "averaged"), default=math.inf)
         self.seconds_before = earlier[-1]["seconds"] if earlier else 0.0
-        self.writer = runs.MetricsWriter(directory, step=self.start) if jax.process_index() == 0 else None
-        self.in_flight = InFlight()
-        self.last_saved = self.start
+        self.writer = runs.MetricsWriter(self.directory, step=step) if jax.process_index() == 0 else None
+        self.last_saved = step
 
     def first_state(self) -> tuple[steps.TrainState, int]:
         """The state to go on from, on the devices, and the number of the next batch."""
-        if self.start:
-            _, next_batch = self.checkpoints.facts(self.start)
-            state = self.checkpoints.restore(self.start, build.state_shapes(self.experiment, self.network))
-            return steps.place(state), next_batch
+        if self.saved:
+            return self._restored(self.saved), self.saved.next_batch
         variables = initial_variables(self.network, self.experiment.seed, self.experiment.data.image_size)
         if self.experiment.train.init_from:
             variables, new = transfer(self.experiment.train.init_from, self.network, variables)
             if self.writer:
                 say(f"{self.name}: starts from {self.experiment.train.init_from}" + "; its head is new" * new)
         return steps.place(steps.create_state(variables, self.chain, self.experiment.seed)), 0
+
+    def _close_writer(self) -> None:
+        # Not the writer itself: a rollback opens another.
+        if self.writer:
+            self.writer.close()
+
+    def _restored(self, saved: checkpoint.Saved) -> steps.TrainState:
+        return steps.place(saved.state(build.state_shapes(self.experiment, self.network)))
 
     def introduce(self) -> None:
         """Writes what is known before the first step, and says it."""
@@ -100,23 +119,26 @@ class Loop:
             )
             self.progress = Progress(self.name, start=self.start, total=self.plan.steps, quiet=self.writer is None)
             open_things.enter_context(contextlib.closing(self.progress))
-            if self.writer:
-                open_things.enter_context(contextlib.closing(self.writer))
-            for step in range(self.start, self.plan.steps + 1):
-                if step > self.start:
+            open_things.callback(self._close_writer)
+            step = self.start
+            while step < self.plan.steps:
+                try:
+                    batch = self._next(batches)
+                    next_batch += 1
+                    state, metrics = self._call("training", self.train_step, state, batch)
+                    self._log()
+                    step += 1
+                    self.in_flight.launched(step, metrics)
                     self._look(state, step, next_batch)
-                if step == self.plan.steps:
-                    break
-                batch = self._next(batches)
-                next_batch += 1
-                state, metrics = self._call("training", self.train_step, state, batch)
-                self._log()
-                self.in_flight.launched(step + 1, metrics)
+                except _NotFinite as error:
+                    state, step = self._roll_back(str(error))
 
     def _look(self, state: steps.TrainState, step: int, next_batch: int) -> None:
-        """Evaluates and saves where the plan says so."""
+        """Evaluates and saves where the plan says so, and where the run has been asked to stop."""
+        last = step == self.plan.steps
+        stopping = self.preemption.reached(step) and not last
         evaluating = step in self.plan.evaluations
-        due = step % self.experiment.train.checkpoint_every == 0 or step == self.plan.steps
+        due = step % self.experiment.train.checkpoint_every == 0 or last or stopping
         if not (evaluating or due):
             return
         # Nothing that is not finite is evaluated or saved; and what goes on from here need not know of steps before.
@@ -128,7 +150,31 @@ class Loop:
         if due or best:
             self.checkpoints.save(step, state, next_batch=next_batch, experiment=self.experiment, top1_error=error)
             self.last_saved = step
+        if stopping:
+            raise Preempted(step)
         self._count_anew(step)
+
+    def _roll_back(self, reason: str) -> tuple[steps.TrainState, int]:
+        """The state and step of the newest checkpoint, to go on from with the images that come next."""
+        where = f"{self.directory / checkpoint.DIRECTORY / str(self.last_saved)}" if self.last_saved else "none yet"
+        train = self.experiment.train
+        if train.on_nonfinite == "stop" or not self.last_saved or self.rollbacks == train.rollbacks:
+            after = f" after {self.rollbacks} rollbacks" if self.rollbacks else ""
+            raise RunFailed(
+                f"{reason}{after}; the last good checkpoint is {where}; lower optim.learning_rate or residual_scales."
+            )
+        self.rollbacks += 1
+        self.in_flight.drop()
+        self._close_writer()
+        if self.writer:
+            say(f"{self.name}: {reason}; back to {where} (rollback {self.rollbacks} of {train.rollbacks})")
+        self.checkpoints.wait()
+        saved = checkpoint.newest(self.directory)
+        assert saved is not None  # one was written
+        self._take_up(saved.step)
+        self.progress.step(saved.step)
+        self._count_anew(saved.step)
+        return self._restored(saved), saved.step
 
     def _evaluate(self, state: steps.TrainState, step: int) -> float:
         records = {}
@@ -174,8 +220,14 @@ class Loop:
             return
         step, values = taken
         rate = float(self.rate(step - 1))
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-            self._fail(step, rate, values)
+        loss, norm, variance = (values[name] for name in ("loss", "gradient_norm", "least_variance"))
+        # Not `variance < 0`, which NaN is not either.
+        if not (math.isfinite(loss) and math.isfinite(norm) and variance >= 0):
+            raise _NotFinite(
+                f"the loss is {loss}, the gradient's norm {norm} and the least BN variance {variance} at step {step} "
+                f"(learning rate {rate:g})"
+            )
+        self._watch_zeros(step, values["zero_share"])
         self.skipped += int(values.pop("skipped_images"))
         self.progress.step(step)
         if not due and step % self.experiment.train.log_every:
@@ -206,12 +258,14 @@ class Loop:
         if self.writer:
             self.writer.write(record)
 
-    def _fail(self, step: int, rate: float, values: Mapping[str, float]) -> None:
-        where = f"{self.directory / checkpoint.DIRECTORY / str(self.last_saved)}" if self.last_saved else "none yet"
-        raise RunFailed(
-            f"the loss is {values['loss']} and the gradient's norm {values['gradient_norm']} at step {step} (learning "
-            f"rate {rate:g}); the last good checkpoint is {where}; lower optim.learning_rate or residual_scales."
-        )
+    def _watch_zeros(self, step: int, share: float) -> None:
+        """Says once that the network is dying, when it has had next to nothing but zeros for long enough."""
+        self.dead = self.dead + 1 if share >= self.experiment.train.dead_share else 0
+        if self.dead == self.experiment.train.dead_steps and self.writer:
+            say(
+                f"{self.name}: warning: since step {step - self.dead + 1} {share:.2%} of the activations before the "
+                "pool are zero: the network is dying; lower model.residual_scales or optim.learning_rate."
+            )
 
 
 def _info(

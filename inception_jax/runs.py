@@ -3,20 +3,21 @@
 RUN/config.json     the experiment, and facts about the run that do not change (`RunInfo`)
 RUN/metrics.jsonl   one JSON object a line: step, epoch, split, loss, top1_error, top5_error, ...
 RUN/tensorboard/    the same numbers as TensorBoard events
-RUN/checkpoints/    see checkpoint.py
+RUN/checkpoints/    see checkpoint/run.py
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from inception_jax import config
-from inception_jax.errors import UserError
+from inception_jax.errors import RunFailed, UserError
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -88,7 +89,8 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
 def write_config(directory: str | Path, info: RunInfo, experiment: config.Experiment) -> None:
     """Writes config.json, whole or not at all."""
     values = {"info": dataclasses.asdict(info), "experiment": config.to_dict(experiment)}
-    _replace(Path(directory) / CONFIG, json.dumps(values, indent=2) + "\n")
+    with _saying(directory):
+        _replace(Path(directory) / CONFIG, json.dumps(values, indent=2) + "\n")
 
 
 class MetricsWriter:
@@ -100,19 +102,22 @@ class MetricsWriter:
     def __init__(self, directory: str | Path, *, step: int):
         """Opens the files of `directory`, keeping the lines up to and including `step`."""
         directory = Path(directory)
+        self._directory = directory
         kept = [record for record in read_metrics(directory) if record["step"] <= step]
-        _replace(directory / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = (directory / METRICS).open("a")
         # The suffix, because tensorboardX names its file by the second and empties one of that name.
         suffix = f".{step:09d}"
-        self._events = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=step + 1, flush_secs=10, filename_suffix=suffix
-        )
+        with _saying(directory):
+            _replace(directory / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+            self._file = (directory / METRICS).open("a")
+            self._events = SummaryWriter(
+                str(directory / "tensorboard"), purge_step=step + 1, flush_secs=10, filename_suffix=suffix
+            )
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one record; `step` and `split` name it, every other number becomes a TensorBoard scalar."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        with _saying(self._directory):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
         group = "/".join(str(record[k]) for k in ("split", "parameters") if k in record)
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float):
@@ -122,6 +127,17 @@ class MetricsWriter:
         """Flushes and closes both."""
         self._file.close()
         self._events.close()
+
+
+@contextlib.contextmanager
+def _saying(directory: str | Path) -> Iterator[None]:
+    """Makes one sentence of what the file system says."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(
+            f"{directory} cannot be written: {error.strerror}; mend that and start the same command again."
+        ) from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -71,7 +71,8 @@ def train_step(
 
     Returns:
       The next state and the metrics, both means over the devices: `loss`, `top1_error`, `top5_error`, `zero_share`,
-      `gradient_norm` (before weight decay and clipping); but `skipped_images` is the sum.
+      `gradient_norm` (before weight decay and clipping) and `least_variance` (of all running BN variances; below 0 or
+      not finite when something is wrong); but `skipped_images` is the sum.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     dropout_key, colour_key = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
@@ -98,6 +99,7 @@ def train_step(
     metrics["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32) * jax.lax.axis_size(AXIS)
     grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
     metrics["gradient_norm"] = optax.tree.norm(grads)
+    metrics["least_variance"] = _least_variance(batch_stats)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new_state = state._replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
@@ -152,6 +154,12 @@ def place(tree: Any) -> Any:
 def parameter_sets(state: TrainState) -> dict[str, Any]:
     """The parameters that an evaluation looks at, by the name they have in the metrics."""
     return {"averaged": averaged_params(state.opt_state), "raw": state.params}
+
+
+def _least_variance(batch_stats: Any) -> jax.Array:
+    leaves = jax.tree_util.tree_leaves_with_path(batch_stats)
+    variances = [leaf.ravel() for path, leaf in leaves if path[-1].key == "var"]
+    return jnp.min(jnp.concatenate(variances))
 
 
 def _ranks(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from PIL import Image
 from inception_jax import importer, inference, weights
 from inception_jax.cli import main
 from inception_jax.data.preparation import Preparation
-from inception_jax.errors import UserError
+from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import create_model, describe, list_models
 from inception_jax.models.initialize import initial_variables
 
@@ -86,8 +86,8 @@ def test_a_failed_save_leaves_the_old_checkpoint(saved, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunFailed, match=f"could not be written to {tmp_path}/c: No space left on device; free some"):
         inference.save_checkpoint(tmp_path / "c", model, initial_variables(model, 5, 75), prepared)
     monkeypatch.undo()
     assert_same(inference.load_checkpoint(tmp_path / "c")[1], variables)

@@ -4,16 +4,20 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
 
-from inception_jax import build, checkpoint, evaluate, runs, train
+from inception_jax import build, checkpoint, evaluate, inflight, runs, train, workdir
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
 from inception_jax.data import open_source
 from inception_jax.errors import BrokenImage, RunFailed, UserError
@@ -40,11 +44,9 @@ def timeless(metrics):
 
 
 def final_state(directory, experiment=SMALL):
-    run, step = checkpoint.locate(directory)
-    with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
-        experiment, next_batch = checkpoints.facts(step)
-        assert next_batch == step
-        return step, checkpoints.restore(step, build.state_shapes(experiment, build.model(experiment)))
+    saved = checkpoint.read(directory)
+    assert saved.next_batch == saved.step
+    return saved.step, saved.state(build.state_shapes(saved.experiment, build.model(saved.experiment)))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def test_a_run_writes_what_others_read(whole):
     assert [m["step"] for m in training] == [1, 2, 3, 4, 5, 6]
     assert set(training[0]) == {
         *("step", "epoch", "split", "loss", "top1_error", "top5_error", "zero_share", "gradient_norm"),
-        *("learning_rate", "skipped_images", *TIMES),
+        *("least_variance", "learning_rate", "skipped_images", *TIMES),
     }
     assert training[0]["epoch"] == pytest.approx(8 / 1442) and training[0]["learning_rate"] == pytest.approx(0.045)
     validation = [m for m in lines if m["split"] == "validation"]
@@ -104,6 +106,23 @@ def test_a_finished_run_is_left_alone(whole, capfd):
     assert "already trained to step 6; nothing is left to do" in capfd.readouterr().err
 
 
+def test_a_finished_run_with_a_broken_end_is_finished_again_to_the_same_numbers(whole, tmp_path, capfd):
+    directory = tmp_path / "run"
+    shutil.copytree(whole.directory, directory)
+    metadata = directory / "checkpoints" / "6" / "arrays" / "_METADATA"
+    metadata.write_text("")
+    with pytest.raises(UserError, match="6 is broken: arrays/_METADATA is empty; leave out --strict"):
+        train.fit(SMALL, directory, name="again", strict=True)
+    again = train.fit(SMALL, directory, name="again")
+    said = capfd.readouterr().err
+    assert said.count("warning: ") == 1 and "steps 3 to 6\n" in said
+    assert f"broken-checkpoints/6); going on from {directory}/checkpoints/3.\n" in said
+    assert timeless(again.metrics) == timeless(whole.metrics)
+    (_, ours), (_, expected) = final_state(directory), final_state(whole.directory)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_another_experiment_is_refused_and_the_differences_are_named(whole):
     other = changed(SMALL, optim={"learning_rate": 0.1}, model={"width": 0.1}, train={"log_every": 5})
     with pytest.raises(UserError) as error:
@@ -122,20 +141,90 @@ def test_the_newest_and_the_best_checkpoints_are_kept(whole, tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
     with contextlib.closing(checkpoints):  # What is best is remembered across processes.
         checkpoints.save(6, state, next_batch=6, experiment=SMALL, top1_error=0.2)
-        assert checkpoints.latest_step == 6
+    assert checkpoint.read(tmp_path).step == 6
     assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path):
-    # The second step's rate is the first's times 1e30: a staircase that goes up.
-    wild = changed(SMALL, optim={"learning_rate": 1e30, "clip_norm": None}, train={"checkpoint_every": 1})
+def wild_from(step):
+    """A schedule that is the usual one and from its step `step` on 1e30 times as high."""
+    usual = build.schedule
+    return lambda experiment, per_epoch: lambda at: usual(experiment, per_epoch)(at) * jnp.where(at < step, 1.0, 1e30)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(build, "schedule", wild_from(3))
+    wild = changed(SMALL, optim={"clip_norm": None}, evaluation={"every_epochs": 99.0})
     with pytest.raises(RunFailed) as error:
         train.fit(wild, tmp_path / "wild")
     message = str(error.value)
-    assert "at step 2 (learning rate 1e+30)" in message
-    assert f"last good checkpoint is {tmp_path / 'wild' / 'checkpoints' / '1'}" in message
-    assert sorted(p.name for p in (tmp_path / "wild" / "checkpoints").iterdir()) == ["1"]
-    assert [m["step"] for m in runs.read_metrics(tmp_path / "wild")] == [1]
+    assert "at step 5 (learning rate 4.5e+28)" in message
+    assert f"last good checkpoint is {tmp_path / 'wild' / 'checkpoints' / '3'}" in message
+    assert sorted(p.name for p in (tmp_path / "wild" / "checkpoints").iterdir()) == ["3"]
+    assert [m["step"] for m in runs.read_metrics(tmp_path / "wild")] == [1, 2, 3, 4]
+
+    # Back to it twice, each time with the images that come next, and then no more.
+    patient = changed(wild, train={"on_nonfinite": "rollback", "rollbacks": 2})
+    with pytest.raises(RunFailed, match="after 2 rollbacks; the last good checkpoint is .*checkpoints/3;"):
+        train.fit(patient, tmp_path / "wild")
+    said = capfd.readouterr().err
+    assert said.count(f"back to {tmp_path / 'wild' / 'checkpoints' / '3'} (rollback ") == 2
+    assert [m["step"] for m in runs.read_metrics(tmp_path / "wild")] == [1, 2, 3, 4]
+
+
+def test_a_rollback_goes_on_with_other_images_and_each_step_is_written_once(tmp_path, monkeypatch, capfd):
+    # Batch 4 is poison, for the numbers as they are read: the state itself stays sound.
+    fetch = inflight._fetch
+    fetched = []
+
+    def poisoned(metrics):
+        values, when = fetch(metrics)
+        fetched.append(values["loss"])
+        return (values | {"loss": math.nan} if len(fetched) == 5 else values), when
+
+    monkeypatch.setattr(inflight, "_fetch", poisoned)
+    run = train.fit(changed(SMALL, train={"on_nonfinite": "rollback"}), tmp_path / "run", name="run")
+    assert "run: the loss is nan" in capfd.readouterr().err
+    assert run.finished and [m["step"] for m in run.metrics if m["split"] == "train"] == [1, 2, 3, 4, 5, 6]
+    saved = checkpoint.read(tmp_path / "run")
+    # Steps 4, 5 and 6 were trained on the batches after those that led to the fault: 5 or 6, when 7 was under way.
+    assert saved.step == 6 and saved.next_batch == 9
+    assert len(fetched) >= 8
+
+
+def test_a_dying_network_is_said_to_die_once(tmp_path, capfd):
+    dying = changed(SMALL, train={"dead_share": 1e-9, "dead_steps": 2, "steps": 4})
+    train.fit(dying, tmp_path / "run", name="run")
+    said = capfd.readouterr().err
+    assert said.count("run: warning: since step 1 ") == 1 and "of the activations before the pool are zero" in said
+
+
+def test_a_second_training_in_a_directory_is_refused(whole):
+    with workdir.hold(whole.directory), pytest.raises(UserError, match=f"is being trained by process {os.getpid()} "):
+        train.fit(SMALL, whole.directory)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_numbers(whole, tmp_path):
+    script = tmp_path / "experiment.py"
+    script.write_text(
+        "import json\nfrom inception_jax import config\n"
+        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(SMALL)!r}))}}\n"
+    )
+    command = [sys.executable, "-m", "inception_jax", "train", script, "--workdir", tmp_path / "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert any("step 1/6" in line for line in process.stderr)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)[1]
+    stopped = runs.read_metrics(tmp_path / "run")[-1]["step"]
+    assert process.returncode == 75 and 1 <= stopped < 6
+    assert f"stopped by SIGTERM after step {stopped}; the same command goes on from there." in said
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and f"steps {stopped} to 6" in done.stderr
+    assert timeless(runs.read_run(tmp_path / "run").metrics) == timeless(whole.metrics)
+    for a, b in zip(
+        jax.tree.leaves(final_state(tmp_path / "run")), jax.tree.leaves(final_state(whole.directory)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
 
 
 def write_digits(folder, broken):

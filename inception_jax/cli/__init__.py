@@ -12,7 +12,7 @@ from inception_jax.cli.benchmark import Benchmark
 from inception_jax.cli.data import Data
 from inception_jax.cli.networks import Export, Import, Predict, Summary
 from inception_jax.cli.runs import Compare, Evaluate, Train
-from inception_jax.errors import RunFailed, UserError
+from inception_jax.errors import Preempted, RunFailed, UserError
 
 VERBS = ("train", "compare", "evaluate", "summary", "import", "export", "predict", "data", "benchmark")
 Verb = (
@@ -29,7 +29,7 @@ Verb = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns 0, 1 for a run that failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    """Runs one verb; returns 0, 1 for a run that failed, 2 for a mistake, 75 for SIGTERM, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFailed as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 1
+    except Preempted as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 75
     except KeyboardInterrupt:
         goes_on = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
         print(f"\n{PROG}: interrupted" + "; the same command goes on." * goes_on, file=sys.stderr)

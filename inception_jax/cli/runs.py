@@ -29,18 +29,23 @@ class Train(Processes):
     """Which run of the file; needed where it has several."""
     init_from: Annotated[str | None, arg(metavar="RUN")] = None
     """Run or imported checkpoint to start from, short for --train.init-from."""
+    strict: bool = False
+    """Stop at a broken newest checkpoint rather than go on from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Trains."""
-        from inception_jax import train
+        from inception_jax import train, workdir
+        from inception_jax.preemption import Preemption
 
         runs = experiment.load_runs(self.experiment)
         name, chosen = experiment.choose_run(runs, self.run, self.experiment)
         flags = [*flags, *(["--train.init-from", self.init_from] if self.init_from else [])]
         chosen = experiment.override(chosen, flags, prog=f"{PROG} train {self.experiment}")
         self.join()
+        workdir.check_writable(self.workdir)
         train.keep_compiled(Path(self.workdir).parent)
-        train.fit(chosen, self.workdir, name=name)
+        with Preemption() as preemption:
+            train.fit(chosen, self.workdir, name=name, preemption=preemption, strict=self.strict)
         return 0
 
 
@@ -57,6 +62,8 @@ class Compare(Processes):
     """With an experiment: a directory for each run in it, pictures and tables beside."""
     out: Directory = None
     """Where pictures and tables go; with an experiment, its workdir unless given."""
+    strict: bool = False
+    """Stop at a broken newest checkpoint rather than go on from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Trains where need be, and draws."""
@@ -81,7 +88,8 @@ class Compare(Processes):
         return 1 if failed else 0
 
     def _train(self, flags: Sequence[str]) -> tuple[list[Path], list[str]]:
-        from inception_jax import train
+        from inception_jax import train, workdir
+        from inception_jax.preemption import Preemption
 
         if not self.workdir:
             raise UserError(f"say with --workdir where the runs of {self.what[0]} shall go.")
@@ -90,8 +98,10 @@ class Compare(Processes):
             name: experiment.override(e, flags, prog=prog) for name, e in experiment.load_runs(self.what[0]).items()
         }
         self.join()
+        workdir.check_writable(self.workdir)
         train.keep_compiled(Path(self.workdir))
-        return train.fit_all(runs, self.workdir)
+        with Preemption() as preemption:
+            return train.fit_all(runs, self.workdir, preemption=preemption, strict=self.strict)
 
 
 @dataclasses.dataclass

@@ -36,8 +36,7 @@ def to_network_range(
       mean: Of each channel, in [0, 1].
       std: Of each channel.
     """
-    images = _to_unit_range(images)
-    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
+    return (_to_unit_range(images) - _of_channels(mean)) / _of_channels(std)
 
 
 def distort_colour(
@@ -85,6 +84,12 @@ def distort_colour(
     ]
     distorted = [jnp.concatenate(parts) for parts in zip(*quarters, strict=True)]
     return jnp.clip(jnp.stack(distorted, axis=-1), 0.0, 1.0)
+
+
+def _of_channels(values: Sequence[float]) -> jax.Array:
+    # One number where the three are the same, for the reason that `Planes` are apart.
+    same = len(set(values)) == 1
+    return jnp.asarray(values[0] if same else values, jnp.float32)
 
 
 def _to_unit_range(images: jax.Array) -> jax.Array:

@@ -1,0 +1,133 @@
+"""A comparison that is killed again and again, against one that is left alone: nothing may be lost and nothing differ.
+
+    python benchmarks/chaos.py                      # 20 kills, some minutes
+    python benchmarks/chaos.py --kills 5 --seed 3
+
+Two small runs are compared by `inception-jax compare`. One comparison is never disturbed. The other gets SIGKILL at
+random moments: while it starts, compiles, steps, saves, evaluates, in the first run and in the second; and is started
+again with the same command. In the end the states of both runs, every line of metrics.jsonl but for its times, and the
+pictures must be the same, byte for byte. Exits with 1 where something differs.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TIMES = ("seconds", "images_per_second", "data_wait_share")
+PICTURES = ("curves.png", "curves.svg")
+
+EXPERIMENT = """
+from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
+
+def runs():
+    return {
+        name: Experiment(
+            model=ModelConfig(name=name, width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
+            data=DataConfig(source="digits", image_size=75, flip=False),
+            optim=OptimConfig(ema_decay=0.9),
+            train=TrainConfig(batch_size=16, steps=60, log_every=2, checkpoint_every=5),
+            evaluation=EvaluationConfig(every_epochs=0.1, batch_size=128),
+        )
+        for name in ("inception_resnet_v1", "inception_v4")
+    }
+"""
+
+
+def main() -> int:
+    """Runs both comparisons and says what differs."""
+    parser = argparse.ArgumentParser(description="A comparison under SIGKILL against an undisturbed one.")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--directory", help="where to work, for a look at it afterwards; by default a temporary one")
+    asked = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        place = Path(asked.directory or stack.enter_context(tempfile.TemporaryDirectory()))
+        place.mkdir(parents=True, exist_ok=True)
+        experiment = place / "experiment.py"
+        experiment.write_text(EXPERIMENT)
+        command = [sys.executable, "-m", "inception_jax", "compare", str(experiment), "--workdir"]
+        took = undisturbed([*command, str(place / "calm")], place / "calm.log")
+        print(f"undisturbed: {took:.0f} s")
+        # A start that finds its programs compiled is quicker than the undisturbed one; the moments are spread over it.
+        disturbed([*command, str(place / "killed")], place / "killed.log", asked.kills, took / 2, asked.seed)
+        found = differences(place / "calm", place / "killed")
+    print("\n".join(found) or "the states, the metrics and the pictures are the same")
+    return 1 if found else 0
+
+
+def undisturbed(command: list[str], log: Path) -> float:
+    """Seconds that the command takes; raises if it fails."""
+    begin = time.monotonic()
+    with log.open("w") as file:
+        subprocess.run(command, stdout=file, stderr=file, check=True)
+    return time.monotonic() - begin
+
+
+def disturbed(command: list[str], log: Path, kills: int, longest: float, seed: int) -> None:
+    """Starts the command, kills it after up to `longest` seconds, and so on; the last start is left to end."""
+    moments = random.Random(seed)
+    killed = 0
+    for start in itertools.count(1):
+        with log.open("a") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+            try:
+                wait = moments.uniform(0.5, longest) if killed < kills else None
+                code = process.wait(wait)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                killed += 1
+                last = log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()
+                print(f"kill {killed} after {wait:.1f} s: {last[-1][:100] if last else 'nothing said yet'}", flush=True)
+                continue
+        if code:
+            raise SystemExit(f"start {start} ended with {code}; see {log}:\n{log.read_text()[-2000:]}")
+        print(f"done after {killed} kills and {start} starts")
+        return
+
+
+def differences(calm: Path, killed: Path) -> list[str]:
+    """What is not the same in two directories of a comparison."""
+    found = [name for name in PICTURES if (calm / name).read_bytes() != (killed / name).read_bytes()]
+    for run in sorted(path.parent for path in calm.glob("*/config.json")):
+        other = killed / run.name
+        if timeless(run / "metrics.jsonl") != timeless(other / "metrics.jsonl"):
+            found.append(f"{run.name}/metrics.jsonl")
+        if not same_state(run, other):
+            found.append(f"{run.name}: the states")
+    return [f"differs: {name}" for name in found]
+
+
+def timeless(metrics: Path) -> list[dict[str, object]]:
+    """The lines without what the clock decides."""
+    lines = map(json.loads, metrics.read_text().splitlines())
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def same_state(run: Path, other: Path) -> bool:
+    """Whether the newest checkpoints hold the same arrays at the same step, and the same next batch."""
+    import jax
+    import numpy as np
+
+    from inception_jax import build, checkpoint
+
+    states = []
+    for directory in (run, other):
+        saved = checkpoint.read(directory)
+        template = build.state_shapes(saved.experiment, build.model(saved.experiment))
+        states.append((saved.step, saved.next_batch, jax.tree.leaves(saved.state(template))))
+    (*ours, our_leaves), (*theirs, their_leaves) = states
+    return ours == theirs and all(map(np.array_equal, our_leaves, their_leaves))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Exported checkpoints: variables for use, and what is to be known of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from inception_jax.checkpoint import sealed
+from inception_jax.errors import UserError
+
+FACTS = "checkpoint.json"
+
+
+def save_variables(directory: str | Path, variables: Any, facts: Mapping[str, Any]) -> None:
+    """Writes "params" and "batch_stats" and what is to be known of them (JSON values), whole or not at all.
+
+    What `directory` held before, if it was such a checkpoint, is replaced.
+
+    Raises:
+      UserError: `directory` holds something else.
+      RunFailed: it could not be written.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and not is_exported(directory):
+        raise UserError(f"{directory} exists and is not an exported checkpoint; give a new directory.")
+    unfinished = directory.with_name(f".{directory.name}.unfinished")
+    try:
+        for old in unfinished.glob("*/old"):
+            # An earlier process was killed just as it replaced it.
+            if not directory.exists():
+                old.rename(directory)
+        with sealed.staging(unfinished) as place:
+            sealed.write(place / "new", jax.tree.map(np.array, dict(variables)), FACTS, facts)
+            if directory.exists():
+                directory.rename(place / "old")
+            (place / "new").rename(directory)
+    except (OSError, ValueError) as error:
+        raise sealed.not_written(directory, error) from error
+
+
+def load_variables(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The variables, as NumPy arrays, and the facts that `save_variables` wrote; UserError if they are broken."""
+    directory = Path(directory).absolute()
+    sealed.check(directory)
+    return sealed.read_arrays(directory), sealed.read_facts(directory, FACTS)
+
+
+def is_exported(directory: str | Path) -> bool:
+    """Whether a directory is a checkpoint of `save_variables`."""
+    return (Path(directory) / FACTS).is_file()
