@@ -34,7 +34,7 @@ def runs():
             model=ModelConfig(name=name, width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
             data=DataConfig(source="digits", image_size=75, flip=False),
             optim=OptimConfig(ema_decay=0.9),
-            train=TrainConfig(batch_size=16, steps=60, log_every=2, checkpoint_every=5),
+            train=TrainConfig(batch_size=16, steps=150, log_every=2, checkpoint_every=3),
             evaluation=EvaluationConfig(every_epochs=0.1, batch_size=128),
         )
         for name in ("inception_resnet_v1", "inception_v4")
@@ -55,44 +55,55 @@ def main() -> int:
         experiment = place / "experiment.py"
         experiment.write_text(EXPERIMENT)
         command = [sys.executable, "-m", "inception_jax", "compare", str(experiment), "--workdir"]
-        took = undisturbed([*command, str(place / "calm")], place / "calm.log")
-        print(f"undisturbed: {took:.0f} s")
-        # A start that finds its programs compiled is quicker than the undisturbed one; the moments are spread over it.
-        disturbed([*command, str(place / "killed")], place / "killed.log", asked.kills, took / 2, asked.seed)
+        undisturbed([*command, str(place / "calm")], place / "calm.log")
+        disturbed([*command, str(place / "killed")], place / "killed.log", asked.kills, asked.seed)
         found = differences(place / "calm", place / "killed")
     print("\n".join(found) or "the states, the metrics and the pictures are the same")
     return 1 if found else 0
 
 
-def undisturbed(command: list[str], log: Path) -> float:
-    """Seconds that the command takes; raises if it fails."""
+def undisturbed(command: list[str], log: Path) -> None:
+    """Runs the command to its end; raises if it fails."""
     begin = time.monotonic()
     with log.open("w") as file:
         subprocess.run(command, stdout=file, stderr=file, check=True)
-    return time.monotonic() - begin
+    print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def disturbed(command: list[str], log: Path, kills: int, longest: float, seed: int) -> None:
-    """Starts the command, kills it after up to `longest` seconds, and so on; the last start is left to end."""
-    moments = random.Random(seed)
-    killed = 0
+def disturbed(command: list[str], log: Path, kills: int, seed: int) -> None:
+    """Starts the command, kills it when it has said some lines, and so on; the last start is left to end."""
+    random_moment = random.Random(seed)
+    log.touch()
     for start in itertools.count(1):
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-            try:
-                wait = moments.uniform(0.5, longest) if killed < kills else None
-                code = process.wait(wait)
-            except subprocess.TimeoutExpired:
+        killed = start - 1
+        if killed < kills:
+            # By lines and not by seconds: most of a start's time goes into compiling, and most can go wrong after it.
+            lines, more = random_moment.randint(0, 30), random_moment.uniform(0.0, 0.5)
+            said = wait_for_lines(process, log, len(read_lines(log)) + lines)
+            time.sleep(more)
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                killed += 1
-                last = log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()
-                print(f"kill {killed} after {wait:.1f} s: {last[-1][:100] if last else 'nothing said yet'}", flush=True)
+                print(f"kill {start} {more:.2f} s after: {said[:100]}", flush=True)
                 continue
-        if code:
-            raise SystemExit(f"start {start} ended with {code}; see {log}:\n{log.read_text()[-2000:]}")
-        print(f"done after {killed} kills and {start} starts")
+        if process.wait():
+            raise SystemExit(f"start {start} ended with {process.returncode}; see {log}:\n{log.read_text()[-2000:]}")
+        print(f"done after {killed} kills", flush=True)
         return
+
+
+def wait_for_lines(process: subprocess.Popen, log: Path, count: int) -> str:
+    """The last of so many lines of the log, or of fewer where the process has ended."""
+    while process.poll() is None and len(read_lines(log)) < count:
+        time.sleep(0.01)
+    return (read_lines(log) or ["nothing"])[-1]
+
+
+def read_lines(log: Path) -> list[str]:
+    """What the starts have said so far."""
+    return log.read_text(errors="replace").splitlines()
 
 
 def differences(calm: Path, killed: Path) -> list[str]:

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SIZE, BATCH, PREFETCH = 299, 32, 2
+SIZE, PREFETCH = 299, 2
 AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
 CONTESTANTS = ("ours uint8", "tf.data uint8", "ours colour", "tf.data colour")
 
@@ -42,6 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Our input pipeline against tf.data's.")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each contestant in each round")
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--images", type=int, default=512, help="photographs that are made for it")
     parser.add_argument("--contestant", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -49,24 +50,25 @@ def main() -> int:
         print("compare_input: this comparison needs TensorFlow; pip install tensorflow-cpu.", file=sys.stderr)
         return 2
     if asked.contestant:
-        compete(*asked.contestant, seconds=asked.seconds)
+        compete(*asked.contestant, seconds=asked.seconds, batch_size=asked.batch_size)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         # In another process, because a child's peak of memory starts from its parent's.
         make = "import sys, pathlib; from inception_jax.benchmark.photographs import write_photographs as write; "
         call = "write(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
         subprocess.run([sys.executable, "-c", make + call, folder, str(asked.images)], check=True)
-        print(table(race(folder, asked.rounds, asked.seconds)))
+        print(table(race(folder, asked.rounds, asked.seconds, asked.batch_size), asked.batch_size))
     return 0
 
 
-def race(folder: str, rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
+def race(folder: str, rounds: int, seconds: float, batch_size: int) -> dict[str, list[dict[str, float]]]:
     """The measurements of each contestant, one a round; a first round for warming up is left out."""
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
     with contextlib.ExitStack() as stack:
         processes = {}
         for name in CONTESTANTS:
-            command = [sys.executable, __file__, "--contestant", name, folder, "--seconds", str(seconds)]
+            command = [sys.executable, __file__, "--contestant", name, folder]
+            command += ["--seconds", str(seconds), "--batch-size", str(batch_size)]
             processes[name] = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
@@ -81,10 +83,10 @@ def race(folder: str, rounds: int, seconds: float) -> dict[str, list[dict[str, f
     return measured
 
 
-def table(measured: dict[str, list[dict[str, float]]]) -> str:
+def table(measured: dict[str, list[dict[str, float]]], batch_size: int) -> str:
     """The medians of each contestant, and the ratios of ours to tf.data's."""
     cores = len(os.sched_getaffinity(0))
-    lines = [f"{SIZE} pixels, batches of {BATCH}, {cores} cores"]
+    lines = [f"{SIZE} pixels, batches of {batch_size}, {cores} cores"]
     lines.append(f"{'':<16}{'images/s':>10}{'range':>16}{'per core':>10}{'peak':>10}")
     medians = {}
     for name, rounds in measured.items():
@@ -106,11 +108,11 @@ def table(measured: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def compete(name: str, folder: str, *, seconds: float) -> None:
+def compete(name: str, folder: str, *, seconds: float, batch_size: int) -> None:
     """One contestant: for every line on standard input a measurement as JSON on standard output."""
     side, kind = name.split()
     make = {"ours": our_batches, "tf.data": their_batches}[side]
-    with contextlib.closing(make(folder, colour=kind == "colour")) as batches:
+    with contextlib.closing(make(folder, batch_size, colour=kind == "colour")) as batches:
         imported = next(batches)
         for _ in sys.stdin:
             # Not measured: what was made ahead while the others ran, and compiling.
@@ -120,13 +122,13 @@ def compete(name: str, folder: str, *, seconds: float) -> None:
             while took < seconds:
                 next(batches)
                 taken, took = taken + 1, time.perf_counter() - begin
-            images, processor = taken * BATCH, time.process_time() - processor
+            images, processor = taken * batch_size, time.process_time() - processor
             memory = {"peak": peak_megabytes(), "imported": imported}
             measurement = {"rate": images / took, "per core": images / processor, **memory}
             print(json.dumps(measurement), flush=True)
 
 
-def our_batches(folder: str, *, colour: bool) -> Iterator[Any]:
+def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     """First the peak of memory after the imports, then batches without end."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
@@ -138,7 +140,7 @@ def our_batches(folder: str, *, colour: bool) -> Iterator[Any]:
     prepare = jax.jit(lambda key, images: to_network_range(distort_colour(key, images)))
     batches = training_batches(
         open_source(f"folder:{folder}", "train"),
-        batch_size=BATCH,
+        batch_size=batch_size,
         devices=1,
         seed=0,
         image_size=SIZE,
@@ -155,7 +157,7 @@ def our_batches(folder: str, *, colour: bool) -> Iterator[Any]:
             yield prepare(jax.random.key(step), images).block_until_ready() if colour else images
 
 
-def their_batches(folder: str, *, colour: bool) -> Iterator[Any]:
+def their_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     """As `our_batches`."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
@@ -179,7 +181,7 @@ def their_batches(folder: str, *, colour: bool) -> Iterator[Any]:
     files = sorted(map(str, Path(folder).rglob("*.jpg")))
     dataset = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files)).repeat()
     dataset = dataset.map(prepare, num_parallel_calls=len(os.sched_getaffinity(0)))
-    yield from iter(dataset.batch(BATCH).prefetch(PREFETCH))
+    yield from iter(dataset.batch(batch_size).prefetch(PREFETCH))
 
 
 def their_colours(tf: Any, image: Any) -> Any:

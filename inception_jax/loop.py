@@ -171,7 +171,9 @@ class Loop:
         self.checkpoints.wait()
         saved = checkpoint.newest(self.directory)
         assert saved is not None  # one was written
+        spent = self._spent()
         self._take_up(saved.step)
+        self.seconds_before, self.begin = spent, self._clock()  # The time that was lost was spent.
         self.progress.step(saved.step)
         self._count_anew(saved.step)
         return self._restored(saved), saved.step
@@ -251,8 +253,12 @@ class Loop:
         self.logged_at, self.logged_step, self.waited, self.skipped = self._clock(), step, 0.0, 0
 
     def _record(self, step: int, split: str, **values: Any) -> dict[str, Any]:
-        seconds = self.seconds_before + self._clock() - self.begin
-        return {"step": step, "epoch": step / self.plan.steps_per_epoch, "split": split, **values, "seconds": seconds}
+        epoch = step / self.plan.steps_per_epoch
+        return {"step": step, "epoch": epoch, "split": split, **values, "seconds": self._spent()}
+
+    def _spent(self) -> float:
+        """Seconds of training and evaluating since the run's beginning."""
+        return self.seconds_before + self._clock() - self.begin
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self.writer:

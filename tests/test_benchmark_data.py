@@ -8,7 +8,7 @@ import pytest
 
 from inception_jax.benchmark import data
 from inception_jax.benchmark.photographs import HEIGHT, WIDTH, write_photographs
-from inception_jax.cli.benchmark import Benchmark
+from inception_jax.cli.benchmark import MeasureData
 from inception_jax.data import open_source, preprocess
 from inception_jax.errors import UserError
 
@@ -44,7 +44,7 @@ def test_photographs_look_like_photographs(photographs):
 
 def run(capsys, *source, **options):
     tiny = {"image_size": 75, "batch_size": 8, "threads": 1, "seconds": 0.05, "repeats": 3}
-    assert Benchmark("data", *source, **{**tiny, **options})([]) == 0
+    assert MeasureData(*source, **{**tiny, **options})([]) == 0
     return capsys.readouterr().out
 
 

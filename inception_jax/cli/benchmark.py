@@ -1,22 +1,21 @@
-"""The verb that measures: benchmark."""
+"""The verbs that measure: benchmark data, save."""
 
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from inception_jax.cli.arguments import Directory, arg, no_more
+from inception_jax import experiment
+from inception_jax.cli.arguments import PROG, Directory, arg, no_more
 from inception_jax.config import DataConfig
 
 
 @dataclasses.dataclass
-class Benchmark:
+class MeasureData:
     """Measure how fast images become training batches, as a whole and stage by stage."""
 
-    part: Annotated[tyro.conf.Positional[Literal["data"]], arg(metavar="data")]
-    """What is measured: data, the input pipeline."""
     source: Annotated[tyro.conf.Positional[str | None], arg(metavar="SOURCE")] = None
     """digits, idx:PATH, folder:PATH or tfds:NAME; without it, photographs of ImageNet's size made for it."""
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
@@ -50,3 +49,43 @@ class Benchmark:
         )
         print(json.dumps(dataclasses.asdict(report)) if self.json else data.table(report))
         return 0
+
+
+@dataclasses.dataclass
+class MeasureSave:
+    """Measure what checkpoints cost a training: time, memory and the share of its time."""
+
+    experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT.py")]
+    """File with runs(); its fields can be set as for train."""
+    run: Annotated[str | None, arg(metavar="NAME")] = None
+    """Which run of the file; needed where it has several."""
+    seconds: float = 10.0
+    """Of the steps with a save and of those without, in each repeat."""
+    repeats: int = 3
+    """Pairs of them; the medians count."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Measures and prints."""
+        from inception_jax.benchmark import save
+
+        name, chosen = experiment.choose_run(experiment.load_runs(self.experiment), self.run, self.experiment)
+        chosen = experiment.override(chosen, flags, prog=f"{PROG} benchmark save {self.experiment}")
+        report = save.benchmark(chosen, name, seconds=self.seconds, repeats=self.repeats)
+        print(json.dumps(dataclasses.asdict(report)) if self.json else save.table(report))
+        return 0
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """Measure the input pipeline, or what checkpoints cost."""
+
+    verb: Annotated[
+        Annotated[MeasureData, tyro.conf.subcommand("data")] | Annotated[MeasureSave, tyro.conf.subcommand("save")],
+        arg(name=""),
+    ]
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Does what the verb under it does."""
+        return self.verb(flags)

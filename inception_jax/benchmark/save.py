@@ -1,0 +1,140 @@
+"""What a checkpoint costs a training: steps with a save among them against steps without, in turn."""
+
+import contextlib
+import dataclasses
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import jax
+
+from inception_jax import build, checkpoint, steps
+from inception_jax.config import Experiment
+from inception_jax.models.initialize import initial_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was measured; medians over the repeats."""
+
+    run: str
+    state_bytes: int
+    """Bytes of the state that a checkpoint holds."""
+    step_seconds: float
+    """Of a step without a save."""
+    save_seconds: float
+    """That the steps took longer for a save, the writing beside them included."""
+    blocked_seconds: float
+    """Of those, the time in which no step could be launched: the state is copied."""
+    written_after_seconds: float
+    """From the save to the checkpoint on the disk."""
+    checkpoint_every: int
+    """Steps between two saves in this run."""
+    share: float
+    """Of a training's time that saving takes at that interval."""
+    growth_megabytes: float
+    """By which a save raised the most memory that the process held, in 1,000,000 bytes."""
+
+
+def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int) -> Report:
+    """Measures on all devices of this machine, in a temporary directory.
+
+    Args:
+      experiment: what is trained; its data are read, but nothing is kept.
+      name: of the run.
+      seconds: of each repeat, with a save and without.
+      repeats: pairs of them.
+    """
+    images = build.source(experiment, "train")
+    experiment = build.with_classes(experiment, len(images.class_names))
+    with contextlib.ExitStack() as opened:
+        directory = opened.enter_context(tempfile.TemporaryDirectory())
+        checkpoints = opened.enter_context(contextlib.closing(checkpoint.Checkpoints(directory, keep=1)))
+        training = opened.enter_context(contextlib.closing(_train(experiment, images)))
+        next(training)  # compiles
+        step, state = _step_seconds(training, seconds)
+        count = max(2, round(seconds / step))
+        plain, saving, blocked, written, before = [], [], [], [], _peak_megabytes()
+        for repeat in range(repeats):
+            taken, state = _time_steps(training, count)
+            plain.append(taken)
+            begin = time.perf_counter()
+            checkpoints.save(repeat + 1, state, next_batch=0, experiment=experiment, top1_error=None)
+            blocked.append(time.perf_counter() - begin)
+            taken, state = _time_steps(training, count)
+            saving.append(blocked[-1] + taken)
+            checkpoints.wait()
+            written.append(time.perf_counter() - begin)
+    cost = max(0.0, statistics.median(saving) - statistics.median(plain))
+    step = statistics.median(plain) / count
+    every = experiment.train.checkpoint_every
+    return Report(
+        run=name,
+        state_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+        step_seconds=step,
+        save_seconds=cost,
+        blocked_seconds=statistics.median(blocked),
+        written_after_seconds=statistics.median(written),
+        checkpoint_every=every,
+        share=cost / (cost + every * step),
+        growth_megabytes=_peak_megabytes() - before,
+    )
+
+
+def table(report: Report) -> str:
+    """The report as text."""
+    step, save, blocked, written = (
+        f"{seconds * 1e3:>10,.1f} ms"
+        for seconds in (report.step_seconds, report.save_seconds, report.blocked_seconds, report.written_after_seconds)
+    )
+    return "\n".join(
+        [
+            f"{report.run}: checkpoints of {report.state_bytes / 1e6:,.1f} MB",
+            f"{'a step':<24}{step}",
+            f"{'a save':<24}{save} more",
+            f"{'of them at once':<24}{blocked}",
+            f"{'on the disk after':<24}{written}",
+            f"{f'every {report.checkpoint_every:,} steps':<24}{report.share:>10.2%} of the time",
+            f"{'memory':<24}{report.growth_megabytes:>10,.0f} MB more at most",
+        ]
+    )
+
+
+def _train(experiment: Experiment, images: Any) -> Generator[steps.TrainState, None, None]:
+    """The state after each step, waited for."""
+    network = build.model(experiment)
+    chain = build.optimizer(experiment, build.schedule(experiment, len(images) / experiment.train.batch_size))
+    step = build.train_step(experiment, network, chain)
+    variables = initial_variables(network, experiment.seed, experiment.data.image_size)
+    state = steps.place(steps.create_state(variables, chain, experiment.seed))
+    with contextlib.closing(build.train_batches(experiment, images, 0)) as batches:
+        for batch in batches:
+            state, _ = step(state, batch)
+            yield jax.block_until_ready(state)
+
+
+def _time_steps(training: Iterator[steps.TrainState], count: int) -> tuple[float, steps.TrainState]:
+    begin = time.perf_counter()
+    for _ in range(count):
+        state = next(training)
+    return time.perf_counter() - begin, state
+
+
+def _step_seconds(training: Iterator[steps.TrainState], seconds: float) -> tuple[float, steps.TrainState]:
+    """Of one step, measured for about so long, and the newest state."""
+    begin, taken = time.perf_counter(), 0
+    while True:
+        state = next(training)
+        taken += 1
+        if time.perf_counter() - begin > seconds:
+            return (time.perf_counter() - begin) / taken, state
+
+
+def _peak_megabytes() -> float:
+    # In kilobytes, but on macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,29 @@
+"""The report on what checkpoints cost: its numbers belong together."""
+
+import json
+
+import jax
+import pytest
+from test_train import SMALL, to_json
+
+from inception_jax import build
+from inception_jax.cli.benchmark import MeasureSave
+
+
+@pytest.mark.slow
+def test_the_numbers_belong_together(tmp_path, capsys):
+    script = tmp_path / "experiment.py"
+    script.write_text(
+        "import json\nfrom inception_jax import config\n"
+        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(SMALL)!r}))}}\n"
+    )
+    measure = MeasureSave(str(script), seconds=0.2, repeats=2, json=True)
+    assert measure(["--train.checkpoint-every", "50"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    experiment = build.with_classes(SMALL, 10)
+    state = build.state_shapes(experiment, build.model(experiment))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert report["run"] == "only" and report["checkpoint_every"] == 50 and report["state_bytes"] == size
+    assert report["step_seconds"] > 0 and 0 < report["blocked_seconds"] <= report["written_after_seconds"]
+    cost = report["save_seconds"]
+    assert cost >= 0 and report["share"] == pytest.approx(cost / (cost + 50 * report["step_seconds"]))
