@@ -2,8 +2,9 @@
 
     python benchmarks/chaos.py                      # 20 kills, some minutes
     python benchmarks/chaos.py --kills 5 --seed 3
+    python benchmarks/chaos.py --signal INT         # Ctrl-C instead
 
-Two small runs are compared by `inception-jax compare`. One comparison is never disturbed. The other gets SIGKILL at
+Two small runs are compared by `inception-jax compare`. One comparison is never disturbed. The other gets a signal at
 random moments: while it starts, compiles, steps, saves, evaluates, in the first run and in the second; and is started
 again with the same command. In the end the states of both runs, every line of metrics.jsonl but for its times, and the
 pictures must be the same, byte for byte. Exits with 1 where something differs.
@@ -47,6 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A comparison under SIGKILL against an undisturbed one.")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
     parser.add_argument("--directory", help="where to work, for a look at it afterwards; by default a temporary one")
     asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -56,7 +58,7 @@ def main() -> int:
         experiment.write_text(EXPERIMENT)
         command = [sys.executable, "-m", "inception_jax", "compare", str(experiment), "--workdir"]
         undisturbed([*command, str(place / "calm")], place / "calm.log")
-        disturbed([*command, str(place / "killed")], place / "killed.log", asked.kills, asked.seed)
+        disturbed([*command, str(place / "killed")], place / "killed.log", asked)
         found = differences(place / "calm", place / "killed")
     print("\n".join(found) or "the states, the metrics and the pictures are the same")
     return 1 if found else 0
@@ -70,22 +72,22 @@ def undisturbed(command: list[str], log: Path) -> None:
     print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def disturbed(command: list[str], log: Path, kills: int, seed: int) -> None:
+def disturbed(command: list[str], log: Path, asked: argparse.Namespace) -> None:
     """Starts the command, kills it when it has said some lines, and so on; the last start is left to end."""
-    random_moment = random.Random(seed)
+    random_moment = random.Random(asked.seed)
     log.touch()
     for start in itertools.count(1):
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         killed = start - 1
-        if killed < kills:
+        if killed < asked.kills:
             # By lines and not by seconds: most of a start's time goes into compiling, and most can go wrong after it.
             lines, more = random_moment.randint(0, 30), random_moment.uniform(0.0, 0.5)
             said = wait_for_lines(process, log, len(read_lines(log)) + lines)
             time.sleep(more)
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                os.killpg(process.pid, signal.Signals[f"SIG{asked.signal}"])
+                process.wait(timeout=30)
                 print(f"kill {start} {more:.2f} s after: {said[:100]}", flush=True)
                 continue
         if process.wait():

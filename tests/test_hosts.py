@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,9 +10,10 @@ import sys
 import time
 
 import pytest
+from conftest import QUICK
 from test_train import SMALL, changed, timeless, to_json
 
-from inception_jax import hosts, runs
+from inception_jax import checkpoint, hosts, runs, train
 from inception_jax.errors import UserError
 
 
@@ -20,7 +22,7 @@ def start(arguments, *, processes=2, devices=2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}"}
     joined = ["--coordinator", coordinator, "--processes", str(processes), "--process-id", "ID"]
     commands = [
         [sys.executable, *(str(i) if argument == "ID" else argument for argument in [*arguments, *joined])]
@@ -88,6 +90,37 @@ def test_two_processes_are_one_and_survive_the_loss_of_one(tmp_path):
         assert two.metrics[0][key] == pytest.approx(alone.metrics[0][key], rel=bound)
     for ours, theirs in zip(two.metrics[:4], alone.metrics[:4], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_a_run_moves_to_other_devices_and_processes(tmp_path):
+    # What a device does for itself left out, the numbers do not depend on the devices but for rounding.
+    moving = changed(
+        PAIR,
+        model={"bn_statistics": "global", "dropout_rate": 0.0},
+        data={"colour": False},
+        train={"steps": 4, "checkpoint_every": 1, "keep": 4},
+    )
+    whole = train.fit(moving, tmp_path / "whole")
+    script = tmp_path / "experiment.py"
+    script.write_text(
+        "import json\nfrom inception_jax import config\n"
+        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(moving)!r}))}}\n"
+    )
+    arguments = ["-m", "inception_jax", "train", str(script), "--workdir", str(tmp_path / "moved"), "--train.steps"]
+    alone = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {QUICK}"}
+    shutil.copytree(tmp_path / "whole", tmp_path / "moved")
+    for step in (2, 3, 4):  # Back to step 1 of the four devices.
+        shutil.rmtree(tmp_path / "moved/checkpoints" / str(step))
+    codes, said = finish(start([*arguments, "3"], devices=1))
+    assert codes == [0, 0] and "steps 1 to 3" in said[0] and "2 devices x 4" in said[0], said
+    done = subprocess.run([sys.executable, *arguments, "4"], capture_output=True, text=True, env=alone)
+    assert done.returncode == 0 and "1 device x 8" in done.stderr, done.stderr
+    moved = runs.read_run(tmp_path / "moved")
+    training = [[m for m in run.metrics if m["split"] == "train"] for run in (whole, moved)]
+    for ours, theirs in zip(*training, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+    assert checkpoint.read(tmp_path / "moved").next_batch == 4
 
 
 AGREEMENT = """
