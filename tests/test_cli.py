@@ -16,15 +16,17 @@ EXPERIMENT = """
 from inception_jax.config import *
 
 def runs():
+    # One network twice, which is compiled once.
     return {
         name: Experiment(
-            model=ModelConfig(name=name, width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
+            seed=seed,
+            model=ModelConfig(name="inception_resnet_v1", width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
             data=DataConfig(source="digits", image_size=75, flip=False),
             optim=OptimConfig(ema_decay=0.9),
             train=TrainConfig(batch_size=8, steps=2, log_every=1),
             evaluation=EvaluationConfig(batch_size=128),
         )
-        for name in ("inception_v4", "inception_resnet_v1")
+        for seed, name in enumerate(("first", "second"))
     }
 """
 
@@ -75,13 +77,13 @@ def test_help_of_an_experiment_lists_its_fields_with_their_values(capfd, experim
         (("--data.image-size", "32"), "data.image_size is 32; it must be 75 or more."),
         (("--model.name", "vgg"), "no network 'vgg'; there are inception_v3"),
         (("--data.source", "cifar"), "cifar"),
-        (("--run", "inception_v3"), "has no run 'inception_v3'; it has inception_v4, inception_resnet_v1."),
+        (("--run", "inception_v3"), "has no run 'inception_v3'; it has first, second."),
         (("--train.batch-size", "6"), "train.batch_size: the batch size 6 cannot be shared by 4 devices"),
         (("stray",), "stray"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, message):
-    chosen = () if "--run" in flags else ("--run", "inception_v4")
+    chosen = () if "--run" in flags else ("--run", "first")
     code, out, err = run(capfd, "train", experiment, "--workdir", tmp_path / "run", *chosen, *flags)
     assert code == 2 and not out
     assert message in err and len(err.strip().splitlines()) == 1
@@ -93,7 +95,7 @@ def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, me
     [
         (("train", "missing.py", "--workdir", "x"), "no experiment file missing.py"),
         (("train", "FILE"), "--workdir"),
-        (("train", "FILE", "--workdir", "x"), "several runs; choose one with --run: inception_v4, inception_resnet_v1"),
+        (("train", "FILE", "--workdir", "x"), "several runs; choose one with --run: first, second"),
         (("compare", "FILE"), "say with --workdir"),
         (("compare", "nowhere", "--out", "x"), "nowhere is not a run: it has no config.json"),
         (("evaluate", "nowhere"), "nowhere holds no checkpoint"),
@@ -139,8 +141,8 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
     for name in ("curves.png", "curves.svg", "comparison.md", "comparison.csv"):
         assert str(work / name) in out and (work / name).stat().st_size > 100
     table = (work / "comparison.md").read_text()
-    assert "Inception-v4" in table and "Inception-ResNet-v1" in table
-    config = json.loads((work / "inception_v4" / "config.json").read_text())
+    assert "first" in table and "second" in table
+    config = json.loads((work / "first" / "config.json").read_text())
     assert config["experiment"]["seed"] == 3
 
     code, _, err = run(capfd, "compare", experiment, "--workdir", work, "--seed", "3")
@@ -148,13 +150,13 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
     code, _, err = run(capfd, "compare", experiment, "--workdir", work)
     assert code == 2 and "seed is 0 here and 3 there" in err
 
-    code, out, _ = run(capfd, "compare", work / "inception_v4", "--out", tmp_path / "one")
+    code, out, _ = run(capfd, "compare", work / "first", "--out", tmp_path / "one")
     assert code == 0 and (tmp_path / "one" / "comparison.csv").exists()
 
-    code, out, _ = run(capfd, "evaluate", work / "inception_v4", "--json")
+    code, out, _ = run(capfd, "evaluate", work / "first", "--json")
     results = json.loads(out)
     assert code == 0 and results["images"] == 355 and 0 <= results["averaged"]["top1_error"] <= 1
-    code, out, _ = run(capfd, "evaluate", work / "inception_v4")
+    code, out, _ = run(capfd, "evaluate", work / "first")
     assert f"raw         {results['raw']['loss']:>10.4f}" in out
 
 
@@ -163,15 +165,15 @@ def test_a_run_that_fails_exits_1_and_the_others_go_on(capfd, tmp_path, experime
 
     def fit(experiment, directory, *, name, **options):
         trained.append(name)
-        if name == "inception_v4":
+        if name == "first":
             raise RunFailed("the loss is nan")
 
     monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(compare, "compare", lambda directories, out: [out])
     code, _, err = run(capfd, "compare", experiment, "--workdir", tmp_path / "pair")
-    assert code == 1 and trained == ["inception_v4", "inception_resnet_v1"]
-    assert err == "inception-jax: inception_v4: the loss is nan\n"
-    code, _, err = run(capfd, "train", experiment, "--run", "inception_v4", "--workdir", tmp_path / "one")
+    assert code == 1 and trained == ["first", "second"]
+    assert err == "inception-jax: first: the loss is nan\n"
+    code, _, err = run(capfd, "train", experiment, "--run", "first", "--workdir", tmp_path / "one")
     assert code == 1 and err == "inception-jax: the loss is nan\n"
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -48,79 +47,58 @@ def wait_for(what, process):
     raise AssertionError(f"the process ended without {what!r}")
 
 
-# The program of the other tests' runs, compiled already for one process.
-PAIR = changed(SMALL, train={"steps": 12, "checkpoint_every": 4}, evaluation={"every_epochs": 100.0})
+# What a device does for itself left out, so that the numbers do not depend on the devices but for the order of sums.
+MOVING = changed(
+    SMALL,
+    model={"bn_statistics": "global", "dropout_rate": 0.0},
+    data={"colour": False},
+    train={"steps": 10, "checkpoint_every": 3},
+    evaluation={"every_epochs": 100.0},
+)
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_and_survive_the_loss_of_one(tmp_path):
+def test_a_run_survives_the_loss_of_a_process_and_moves_to_other_devices(tmp_path):
     script = tmp_path / "experiment.py"
     script.write_text(
         "import json\nfrom inception_jax import config\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(PAIR)!r}))}}\n"
+        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(MOVING)!r}))}}\n"
     )
-    arguments = ["-m", "inception_jax", "train", str(script), "--workdir", str(tmp_path / "two")]
-    pair = start(arguments)
-    wait_for("step 6/12", pair[0])
+    command = ["-m", "inception_jax", "train", str(script), "--workdir", str(tmp_path / "moved"), "--train.steps"]
+    pair = start([*command, "10"])
+    wait_for("step 5/10", pair[0])
     pair[1].send_signal(signal.SIGKILL)
     lost = time.monotonic()
     codes, said = finish(pair)
     assert codes[1] == -signal.SIGKILL and codes[0] != 0 and time.monotonic() - lost < 60
     assert "another task died" in said[0]
+    before = runs.read_metrics(tmp_path / "moved")
 
-    before = runs.read_metrics(tmp_path / "two")
-
-    # The same command, for both, goes on, to the same numbers; only the first process speaks and writes.
-    pair = start(arguments)
-    codes, said = finish(pair)
+    # The same two go on, to the same numbers; only the first speaks and writes.
+    codes, said = finish(start([*command, "6"]))
     assert codes == [0, 0], said
-    assert "steps 4 to 12" in said[0] and "step" not in said[1].replace("[Gloo]", "")
-    two = runs.read_run(tmp_path / "two")
-    assert [m["step"] for m in two.metrics if m["split"] == "train"] == list(range(1, 13))
-    assert timeless(two.metrics[: len(before)]) == timeless(before) and len(before) >= 6
+    assert "steps 3 to 6" in said[0] and "4 devices x 2" in said[0] and "step" not in said[1].replace("[Gloo]", "")
+    again = [m for m in runs.read_metrics(tmp_path / "moved") if m["split"] == "train"]
+    shared = min(len(before), len(again))
+    assert timeless(again[:shared]) == timeless(before[:shared]) and shared >= 5
 
-    # One process with four devices has the same batches and the same state, but for the order of the sums over the
-    # devices, which is the transport's: gloo's between processes, XLA's own within one. BN over two images a device
-    # blows a rounding up step by step, so that bounds hold for the first.
-    one = subprocess.run([sys.executable, *arguments[:-1], str(tmp_path / "one")], capture_output=True, text=True)
-    assert one.returncode == 0, one.stderr
-    alone = runs.read_run(tmp_path / "one")
-    assert [m["step"] for m in alone.metrics] == [m["step"] for m in two.metrics]
-    for key, bound in {"loss": 1e-6, "gradient_norm": 1e-5, "zero_share": 1e-6}.items():
-        assert two.metrics[0][key] == pytest.approx(alone.metrics[0][key], rel=bound)
-    for ours, theirs in zip(two.metrics[:4], alone.metrics[:4], strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
+    # Then one process with two devices, and with one.
+    for steps, devices in (("8", "2 devices x 4"), ("10", "1 device x 8")):
+        flags = f"--xla_force_host_platform_device_count={devices[0]} {QUICK}"
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        done = subprocess.run([sys.executable, *command, steps], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0 and devices in done.stderr, done.stderr
+    assert checkpoint.read(tmp_path / "moved").next_batch == 10
 
-
-@pytest.mark.slow
-def test_a_run_moves_to_other_devices_and_processes(tmp_path):
-    # What a device does for itself left out, the numbers do not depend on the devices but for rounding.
-    moving = changed(
-        PAIR,
-        model={"bn_statistics": "global", "dropout_rate": 0.0},
-        data={"colour": False},
-        train={"steps": 4, "checkpoint_every": 1, "keep": 4},
-    )
-    whole = train.fit(moving, tmp_path / "whole")
-    script = tmp_path / "experiment.py"
-    script.write_text(
-        "import json\nfrom inception_jax import config\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(moving)!r}))}}\n"
-    )
-    arguments = ["-m", "inception_jax", "train", str(script), "--workdir", str(tmp_path / "moved"), "--train.steps"]
-    alone = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {QUICK}"}
-    shutil.copytree(tmp_path / "whole", tmp_path / "moved")
-    for step in (2, 3, 4):  # Back to step 1 of the four devices.
-        shutil.rmtree(tmp_path / "moved/checkpoints" / str(step))
-    codes, said = finish(start([*arguments, "3"], devices=1))
-    assert codes == [0, 0] and "steps 1 to 3" in said[0] and "2 devices x 4" in said[0], said
-    done = subprocess.run([sys.executable, *arguments, "4"], capture_output=True, text=True, env=alone)
-    assert done.returncode == 0 and "1 device x 8" in done.stderr, done.stderr
-    moved = runs.read_run(tmp_path / "moved")
-    training = [[m for m in run.metrics if m["split"] == "train"] for run in (whole, moved)]
-    for ours, theirs in zip(*training, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-    assert checkpoint.read(tmp_path / "moved").next_batch == 4
+    # Four devices of one process had the same batches and the same state all the way.
+    whole = train.fit(MOVING, tmp_path / "whole")
+    moved = [m for m in runs.read_metrics(tmp_path / "moved") if m["split"] == "train"]
+    alone = [m for m in whole.metrics if m["split"] == "train"]
+    assert [m["step"] for m in moved] == [m["step"] for m in alone] == list(range(1, 11))
+    assert moved[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-6)
+    for ours, theirs in zip(moved, alone, strict=True):
+        # From 0 in the first step to 0.5 % in the eighth: a net of this depth blows a rounding up threefold each step.
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=5e-2)
 
 
 AGREEMENT = """

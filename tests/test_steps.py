@@ -10,8 +10,9 @@ import pytest
 
 from inception_jax import optim, steps
 from inception_jax.data import colour
-from inception_jax.models import create_model
 from inception_jax.models.initialize import initial_variables
+from inception_jax.models.layers import ConvNorm
+from inception_jax.models.network import Network
 
 DEVICES = 4
 PLAIN = optax.chain(optax.sgd(1.0), optim.params_ema(0.9))
@@ -22,9 +23,19 @@ def to_input(key, images):
     return colour.to_network_range(images)
 
 
+class Shallow(Network):
+    """Three convolutions: a step treats it as any network, and it compiles in a second."""
+
+    def stages(self):
+        return [
+            ("stem", functools.partial(ConvNorm, features=12, kernel=5, strides=4)),
+            ("reduction_b", functools.partial(ConvNorm, features=16, kernel=3, strides=2)),
+            ("last", functools.partial(ConvNorm, features=20, kernel=3)),
+        ]
+
+
 def network(**options):
-    options = {"dropout_rate": 0.0, "bn_momentum": 0.9, **options}
-    return create_model("inception_resnet_v1", num_classes=10, width=0.1, depths=(1, 1, 1), **options)
+    return Shallow(**{"num_classes": 10, "dropout_rate": 0.0, "bn_momentum": 0.9, **options})
 
 
 def a_batch(per_device, seed=0, size=75):
@@ -90,7 +101,7 @@ def test_parallel_gradient_is_the_mean_of_the_devices_gradients(by_hand):
 
 def test_parameters_equal_a_hand_written_update(by_hand):
     model, batch, variables, (gradient, _) = by_hand
-    chain = optim.make_optimizer(0.045, weight_decay=4e-5, clip_norm=2.0, ema_decay=0.9999)
+    chain = optim.make_optimizer(0.045, weight_decay=4e-5, clip_norm=0.2, ema_decay=0.9999)
     after, _ = train(model, chain, steps.place(steps.create_state(variables, chain, 0)), batch)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])]
     params = [np.float64(leaf) for leaf in jax.tree.leaves(variables["params"])]
@@ -99,7 +110,7 @@ def test_parameters_equal_a_hand_written_update(by_hand):
         for path, p, g in zip(paths, params, jax.tree.leaves(gradient), strict=True)
     ]
     norm = np.sqrt(sum((g**2).sum() for g in decayed))
-    assert norm > 2.0, "the clip must have something to do"
+    assert norm > 0.2, "the clip must have something to do"
     for path, p, g, new, average in zip(
         paths,
         params,
@@ -108,14 +119,13 @@ def test_parameters_equal_a_hand_written_update(by_hand):
         jax.tree.leaves(optim.averaged_params(after.opt_state)),
         strict=True,
     ):
-        g = g * 2.0 / norm
+        g = g * 0.2 / norm
         by_hand = p - 0.045 * g / np.sqrt(0.9 + 0.1 * g**2 + 1.0)
         np.testing.assert_allclose(new, by_hand, atol=2e-6, err_msg=str(path))
         np.testing.assert_allclose(average, 2 / 11 * p + 9 / 11 * by_hand, atol=2e-6, err_msg=str(path))
     assert int(after.step) == 1
 
 
-@pytest.mark.slow
 def test_statistics_over_all_devices_are_those_of_the_whole_batch():
     per_replica, over_all = network(), network(bn_axis_name=steps.AXIS)
     batch = a_batch(2)
@@ -203,10 +213,8 @@ def test_dropout_differs_by_device_and_step_and_repeats_by_seed():
     assert len({loss(0), loss(1), loss(0, count=2)}) == 3
 
 
-@pytest.mark.slow
 def test_auxiliary_loss_is_added_with_its_weight():
-    options = {"num_classes": 10, "width": 0.1, "depths": (1, 1, 1), "dropout_rate": 0.0}
-    model = create_model("inception_resnet_v2", aux_head=True, **options)
+    model = network(aux_head=True, width=0.5)
     variables = initial_variables(model, 0, 75)
     batch = a_batch(2)
     _, metrics = train(model, STILL, steps.place(steps.create_state(variables, STILL, 0)), batch)
