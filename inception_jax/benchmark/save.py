@@ -31,7 +31,7 @@ class Report:
     blocked_seconds: float
     """Of those, the time in which no step could be launched: the state is copied."""
     written_after_seconds: float
-    """From the save to the checkpoint on the disk."""
+    """From a save to the checkpoint on the disk, when no step is trained beside it."""
     checkpoint_every: int
     """Steps between two saves in this run."""
     share: float
@@ -63,10 +63,13 @@ def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int
             taken, state = _time_steps(training, count)
             plain.append(taken)
             begin = time.perf_counter()
-            checkpoints.save(repeat + 1, state, next_batch=0, experiment=experiment, top1_error=None)
+            checkpoints.save(2 * repeat + 1, state, next_batch=0, experiment=experiment, top1_error=None)
             blocked.append(time.perf_counter() - begin)
             taken, state = _time_steps(training, count)
             saving.append(blocked[-1] + taken)
+            checkpoints.wait()
+            begin = time.perf_counter()
+            checkpoints.save(2 * repeat + 2, state, next_batch=0, experiment=experiment, top1_error=None)
             checkpoints.wait()
             written.append(time.perf_counter() - begin)
     cost = max(0.0, statistics.median(saving) - statistics.median(plain))
