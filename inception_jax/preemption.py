@@ -14,7 +14,8 @@ class Preemption:
     """While its context is open, SIGTERM is noted for the loop, which asks `reached` after every step.
 
     A second SIGTERM, more than a second later, raises KeyboardInterrupt wherever the process is; so does SIGINT, as
-    always. Both wait for a call that is out of Python's hands, as compiling is.
+    always, and again in `reached`, because a callback from outside Python, such as JAX's of the garbage collector,
+    swallows what is raised in it. Both wait for a call that is out of Python's hands, as compiling is.
 
     Where there are several processes, JAX's own handler, which `jax.distributed.initialize` has installed, is left
     alone, because it tells the other hosts; there a second SIGTERM does nothing. With one process ours takes its place.
@@ -23,26 +24,27 @@ class Preemption:
 
     def __init__(self) -> None:
         """Touches nothing yet; without its context nothing is ever reached."""
-        self._several = self._installed = False
-        self._before: Any = None
+        self._several = self._interrupted = False
+        self._before: dict[signal.Signals, Any] = {}
         self._asked_at: float | None = None
 
     def __enter__(self) -> "Preemption":
-        """Installs the handler."""
+        """Installs the handlers."""
         import jax
 
         self._several = jax.process_count() > 1
-        if not self._several and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
-            self._installed = True
+        if threading.current_thread() is threading.main_thread():
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+            if not self._several:
+                self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Restores the handler that was there."""
-        if self._installed:
+        """Restores the handlers that were there."""
+        while self._before:
+            number, before = self._before.popitem()
             # None stands for a handler that was not installed from Python, which cannot be had back.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
-            self._installed = False
+            signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def reached(self, step: int) -> bool:
         """Whether the run shall save and end now, after `step`: the same answer in every process.
@@ -50,11 +52,17 @@ class Preemption:
         With several processes, each must ask after each step; SIGTERM in any one of them is enough, and it is the step
         after the newest that any has begun, at the soonest a second later.
         """
+        if self._interrupted:
+            raise KeyboardInterrupt
         if not self._several:
             return self._asked_at is not None
         from jax.experimental import multihost_utils
 
         return multihost_utils.reached_preemption_sync_point(step)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         # Nothing is said here: a handler may interrupt a print, which does not take a second one.

@@ -4,7 +4,7 @@ import json
 
 import jax
 import pytest
-from test_train import SMALL, to_json
+from test_train import SMALL, write_experiment
 
 from inception_jax import build
 from inception_jax.cli.benchmark import MeasureSave
@@ -12,11 +12,7 @@ from inception_jax.cli.benchmark import MeasureSave
 
 @pytest.mark.slow
 def test_the_numbers_belong_together(tmp_path, capsys):
-    script = tmp_path / "experiment.py"
-    script.write_text(
-        "import json\nfrom inception_jax import config\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(SMALL)!r}))}}\n"
-    )
+    script = write_experiment(tmp_path, SMALL)
     measure = MeasureSave(str(script), seconds=0.2, repeats=2, json=True)
     assert measure(["--train.checkpoint-every", "50"]) == 0
     report = json.loads(capsys.readouterr().out)

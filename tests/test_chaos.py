@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_train import SMALL, changed, to_json
+from test_train import SMALL, changed, write_experiment
 
 from inception_jax import train
 
@@ -25,11 +25,7 @@ def chaos():
 @pytest.mark.slow
 def test_killed_in_a_step_in_a_save_and_in_an_evaluation(tmp_path, chaos):
     train.fit(OFTEN, tmp_path / "calm", name="only")
-    script = tmp_path / "experiment.py"
-    script.write_text(
-        "import json\nfrom inception_jax import config\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(OFTEN)!r}))}}\n"
-    )
+    script = write_experiment(tmp_path, OFTEN)
     command = [sys.executable, "-m", "inception_jax", "train", str(script), "--workdir", str(tmp_path / "killed")]
     for said, after in (("step 2/6", 0.0), ("validation top-1", 0.02), ("step 5/6", 0.05)):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

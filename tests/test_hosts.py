@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import QUICK
-from test_train import SMALL, changed, timeless, to_json
+from test_train import SMALL, changed, timeless, write_experiment
 
 from inception_jax import checkpoint, hosts, runs, train
 from inception_jax.errors import UserError
@@ -59,11 +59,7 @@ MOVING = changed(
 
 @pytest.mark.slow
 def test_a_run_survives_the_loss_of_a_process_and_moves_to_other_devices(tmp_path):
-    script = tmp_path / "experiment.py"
-    script.write_text(
-        "import json\nfrom inception_jax import config\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(MOVING)!r}))}}\n"
-    )
+    script = write_experiment(tmp_path, MOVING)
     command = ["-m", "inception_jax", "train", str(script), "--workdir", str(tmp_path / "moved"), "--train.steps"]
     pair = start([*command, "10"])
     wait_for("step 5/10", pair[0])

@@ -66,10 +66,9 @@ def test_the_handler_that_was_there_comes_back():
     try:
         with Preemption() as asked:
             assert signal.getsignal(signal.SIGTERM) not in (mine, before)
-            assert signal.getsignal(signal.SIGINT) is interrupt
             signal.raise_signal(signal.SIGTERM)
             assert asked.reached(1)
-        assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGTERM) is mine and signal.getsignal(signal.SIGINT) is interrupt
         with pytest.raises(ZeroDivisionError), Preemption():
             _ = 1 / 0
         assert signal.getsignal(signal.SIGTERM) is mine
@@ -104,7 +103,9 @@ def test_sigint_leaves_whether_or_not_sigterm_came_before():
                 signal.raise_signal(number)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
-            assert asked.reached(1) == bool(before)
+            # Should a callback have swallowed that, which has happened, it comes again after the step.
+            with pytest.raises(KeyboardInterrupt):
+                asked.reached(1)
 
 
 def test_without_its_context_nothing_is_touched():

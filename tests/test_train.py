@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from inception_jax import build, checkpoint, evaluate, inflight, runs, train, workdir
+from inception_jax import build, checkpoint, config, evaluate, inflight, runs, train, workdir
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
 from inception_jax.data import open_source
 from inception_jax.errors import BrokenImage, RunFailed, UserError
@@ -49,6 +49,17 @@ def final_state(directory, experiment=SMALL):
     return saved.step, saved.state(build.state_shapes(saved.experiment, build.model(saved.experiment)))
 
 
+def write_experiment(folder, experiment):
+    """An experiment file for a process of its own."""
+    script = folder / "experiment.py"
+    values = json.dumps(config.to_dict(experiment))
+    script.write_text(
+        "import json\nfrom inception_jax import config\n"
+        f"def runs():\n    return {{'only': config.from_dict(json.loads({values!r}))}}\n"
+    )
+    return script
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "whole"
@@ -76,11 +87,7 @@ def test_a_run_writes_what_others_read(whole):
 
 @pytest.mark.slow
 def test_three_steps_and_three_in_a_new_process_are_six_bit_for_bit(whole, tmp_path):
-    script = tmp_path / "experiment.py"
-    script.write_text(
-        "import sys\nsys.path.insert(0, sys.argv[0])\nfrom inception_jax import config\nimport json\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({json.dumps(to_json(SMALL))!s}))}}\n"
-    )
+    script = write_experiment(tmp_path, SMALL)
     for count in (3, 6):
         command = [sys.executable, "-m", "inception_jax", "train", script, "--workdir", tmp_path / "halves"]
         done = subprocess.run([*command, "--train.steps", str(count)], capture_output=True, text=True)
@@ -91,12 +98,6 @@ def test_three_steps_and_three_in_a_new_process_are_six_bit_for_bit(whole, tmp_p
     assert step == expected_step == 6
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def to_json(experiment):
-    from inception_jax import config
-
-    return json.dumps(config.to_dict(experiment))
 
 
 def test_a_finished_run_is_left_alone(whole, capfd):
@@ -205,11 +206,7 @@ def test_a_second_training_in_a_directory_is_refused(whole):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_numbers(whole, tmp_path):
-    script = tmp_path / "experiment.py"
-    script.write_text(
-        "import json\nfrom inception_jax import config\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({to_json(SMALL)!r}))}}\n"
-    )
+    script = write_experiment(tmp_path, SMALL)
     command = [sys.executable, "-m", "inception_jax", "train", script, "--workdir", tmp_path / "run"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert any("step 1/6" in line for line in process.stderr)
