@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ import jax
 import numpy as np
 
 from inception_jax import build, config
+from inception_jax.benchmark.memory import peak_megabytes
 from inception_jax.benchmark.photographs import write_photographs
 from inception_jax.config import DataConfig, Experiment, TrainConfig
 from inception_jax.data import colour, open_source, preprocess
@@ -119,9 +118,9 @@ def table(report: Report) -> str:
 
 
 def _measure(experiment: Experiment, source: Source, name: str, seconds: float, repeats: int) -> Report:
-    before = _peak_megabytes()
+    before = peak_megabytes()
     rates, busy = _measure_pipeline(experiment, source, seconds, repeats)
-    peak = _peak_megabytes()  # here, because the stages keep a sample in memory
+    peak = peak_megabytes()  # here, because the stages keep a sample in memory
     numbers = np.linspace(0, len(source) - 1, min(len(source), _SAMPLE)).astype(int).tolist()
     sizes = [len(image) if isinstance(image, bytes) else image.nbytes for image, *_ in map(source.read, numbers)]
     median, size = statistics.median(rates), statistics.mean(sizes)
@@ -204,9 +203,3 @@ def _rate(things: Iterator[Any], seconds: float) -> float:
         next(things)
         taken, took = taken + 1, time.perf_counter() - begin
     return taken / took
-
-
-def _peak_megabytes() -> float:
-    # In kilobytes, but on macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

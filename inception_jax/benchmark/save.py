@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -13,6 +11,7 @@ from typing import Any
 import jax
 
 from inception_jax import build, checkpoint, steps
+from inception_jax.benchmark.memory import peak_megabytes
 from inception_jax.config import Experiment
 from inception_jax.models.initialize import initial_variables
 
@@ -58,7 +57,7 @@ def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int
         next(training)  # compiles
         step, state = _step_seconds(training, seconds)
         count = max(2, round(seconds / step))
-        plain, saving, blocked, written, before = [], [], [], [], _peak_megabytes()
+        plain, saving, blocked, written, before = [], [], [], [], peak_megabytes()
         for repeat in range(repeats):
             taken, state = _time_steps(training, count)
             plain.append(taken)
@@ -84,7 +83,7 @@ def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int
         written_after_seconds=statistics.median(written),
         checkpoint_every=every,
         share=cost / (cost + every * step),
-        growth_megabytes=_peak_megabytes() - before,
+        growth_megabytes=peak_megabytes() - before,
     )
 
 
@@ -135,9 +134,3 @@ def _step_seconds(training: Iterator[steps.TrainState], seconds: float) -> tuple
         taken += 1
         if time.perf_counter() - begin > seconds:
             return (time.perf_counter() - begin) / taken, state
-
-
-def _peak_megabytes() -> float:
-    # In kilobytes, but on macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
