@@ -13,7 +13,7 @@ from inception_jax.config import Experiment
 from inception_jax.data import colour, evaluation_batches, open_source, training_batches
 from inception_jax.data.cores import available_cores
 from inception_jax.data.pipeline import images_per_process
-from inception_jax.data.sources import Source
+from inception_jax.data.sources import Source, sample
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
 from inception_jax.models.network import Network
@@ -39,8 +39,16 @@ def plan(experiment: Experiment, images: int) -> Plan:
 
 
 def source(experiment: Experiment, split: str) -> Source:
-    """The images of one split ("train" or "validation")."""
-    return open_source(experiment.data.source, split, data_dir=experiment.data.data_dir)
+    """The images of one split ("train" or "validation"), or as many of them as the experiment asks for."""
+    d = experiment.data
+    whole = open_source(d.source, split, data_dir=d.data_dir)
+    field, count = (
+        ("training_images", d.training_images) if split == "train" else ("validation_images", d.validation_images)
+    )
+    try:
+        return whole if count is None else sample(whole, count)
+    except UserError as error:
+        raise UserError(f"data.{field}: {d.source}: {error}") from None
 
 
 def with_classes(experiment: Experiment, classes: int) -> Experiment:
@@ -79,10 +87,10 @@ def model(experiment: Experiment) -> Network:
 
 
 def schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
-    """Step -> learning rate of the global batch."""
+    """Step -> factor on `optim.learning_rate`."""
     o = experiment.optim
     return optim.learning_rate_schedule(
-        o.learning_rate,
+        1.0,
         decay_rate=o.decay_rate,
         decay_steps=max(1, round(o.decay_epochs * steps_per_epoch)),
         staircase=o.staircase,
@@ -90,11 +98,12 @@ def schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
     )
 
 
-def optimizer(experiment: Experiment, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The chain of optim.py with the experiment's settings."""
+def optimizer(experiment: Experiment, factor: optax.Schedule) -> optax.GradientTransformation:
+    """The chain of optim.py with the experiment's settings; `factor` is that of `schedule`."""
     o = experiment.optim
     return optim.make_optimizer(
-        rate,
+        factor,
+        learning_rate=o.learning_rate,
         weight_decay=o.weight_decay,
         clip_norm=o.clip_norm,
         rms_decay=o.rms_decay,
@@ -125,6 +134,7 @@ def train_step(experiment: Experiment, network: Network, chain: optax.GradientTr
         prepare=_distorted_input if experiment.data.colour else _plain_input,
         label_smoothing=experiment.train.label_smoothing,
         aux_weight=experiment.train.aux_weight,
+        stage_norms=experiment.train.stage_norms,
     )
 
 

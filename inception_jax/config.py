@@ -47,6 +47,10 @@ class DataConfig:
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     data_dir: str | None = None
     """Where tensorflow-datasets keeps its prepared sets; None is its default."""
+    training_images: int | None = None
+    """Only so many of the training images, always the same ones; None is all."""
+    validation_images: int | None = None
+    """Only so many of the validation images, always the same ones; None is all."""
     image_size: int = 299
     """Side of the square network input, in pixels; 75 or more."""
     crop_area: tuple[float, float] = (0.05, 1.0)
@@ -125,6 +129,8 @@ class TrainConfig:
     """What a loss that is not finite does: stop the run, or go back to the newest checkpoint, on with other images."""
     rollbacks: int = 3
     """Most times that a run goes back before it stops."""
+    stage_norms: bool = False
+    """Also log every stage's activations and gradient: activation_rms/STAGE, gradient_norm/STAGE."""
     dead_share: float = 0.999
     """Share of zeros before the average pool from which the network counts as dying (section 3.3)."""
     dead_steps: int = 100
@@ -165,6 +171,8 @@ _RULES = (
     ("model.residual_scales", "one number or three, each above 0", lambda v: len(v) in (1, 3) and min(v) > 0),
     ("model.dropout_rate", "at least 0 and below 1", lambda v: 0 <= v < 1),
     ("model.bn_momentum", "at least 0 and below 1", lambda v: 0 <= v < 1),
+    ("data.training_images", "1 or more", lambda v: v >= 1),
+    ("data.validation_images", "1 or more", lambda v: v >= 1),
     ("data.image_size", "75 or more", lambda v: v >= 75),
     ("data.crop_area", "two rising shares above 0 and up to 1", lambda v: 0 < v[0] <= v[1] <= 1),
     ("data.crop_aspect", "two rising ratios above 0", lambda v: 0 < v[0] <= v[1]),

@@ -55,8 +55,8 @@ class Loop:
         self.network, self.checkpoints, self.training, self.validation = network, checkpoints, training, validation
         self.saved, self.preemption = saved, preemption
         self.start = saved.step if saved else 0
-        self.rate = build.schedule(experiment, plan.steps_per_epoch)
-        self.chain = build.optimizer(experiment, self.rate)
+        self.schedule = build.schedule(experiment, plan.steps_per_epoch)
+        self.chain = build.optimizer(experiment, self.schedule)
         self.train_step = build.train_step(experiment, network, self.chain)
         self.evaluate_step = build.evaluate_step(network)
         self.compiled: set[str] = set()
@@ -221,7 +221,7 @@ class Loop:
         if taken is None:
             return
         step, values = taken
-        rate = float(self.rate(step - 1))
+        rate = self.experiment.optim.learning_rate * float(self.schedule(step - 1))
         loss, norm, variance = (values[name] for name in ("loss", "gradient_norm", "least_variance"))
         # Not `variance < 0`, which NaN is not either.
         if not (math.isfinite(loss) and math.isfinite(norm) and variance >= 0):

@@ -28,6 +28,7 @@ def learning_rate_schedule(
 def make_optimizer(
     schedule: optax.ScalarOrSchedule,
     *,
+    learning_rate: float = 1.0,
     weight_decay: float = 4e-5,
     clip_norm: float | None = 2.0,
     rms_decay: float = 0.9,
@@ -42,6 +43,9 @@ def make_optimizer(
     RMSProp is TensorFlow's: `ms <- d ms + (1 - d) g^2` from `rms_initial`, `mom <- m mom + rate g / sqrt(ms + eps)`,
     epsilon inside the root and the rate inside the momentum, which at the paper's epsilon of 1 decides the result.
 
+    The rate is `learning_rate * schedule(step)`. The first is kept in the state rather than in the program, so that a
+    step is compiled once for all the rates of a sweep.
+
     Weight decay is added to the gradients of kernels before they are clipped, because the released code has it as L2 in
     the loss.
     """
@@ -50,6 +54,7 @@ def make_optimizer(
         optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
         optax.scale_by_rms(rms_decay, rms_epsilon, initial_scale=rms_initial, eps_in_sqrt=epsilon_in_sqrt),
         optax.scale_by_learning_rate(schedule),
+        scale_by_kept(learning_rate),
         optax.trace(momentum) if momentum else optax.identity(),
         params_ema(ema_decay),
     ]
@@ -59,6 +64,21 @@ def make_optimizer(
 def is_kernel(params: Any) -> Any:
     """A tree of booleans: True at the kernels of convolutions and dense layers."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+class KeptScale(NamedTuple):
+    """A factor that is data."""
+
+    factor: jax.Array
+
+
+def scale_by_kept(factor: float) -> optax.GradientTransformation:
+    """Scales the updates by a factor that the state holds, where `optax.scale` makes it part of the program."""
+
+    def update(updates: Any, state: KeptScale, params: Any = None) -> tuple[Any, KeptScale]:
+        return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: KeptScale(jnp.asarray(factor, jnp.float32)), update)
 
 
 class ParamsEmaState(NamedTuple):

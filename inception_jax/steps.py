@@ -57,6 +57,7 @@ def train_step(
     prepare: Callable[[jax.Array, jax.Array], jax.Array],
     label_smoothing: float,
     aux_weight: float,
+    stage_norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One device's share of one step.
 
@@ -68,6 +69,8 @@ def train_step(
       prepare: (key, images uint8) -> the network's input; where the colours are distorted.
       label_smoothing: share of the target spread evenly over all classes.
       aux_weight: factor on the loss of the auxiliary head.
+      stage_norms: add `activation_rms/STAGE`, the root mean square of what each stage gives, and `gradient_norm/STAGE`
+        of its parameters, the classifier's among them.
 
     Returns:
       The next state and the metrics, both means over the devices: `loss`, `top1_error`, `top5_error`, `zero_share`,
@@ -92,13 +95,15 @@ def train_step(
             loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
         ranks = _ranks(logits, batch["labels"])
         metrics = {"loss": loss, "top1_error": jnp.mean(ranks >= 1), "top5_error": jnp.mean(ranks >= 5)}
-        return loss, (new["batch_stats"], {**metrics, "zero_share": new["intermediates"]["zero_share"]})
+        return loss, (new["batch_stats"], metrics | _sown(new["intermediates"], stage_norms))
 
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
     # Times the devices, because all metrics are averaged together.
     metrics["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32) * jax.lax.axis_size(AXIS)
     grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
     metrics["gradient_norm"] = optax.tree.norm(grads)
+    if stage_norms:
+        metrics |= {f"gradient_norm/{stage}": optax.tree.norm(part) for stage, part in grads.items()}
     metrics["least_variance"] = _least_variance(batch_stats)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -154,6 +159,11 @@ def place(tree: Any) -> Any:
 def parameter_sets(state: TrainState) -> dict[str, Any]:
     """The parameters that an evaluation looks at, by the name they have in the metrics."""
     return {"averaged": averaged_params(state.opt_state), "raw": state.params}
+
+
+def _sown(intermediates: Metrics, stage_norms: bool) -> Metrics:
+    wanted = ("zero_share", "activation_rms") if stage_norms else ("zero_share",)
+    return {name: value for name, value in intermediates.items() if name.split("/")[0] in wanted}
 
 
 def _least_variance(batch_stats: Any) -> jax.Array:

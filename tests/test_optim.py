@@ -53,6 +53,20 @@ def test_staircase_and_smooth_and_warm_up():
     assert float(warm(10)) == pytest.approx(0.0423)
 
 
+def test_one_program_serves_all_rates():
+    schedule = optim.learning_rate_schedule(1.0, decay_rate=0.94, decay_steps=2)
+    params, gradient = {"kernel": jnp.arange(4.0)}, {"kernel": jnp.array([1.0, -2.0, 0.5, 3.0])}
+    chains = [optim.make_optimizer(schedule, learning_rate=rate) for rate in (0.045, 0.3)]
+    texts = {jax.jit(c.update).lower(gradient, c.init(params), params).as_text() for c in chains}
+    assert len(texts) == 1
+    for rate, chain in zip((0.045, 0.3), chains, strict=True):
+        whole = optim.make_optimizer(optim.learning_rate_schedule(rate, decay_rate=0.94, decay_steps=2))
+        for (ours, _), (theirs, _) in zip(
+            *(trajectory(c, params, [gradient] * 5) for c in (chain, whole)), strict=True
+        ):
+            np.testing.assert_allclose(ours["kernel"], theirs["kernel"], rtol=1e-6)
+
+
 def test_average_of_the_parameters_across_a_staircase_edge():
     # One parameter, gradient 1, no momentum, epsilon 1 and a mean square kept at 1 by decay 1 - tiny: by hand.
     schedule = optim.learning_rate_schedule(0.1, decay_rate=0.5, decay_steps=2)

@@ -9,6 +9,8 @@ import pytest
 from source_helpers import expect
 
 from inception_jax.data import open_source
+from inception_jax.data.sources import Record, Source, sample
+from inception_jax.errors import UserError
 
 
 def test_an_unknown_spec_lists_the_four():
@@ -22,6 +24,33 @@ def test_importing_data_imports_no_data_set_library():
 
     code = "import sys, inception_jax.data; print({'sklearn', 'tensorflow_datasets', 'tensorflow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_sample_is_always_the_same_images_of_every_class():
+    whole = open_source("digits", "train")
+    part = sample(whole, 300)
+    names = [record.name for record in part]
+    assert len(part) == len(set(names)) == 300 and part.class_names == whole.class_names
+    assert names == [record.name for record in sample(whole, 300)] != [record.name for record in whole][:300]
+    numbers = [int(name.split()[-1]) for name in names]
+    assert numbers == sorted(numbers) and numbers[-1] > 1300  # drawn from all of it, in its order
+    assert set(numbers) > {int(record.name.split()[-1]) for record in sample(whole, 100)}
+    assert np.bincount([record.label for record in part]).min() >= 15
+    with pytest.raises(IndexError):
+        part[300]
+
+
+def test_a_sample_is_located_without_being_read():
+    def read(index):
+        raise AssertionError("read")
+
+    whole = Source(("a", "b"), 5, read, lambda index: (f"image {index}", index % 2))
+    part = sample(whole, 2)
+    assert part.locate(1)[0] in {f"image {i}" for i in range(1, 5)} and part.locate(1) != part.locate(0)
+    assert sample(whole, 5).locate(3) == ("image 3", 1)
+    assert sample(Source(("a",), 2, lambda i: Record(np.zeros((1, 1, 3), np.uint8), 0, "x")), 1).locate is None
+    with pytest.raises(UserError, match="6 images are asked for, but there are only 5"):
+        sample(whole, 6)
 
 
 # digits

@@ -99,6 +99,37 @@ def test_parallel_gradient_is_the_mean_of_the_devices_gradients(by_hand):
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-3)
 
 
+def test_stage_norms_are_those_of_each_stage(by_hand):
+    model, batch, variables, (gradient, _) = by_hand
+    state = steps.place(steps.create_state(variables, PLAIN, 0))
+    settings = {"prepare": to_input, "label_smoothing": 0.1, "aux_weight": 0.4, "stage_norms": True}
+    _, metrics = steps.parallel(steps.train_step, model=model, optimizer=PLAIN, **settings)(state, batch)
+    stages = {"stem", "reduction_b", "last"}
+    assert {name for name in metrics if "/" in name} == {
+        *(f"gradient_norm/{part}" for part in stages | {"classifier"}),
+        *(f"activation_rms/{part}" for part in stages),
+    }
+    for part in (*stages, "classifier"):
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient[part])))
+        assert float(metrics[f"gradient_norm/{part}"]) == pytest.approx(norm, rel=1e-3)
+    squares = {stage: [] for stage in stages}
+    for device in range(DEVICES):
+        images = to_input(None, jnp.asarray(batch["images"][device]))
+        _, seen = model.apply(
+            variables,
+            images,
+            train=True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=lambda module, _: isinstance(module, ConvNorm),
+        )
+        for stage in stages:
+            (output,) = seen["intermediates"][stage]["__call__"]
+            squares[stage].append(np.sqrt(np.mean(np.square(output))))
+    for stage in stages:
+        assert float(metrics[f"activation_rms/{stage}"]) == pytest.approx(np.mean(squares[stage]), rel=1e-4)
+
+
 def test_parameters_equal_a_hand_written_update(by_hand):
     model, batch, variables, (gradient, _) = by_hand
     chain = optim.make_optimizer(0.045, weight_decay=4e-5, clip_norm=0.2, ema_decay=0.9999)

@@ -23,8 +23,9 @@ class Network(nn.Module):
     """An Inception network as a list of named stages, then average pool, dropout and classifier (Figures 9 and 15).
 
     Subclasses say what the stages are. The auxiliary head reads the input of the stage `reduction_b`.
-    Under the collection "intermediates" two values are sown: `zero_share`, the share of zeros before the average pool
-    (section 3.3's sign of a dying network), and, with `aux_head` in training, `aux_logits`.
+    Under the collection "intermediates" are sown: `zero_share`, the share of zeros before the average pool (section
+    3.3's sign of a dying network); for each stage `activation_rms/STAGE`, the root mean square of what it gives; and,
+    with `aux_head` in training, `aux_logits`.
     """
 
     num_classes: int = 1000
@@ -56,6 +57,9 @@ class Network(nn.Module):
                 aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
                 self.sow("intermediates", "aux_logits", aux_logits, reduce_fn=_last, init_fn=_nothing)
             x = stage(layers=layers, name=name)(x)
+            # Costs nothing where nobody asks for it: XLA leaves out what is not used.
+            rms = jnp.sqrt(jnp.mean(jnp.square(x.astype(_head_dtype(x)))))
+            self.sow("intermediates", f"activation_rms/{name}", rms, reduce_fn=_last, init_fn=_nothing)
         self.sow("intermediates", "zero_share", jnp.mean(x == 0), reduce_fn=_last, init_fn=_nothing)
         x = jnp.mean(x, axis=(1, 2), dtype=_head_dtype(x))
         if self.num_classes == 0:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inception_jax.errors import UserError
+
 
 class Record(NamedTuple):
     """One labelled image as its source stores it."""
@@ -45,6 +47,23 @@ class Source:
         if not 0 <= index < self.length:
             raise IndexError(f"image {index} of {self.length}")
         return self.read(index)
+
+
+def sample(source: Source, count: int) -> Source:
+    """`count` of a source's images, drawn evenly and always the same ones, in the source's order.
+
+    Drawn, because folders are sorted by class. UserError where the source has fewer.
+    """
+    if count > len(source):
+        raise UserError(f"{count:,} images are asked for, but there are only {len(source):,}.")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(source))[:count])
+    locate = source.locate
+    return dataclasses.replace(
+        source,
+        length=count,
+        read=lambda index: source.read(int(chosen[index])),
+        locate=None if locate is None else lambda index: locate(int(chosen[index])),
+    )
 
 
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:
