@@ -2,6 +2,9 @@
 
 Sizes are said for a network's input of 224 pixels, as there, and grow with the input: the shorter sides of 256, 288,
 320 and 352 become 342, 384, 427 and 470 at 299.
+
+Made on the host, which measured faster on CPUs: of a JPEG of 500x375 one thread decodes and cuts the views of 12 crops
+at 299 in 1.2 ms and of 144 in 5.4 ms; XLA took 14 and 239 ms on two cores, and compiles anew for each size of image.
 """
 
 import dataclasses
@@ -75,6 +78,10 @@ class Protocol:
         return self.scales or _SCALES[self.crops]
 
 
+Views = np.ndarray | Sequence[np.ndarray]
+"""uint8 [views, size, size, 3], or as many of uint8 [size, size, 3]."""
+
+
 class Box(NamedTuple):
     """The square that becomes a view, in pixels of the image at its scale."""
 
@@ -92,8 +99,8 @@ def cut(
     size: int,
     central_fraction: float,
     resize: preprocess.Resize,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: Views | None = None,
+) -> Views:
     """The views of an image, without their mirror images, which the device makes: uint8 [views, size, size, 3].
 
     At each scale the image is resized once, its aspect kept, to that shorter side; it grows where it is smaller. All
@@ -105,7 +112,7 @@ def cut(
       size: Side of the views in pixels.
       central_fraction: As `fraction` of `preprocess.central_crop`, for a single crop; the others do not look at it.
       resize: How pixels are interpolated.
-      out: Where the result shall be written: uint8 [views, size, size, 3], contiguous.
+      out: Where the views shall be written, which may lie apart: of each uint8 [size, size, 3], contiguous.
     """
     out = np.empty((protocol.views, size, size, 3), np.uint8) if out is None else out
     if protocol.crops == 1:
