@@ -112,7 +112,8 @@ def test_how_many_crops_there_are(crops, scales, views, total):
     [
         (11, (), "the number of crops is 11; it must be 1, 10, 12 or 144."),
         (1, (256,), "a single crop has no scales; ask for 10, 12 or 144 crops, or for no scales."),
-        (12, (256, 223), "the scale 223 is smaller than the crops; .* must be 224 or more."),
+        (12, (256, 223), "the scale 223 must be from 224 to 2240: it is the length of an image's shorter side"),
+        (144, (2241,), "the scale 2241 must be from 224 to 2240"),
         (144, (256, 300, 256), "the scales 256, 300, 256 must differ from each other."),
     ],
 )

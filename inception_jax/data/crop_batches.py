@@ -20,7 +20,6 @@ Batch = dict[str, np.ndarray]
 that was left out because it is broken.
 """
 
-
 _Row = tuple[Batch, int]
 """A batch in the making, and a place in it."""
 

@@ -22,6 +22,9 @@ _INPUT = 224
 _SCALES = {1: (), 10: (256,), 12: (256,), 144: (256, 288, 320, 352)}
 """Of each number of crops, where no others are asked for."""
 
+# Ten times the crops, which then show a hundredth of a square; without an end, a slip would fill the memory.
+_LARGEST = 2240
+
 # Unmirrored, at one scale: a square's four corners and its centre; with the square itself; those of three squares.
 _VIEWS_PER_SCALE = {1: 1, 10: 5, 12: 6, 144: 18}
 
@@ -46,11 +49,12 @@ class Protocol:
             raise UserError(f"the number of crops is {self.crops}; it must be 1, 10, 12 or 144.")
         if self.crops == 1 and self.scales:
             raise UserError("a single crop has no scales; ask for 10, 12 or 144 crops, or for no scales.")
-        if min(self.scales, default=_INPUT) < _INPUT:
-            raise UserError(
-                f"the scale {min(self.scales)} is smaller than the crops; scales are lengths of the shorter side for "
-                f"an input of {_INPUT} pixels, so they must be {_INPUT} or more."
-            )
+        for scale in self.scales:
+            if not _INPUT <= scale <= _LARGEST:
+                raise UserError(
+                    f"the scale {scale} must be from {_INPUT} to {_LARGEST}: it is the length of an image's shorter "
+                    f"side for crops of {_INPUT} pixels."
+                )
         if len(set(self.scales)) < len(self.scales):
             raise UserError(f"the scales {', '.join(map(str, self.scales))} must differ from each other.")
 
@@ -104,7 +108,8 @@ def cut(
     """The views of an image, without their mirror images, which the device makes: uint8 [views, size, size, 3].
 
     At each scale the image is resized once, its aspect kept, to that shorter side; it grows where it is smaller. All
-    views are parts of it; the whole square is resized once more. Their order is that of `boxes`.
+    views are parts of it; the whole square is resized once more. Their order is that of `boxes`. An image over 24 times
+    as long as wide first loses what lies far from the three squares.
 
     Args:
       image: uint8 [H, W, 3].
