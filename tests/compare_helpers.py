@@ -15,7 +15,7 @@ NETWORKS = ("inception_v3", "inception_resnet_v1", "inception_v4", "inception_re
 
 
 def write_run(
-    directory, model, top1, *, name=None, raw=(), top5=None, speeds=(), steps=None, seconds=10.0, seed=0, **fields
+    directory, model, top1, /, *, name=None, raw=(), top5=None, speeds=(), steps=None, seconds=10.0, seed=0, **fields
 ):
     """A run evaluated after each epoch of 6 steps; epoch k+1 ends after (k+1) * seconds.
 

@@ -29,7 +29,7 @@ def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
     curves = [curve for curve in found if curve.averaged]
     if not curves:
         raise UserError(f"{found[0].run.directory} has no validation line yet; wait for its evaluation.")
-    waiting = sorted((curve.run for curve in found if not curve.averaged), key=lambda run: str(run.directory))
+    waiting = sorted((curve for curve in found if not curve.averaged), key=lambda curve: str(curve.run.directory))
     groups = groups_of(curves)
     pairings = pairings_of(groups)
     verdicts = verdicts_of(pairings)

@@ -8,6 +8,7 @@ seeds, which grows as seeds get few (by 4.3 standard errors to each side with 3 
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,7 +54,10 @@ def estimate_unpaired(ours: Sequence[float], theirs: Sequence[float]) -> Estimat
     seeds = min(len(ours), len(theirs))
     if seeds == 1 or max(np.ptp(ours), np.ptp(theirs)) <= _SPREAD * np.max(np.abs([*ours, *theirs])):
         return Estimate(mean, None, None, seeds)
-    test = stats.ttest_ind(ours, theirs, equal_var=False)
+    with warnings.catch_warnings():
+        # One of the two may not vary, which is no loss of precision here.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_ind(ours, theirs, equal_var=False)
     low, high = test.confidence_interval(0.95)
     return Estimate(mean, (float(low), float(high)), float(test.pvalue), seeds)
 

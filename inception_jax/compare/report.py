@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from inception_jax.compare import cells
+from inception_jax.compare.curves import Curve
 from inception_jax.compare.endings import Ending
 from inception_jax.compare.groups import Group
 from inception_jax.compare.intervals import Estimate
@@ -14,17 +15,16 @@ from inception_jax.compare.races import COSTS, EPOCHS, Heat
 from inception_jax.compare.records import summary_row
 from inception_jax.compare.verdicts import Verdict, answer
 from inception_jax.config import differences
-from inception_jax.runs import Run
 
 
 def markdown(
-    groups: Sequence[Group], waiting: Sequence[Run], pairings: Sequence[Pairing], verdicts: Sequence[Verdict]
+    groups: Sequence[Group], waiting: Sequence[Curve], pairings: Sequence[Pairing], verdicts: Sequence[Verdict]
 ) -> str:
     """The whole report; `waiting` are runs that were never evaluated."""
     blocks = ["# Comparison", "## What the paper claims", *map(_verdict, verdicts), _FEW_SEEDS]
     blocks += ["## Runs", "![Validation error over epochs](curves.png)", _RUNS, _runs_table(groups)]
     if waiting:
-        names = ", ".join(f"{run.directory} ({len(run.metrics)} lines of metrics)" for run in waiting)
+        names = ", ".join(f"{curve.run.directory}{curve.progress}" for curve in waiting)
         blocks.append(f"Left out, because never evaluated: {names}.")
     if pairings:
         blocks += ["## Pairs", _PAIRS, _pairs_table(pairings)]
@@ -213,7 +213,7 @@ def _notes(groups: Sequence[Group]) -> str:
         "the first evaluation at or under the error, not interpolated; of several seeds the median, and — where half "
         "of them never got there. Speed-up is pure / residual, '> x' or '< x' where only one of the two got there in "
         "the epochs it ran. Brackets in the races are percentiles of 10,000 bootstrap resamples of the seeds, which "
-        "are too narrow with few; ∞ is more than was run; final errors are means over the seeds, compared by a paired t test. At an equal cost "
-        "each run stands at its last evaluation within what the one that spent less had spent. Multiply-adds are "
-        "training images seen x forward multiply-adds per image."
+        "are too narrow with few; ∞ is more than was run. Final errors are means over the seeds, compared by a paired "
+        "t test; at an equal cost each run stands at its last evaluation within what the one that spent less had "
+        "spent. Multiply-adds are training images seen x forward multiply-adds per image."
     )
