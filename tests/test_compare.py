@@ -149,6 +149,7 @@ def test_an_unfinished_run_is_marked(pair, tmp_path):
     compare([pair[0], running], tmp_path / "out")
     table, *_ = tables(tmp_path / "out" / "comparison.md")
     assert [line["network"] for line in table] == ["Inception-v4", "Inception-ResNet-v2 (step 12 of 24)"]
+    assert "A run that is not finished counts as one that" in (tmp_path / "out" / "comparison.md").read_text()
     assert table[1]["epochs"] == "2"
 
 

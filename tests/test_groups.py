@@ -22,9 +22,10 @@ def test_runs_that_differ_in_nothing_but_their_seed_are_one_group(tmp_path):
 
 
 def test_what_changes_no_number_keeps_runs_together(tmp_path):
-    one = write_run(tmp_path / "a", "inception_v4", [0.5], seed=0, train={"log_every": 5}, data={"threads": 1})
-    two = write_run(tmp_path / "b", "inception_v4", [0.5], seed=1, train={"log_every": 9}, data={"threads": 2})
-    assert len(groups(one, two)) == 1
+    one = write_run(tmp_path / "a", "inception_v4", [0.5], seed=0, train={"log_every": 9}, data={"threads": 2})
+    two = write_run(tmp_path / "b", "inception_v4", [0.5], seed=1, train={"log_every": 5}, data={"threads": 1})
+    (group,) = groups(one, two)
+    assert list(group.by_seed) == [0, 1]
 
 
 def test_a_repeated_seed_and_another_length_are_other_groups(tmp_path):

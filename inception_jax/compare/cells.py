@@ -61,3 +61,8 @@ def bracketed(interval: Interval | None, spell: Callable[[float], str]) -> str:
 def p_value(p: float | None) -> str:
     """'0.012', or that it is below what is worth writing."""
     return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """3 and 'seed' -> '3 seeds'."""
+    return f"{count} {noun}{'s' * (count != 1)}"

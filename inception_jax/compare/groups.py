@@ -78,7 +78,8 @@ def groups_of(curves: Sequence[Curve]) -> list[Group]:
         if home is None:
             members.append(home := [])
         home.append(curve)
-    return [Group(label, tuple(group)) for label, group in zip(_labels(members), members, strict=True)]
+    by_seed = [sorted(group, key=lambda curve: curve.seed) for group in members]
+    return [Group(label, tuple(group)) for label, group in zip(_labels(by_seed), by_seed, strict=True)]
 
 
 def common_seeds(*groups: Group) -> list[int]:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inception_jax.compare.bands import Point
@@ -29,7 +29,9 @@ _STYLE: Any = {
 }
 
 
-def figure_of(panels: tuple[int, int], size: tuple[float, float], fill: Any, **shared: Any) -> dict[str, bytes]:
+def figure_of(
+    panels: tuple[int, int], size: tuple[float, float], fill: Callable[[Any], None], **shared: Any
+) -> dict[str, bytes]:
     """A figure of rows x columns of panels, inches wide and high, filled -> {"png": bytes, "svg": bytes}.
 
     `fill` takes the panels as an array [rows, columns]. The same panels give the same bytes.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inception_jax.compare import looks
-from inception_jax.compare.bands import Point, band
+from inception_jax.compare.bands import band
 from inception_jax.compare.curves import PAIRS, display_name, pair_of
 from inception_jax.compare.groups import Group, best_of_each_network
 
@@ -138,8 +138,3 @@ def _spans_decades(groups: Sequence[Group], error: str, image: float) -> bool:
     curves = [curve for group in groups for curve in group.curves]
     errors = [100 * m[error] for curve in curves for m in curve.averaged if m["step"] > 0]
     return bool(errors) and max(errors) > looks.LOG_RATIO * max(min(errors), image)
-
-
-def medians(group: Group, error: str) -> list[Point]:
-    """A group's band of an error over epochs, as fractions."""
-    return band([{m["epoch"]: m[error] for m in curve.averaged} for curve in group.curves])

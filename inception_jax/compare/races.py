@@ -90,7 +90,7 @@ class Race:
 
 @dataclasses.dataclass(frozen=True)
 class Heat:
-    """A race of two groups to one error: medians over the seeds, with intervals where there are several."""
+    """A race of two groups to one error: medians over the seeds, with intervals where both have several."""
 
     level: int
     cost: Cost
@@ -121,12 +121,12 @@ def heat(pure: Group, residual: Group, level: int, cost: Cost) -> Heat:
     """Two groups' race to an error; where they have the same seeds, these are drawn together."""
     pures, residuals = ([spent(curve, level, cost) for curve in group.curves] for group in (pure, residual))
     race = Race(_median(pures), _median(residuals))
-    several = [len(side) > 1 for side in (pures, residuals)]
-    paired = list(pure.by_seed) == list(residual.by_seed)
-    draws = [bootstrap_medians(_needed(pures)), bootstrap_medians(_needed(residuals), stream=0 if paired else 1)]
-    ends = [_telling(interval(draw)) if many else None for draw, many in zip(draws, several, strict=True)]
-    speed_up = _telling(ratio_interval(draws[0], draws[1])) if all(several) else None
-    return Heat(level, cost, race, ends[0], ends[1], speed_up)
+    if min(len(pures), len(residuals)) == 1:
+        return Heat(level, cost, race, None, None, None)
+    stream = 0 if list(pure.by_seed) == list(residual.by_seed) else 1
+    ours, theirs = bootstrap_medians(_needed(pures)), bootstrap_medians(_needed(residuals), stream=stream)
+    ends = [_telling(one) for one in (interval(ours), interval(theirs), ratio_interval(ours, theirs))]
+    return Heat(level, cost, race, *ends)
 
 
 def mean_log_ratio(pure: Curve, residual: Curve, cost: Cost) -> float:

@@ -53,7 +53,10 @@ _PAIRS = (
 
 
 def _verdict(verdict: Verdict) -> str:
-    lines = [f"- {one.about}: {one.words} ({len(one.seeds)} seeds): {one.answer}" for one in verdict.evidence]
+    lines = [
+        f"- {one.about}: {one.words} ({cells.counted(len(one.seeds), 'seed')}): {one.answer}"
+        for one in verdict.evidence
+    ]
     if not lines:
         lines = ["- the networks that it is about are not all among these runs"]
     head = f"**{verdict.claim} {verdict.answer.capitalize()}.** {verdict.criterion}"
@@ -206,11 +209,13 @@ def _notes(groups: Sequence[Group]) -> str:
     finals = [(curve.averaged[-1]["top1_error"], curve.run.info.validation_images) for curve in curves]
     spread = max(math.sqrt(error * (1 - error) / count) for error, count in finals)
     alone = " One seed was run of each, so what another seed would change is not measured."
+    unfinished = " A run that is not finished counts as one that never got there."
     return (
         f"Errors are measured on {' or '.join(f'{n:,}' for n in images)} validation images: one image is "
         f"{100 / images[0]:.2g} points, and the standard error of a run's final top-1 error at most {100 * spread:.2g}."
-        f"{alone if len(curves) == len(groups) else ''} Epochs, wall time and multiply-adds in the races are those of "
-        "the first evaluation at or under the error, not interpolated; of several seeds the median, and — where half "
+        f"{alone * (len(curves) == len(groups))}{unfinished * any(curve.progress for curve in curves)} Epochs, wall "
+        "time and multiply-adds in the races are those of the first evaluation at or under the error, not "
+        "interpolated; of several seeds the median, and — where half "
         "of them never got there. Speed-up is pure / residual, '> x' or '< x' where only one of the two got there in "
         "the epochs it ran. Brackets in the races are percentiles of 10,000 bootstrap resamples of the seeds, which "
         "are too narrow with few; ∞ is more than was run. Final errors are means over the seeds, compared by a paired "
