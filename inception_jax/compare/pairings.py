@@ -14,8 +14,8 @@ from inception_jax.config import differences
 SAME = "same settings"
 BEST = "each at its own best"
 
-# What pure networks have no use for may differ, and is set to be varied.
-_OWN_TO_RESIDUAL = {"seed", "model.name", "model.depths", "model.residual_scales"}
+# Settings are the same where no field but these differs: they are the network itself.
+_THE_NETWORK = {"seed", "model.name", "model.depths", "model.residual_scales"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def pairings_of(groups: Sequence[Group]) -> list[Pairing]:
         members = [group for group in groups if pair_of(group.model) == pair]
         for pure in (group for group in members if not group.residual):
             for residual in (group for group in members if group.residual):
-                same = set(differences(pure.experiment, residual.experiment)) <= _OWN_TO_RESIDUAL
+                same = set(differences(pure.experiment, residual.experiment)) <= _THE_NETWORK
                 own_best = pure in best and residual in best
                 reasons = (SAME,) * same + (BEST,) * own_best
                 if reasons:
