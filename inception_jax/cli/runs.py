@@ -54,6 +54,8 @@ class Compare(Processes):
     """Train the runs of an experiment, or take runs that exist, and draw curves and tables.
 
     compare EXPERIMENT.py --workdir DIR resumes what is not done; compare RUN RUN ... --out DIR only draws.
+
+    Runs that differ in nothing but their seed are drawn as one line.
     """
 
     what: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="EXPERIMENT.py|RUN ...")]
@@ -62,6 +64,8 @@ class Compare(Processes):
     """With an experiment: a directory for each run in it, pictures and tables beside."""
     out: Directory = None
     """Where pictures and tables go; with an experiment, its workdir unless given."""
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """Also draw these training metrics over steps, such as gradient_norm; NAME/ is all metrics under that name."""
     strict: bool = False
     """Stop at a broken newest checkpoint rather than go on from an older one."""
 
@@ -82,6 +86,8 @@ class Compare(Processes):
         if not out:
             raise UserError("say with --out where the pictures and tables shall go.")
         for path in compare.compare(directories, out):
+            print(path)
+        for path in compare.draw_metrics(directories, self.metrics, out):
             print(path)
         for message in failed:
             print(f"{PROG}: {message}", file=sys.stderr)

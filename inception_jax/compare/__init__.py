@@ -1,0 +1,75 @@
+"""Compares runs: error over epochs as in Figures 21-26 of arXiv 1602.07261, and what the numbers say to its claims.
+
+No jax. Runs that differ in nothing but their seed are one line, their median, with a band.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from inception_jax.compare import quantities
+from inception_jax.compare.curves import curves_of
+from inception_jax.compare.groups import groups_of
+from inception_jax.compare.page import draw
+from inception_jax.compare.pairings import pairings_of
+from inception_jax.compare.records import as_csv, as_json
+from inception_jax.compare.report import markdown
+from inception_jax.compare.verdicts import verdicts_of
+from inception_jax.errors import UserError
+from inception_jax.runs import Run, read_run
+
+
+def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
+    """Reads runs and writes curves.png, curves.svg and comparison.md, .csv and .json into `out`; returns their paths.
+
+    Each file is written whole or not at all, and is the same whatever the order of the directories. A directory given
+    twice counts once. UserError when there is no run, or none was ever evaluated.
+    """
+    found = curves_of(_read(directories))
+    curves = [curve for curve in found if curve.averaged]
+    if not curves:
+        raise UserError(f"{found[0].run.directory} has no validation line yet; wait for its evaluation.")
+    waiting = sorted((curve for curve in found if not curve.averaged), key=lambda curve: str(curve.run.directory))
+    groups = groups_of(curves)
+    pairings = pairings_of(groups)
+    verdicts = verdicts_of(pairings)
+    drawn = draw(groups)
+    contents = {
+        "curves.png": drawn["png"],
+        "curves.svg": drawn["svg"],
+        "comparison.md": markdown(groups, waiting, pairings, verdicts).encode(),
+        "comparison.csv": as_csv(groups).encode(),
+        "comparison.json": as_json(verdicts, pairings).encode(),
+    }
+    return _write(contents, Path(out))
+
+
+def draw_metrics(directories: Sequence[str | Path], names: Sequence[str], out: str | Path) -> list[Path]:
+    """Draws training metrics over steps, NAME.png and NAME.svg each, into `out`; returns their paths.
+
+    See quantities.py. UserError, before anything is written, when a name is not a metric of these runs.
+    """
+    if not names:
+        return []
+    groups = groups_of(curves_of(_read(directories)))
+    contents = {}
+    for name in names:
+        drawn = quantities.draw(groups, name)
+        contents.update({f"{quantities.file_name(name)}.{form}": content for form, content in drawn.items()})
+    return _write(contents, Path(out))
+
+
+def _read(directories: Sequence[str | Path]) -> list[Run]:
+    unique = {Path(directory).resolve(): Path(directory) for directory in directories}
+    if not unique:
+        raise UserError("there is no run to compare; give the directory of at least one.")
+    return [read_run(directory) for directory in unique.values()]
+
+
+def _write(contents: Mapping[str, bytes], out: Path) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        temporary = out / f"{name}.tmp"
+        temporary.write_bytes(content)
+        os.replace(temporary, out / name)
+    return [out / name for name in contents]

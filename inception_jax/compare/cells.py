@@ -1,0 +1,68 @@
+"""Numbers as words, and tables of them in Markdown."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from inception_jax.compare.intervals import Interval
+
+NOTHING = "—"
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    cells = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def percent(error: float | None) -> str:
+    """0.1234 -> '12.34'."""
+    return NOTHING if error is None else f"{100 * error:.2f}"
+
+
+def points(difference: float) -> str:
+    """A difference of errors, with its sign: -0.0123 -> '-1.23'."""
+    return f"{100 * difference:+.2f}"
+
+
+def quantity(value: float) -> str:
+    """Three digits and a unit: 55843161 -> '55.8 M'."""
+    units = ["", " k", " M", " G", " T", " P", " E"]
+    value = float(f"{value:.3g}")  # First, or 999.9 k would be written 1e+03 k.
+    power = max((p for p in range(len(units)) if value >= 1000**p), default=0)
+    return f"{value / 1000**power:.3g}{units[power]}"
+
+
+def duration(seconds: float) -> str:
+    """150 -> '2.5 min'."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def number(value: float) -> str:
+    """Four digits at most."""
+    return f"{value:.4g}"
+
+
+def factor(value: float) -> str:
+    """A quotient: '1.50'."""
+    return f"{value:.2f}"
+
+
+def bracketed(interval: Interval | None, spell: Callable[[float], str]) -> str:
+    """' [low, high]', or nothing where there is no interval."""
+    if interval is None:
+        return ""
+    low, high = ("∞" if math.isinf(end) else spell(end) for end in interval)
+    return f" [{low}, {high}]"
+
+
+def p_value(p: float | None) -> str:
+    """'0.012', or that it is below what is worth writing."""
+    return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """3 and 'seed' -> '3 seeds'."""
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,224 @@
+"""comparison.md: what the paper claims and what the numbers answer, the runs, and each pair in its own section."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from inception_jax.compare import cells
+from inception_jax.compare.curves import Curve
+from inception_jax.compare.endings import Ending
+from inception_jax.compare.groups import Group
+from inception_jax.compare.intervals import Estimate
+from inception_jax.compare.pairings import Pairing
+from inception_jax.compare.races import COSTS, EPOCHS, Heat
+from inception_jax.compare.records import summary_row
+from inception_jax.compare.verdicts import Verdict, answer
+from inception_jax.config import differences
+
+
+def markdown(
+    groups: Sequence[Group], waiting: Sequence[Curve], pairings: Sequence[Pairing], verdicts: Sequence[Verdict]
+) -> str:
+    """The whole report; `waiting` are runs that were never evaluated."""
+    blocks = ["# Comparison", "## What the paper claims", *map(_verdict, verdicts), _FEW_SEEDS]
+    blocks += ["## Runs", "![Validation error over epochs](curves.png)", _RUNS, _runs_table(groups)]
+    if waiting:
+        names = ", ".join(f"{curve.run.directory}{curve.progress}" for curve in waiting)
+        blocks.append(f"Left out, because never evaluated: {names}.")
+    if pairings:
+        blocks += ["## Pairs", _PAIRS, _pairs_table(pairings)]
+    for pairing in pairings:
+        blocks += _section(pairing)
+    return "\n\n".join([*blocks, "## How to read it", _notes(groups)]) + "\n"
+
+
+_FEW_SEEDS = (
+    "Intervals here are Student's t of 95 % over the seeds that all compared runs share: with 3 seeds only what stands "
+    "out by far from what another seed does is found, and undecided does not mean that there is no difference. Fewer "
+    "than 3 seeds decide nothing. The networks stand each at the setting with the least median final top-1 error "
+    "among those given, chosen on the same validation images. An answer of yes or no needs every line under it to say "
+    "so."
+)
+_RUNS = (
+    "Single-crop validation error in percent, of the averaged parameters unless marked raw, as in Figures 21-26 of "
+    "arXiv 1602.07261; of several seeds the median, and in brackets the least and the greatest. An error of zero "
+    "stands at the foot of a logarithmic axis."
+)
+_PAIRS = (
+    "Speed-up: pure / residual, the geometric mean over the errors raced to, mean over the seeds in common, 95 % t "
+    "interval. Difference: final top-1 error at equal epochs, residual less pure, in points. Each interval and each p "
+    "stands for itself: of twenty true zeros one comes out apart from zero by chance."
+)
+
+
+def _verdict(verdict: Verdict) -> str:
+    lines = [
+        f"- {one.about}: {one.words} ({cells.counted(len(one.seeds), 'seed')}): {one.answer}"
+        for one in verdict.evidence
+    ]
+    if not lines:
+        lines = ["- the networks that it is about are not all among these runs"]
+    head = f"**{verdict.claim} {verdict.answer.capitalize()}.** {verdict.criterion}"
+    return "\n".join([head, "", *lines])
+
+
+def _runs_table(groups: Sequence[Group]) -> str:
+    header = "network|kind|parameters|multiply-adds per image|learning rate|epochs|final top-1|best top-1 (epoch)"
+    header += "|final top-5|best top-5 (epoch)|final raw top-1|wall time|images/s"
+    return cells.table(header.split("|"), [_runs_line(group) for group in groups])
+
+
+def _runs_line(group: Group) -> list[str]:
+    rows = [summary_row(curve, "") for curve in group.curves]
+
+    def median(field: str) -> Any:
+        values = [row[field] for row in rows if row[field] is not None]
+        return statistics.median(values) if values else None
+
+    def spread(field: str) -> str:
+        ends = [cells.percent(end([row[field] for row in rows])) for end in (min, max)]
+        return cells.percent(median(field)) + (f" [{ends[0]}, {ends[1]}]" if len(rows) > 1 else "")
+
+    speed = median("images_per_second")
+    return [
+        group.title,
+        rows[0]["kind"],
+        cells.quantity(rows[0]["parameters"]),
+        cells.quantity(rows[0]["multiply_adds"]),
+        f"{rows[0]['learning_rate']:g}",
+        cells.number(median("epochs")),
+        spread("final_top1_error"),
+        f"{cells.percent(median('best_top1_error'))} ({cells.number(median('best_top1_epoch'))})",
+        spread("final_top5_error"),
+        f"{cells.percent(median('best_top5_error'))} ({cells.number(median('best_top5_epoch'))})",
+        cells.percent(median("final_raw_top1_error")),
+        cells.duration(median("wall_seconds")),
+        cells.NOTHING if speed is None else cells.number(speed),
+    ]
+
+
+def _pairs_table(pairings: Sequence[Pairing]) -> str:
+    header = ["pair", "why", "seeds in common", *(f"speed-up, {cost.name}" for cost in COSTS)]
+    header += ["faster by epochs", "difference", "p"]
+    lines = []
+    for pairing in pairings:
+        by_epochs = pairing.log_speed_up()
+        final = next((e for e in pairing.endings if (e.cost, e.error) == (EPOCHS, "top1_error")), None)
+        lines.append(
+            [
+                pairing.label,
+                ", ".join(pairing.reasons),
+                str(len(pairing.seeds)),
+                *(_factor(pairing.log_speed_up(cost)) for cost in COSTS),
+                answer(by_epochs) if by_epochs else "undecided",
+                *(_difference(final.difference) if final else [cells.NOTHING] * 2),
+            ]
+        )
+    return cells.table(header, lines)
+
+
+def _factor(found: Estimate | None) -> str:
+    if found is None:
+        return cells.NOTHING
+    return cells.factor(math.exp(found.mean)) + cells.bracketed(
+        found.interval, lambda value: cells.factor(math.exp(value))
+    )
+
+
+def _difference(found: Estimate) -> list[str]:
+    return [cells.points(found.mean) + cells.bracketed(found.interval, cells.points), cells.p_value(found.p)]
+
+
+def _section(pairing: Pairing) -> list[str]:
+    """Heading, tables and sentences of one pair."""
+    blocks = [f"### {pairing.pure.title} and {pairing.residual.title}"]
+    if pairing.heats:
+        blocks.append(_races_table(pairing.heats))
+    if pairing.endings:
+        blocks.append(_endings_table(pairing.endings))
+    sentences = [_leads(pairing), _fairness(pairing)]
+    if not pairing.seeds:
+        sentences.append("They have no seed in common, so Welch's test stands for the paired one.")
+    return [*blocks, " ".join(sentences)]
+
+
+def _races_table(heats: Sequence[Sequence[Heat]]) -> str:
+    header = ["top-1 error at most"]
+    for cost in COSTS:
+        header += [f"{cost.name}, pure", f"{cost.name}, residual", "speed-up"]
+    lines = []
+    for level in heats:
+        lines.append([f"{level[0].level} %"])
+        for heat in level:
+            for spent, interval in ((heat.race.pure, heat.pure), (heat.race.residual, heat.residual)):
+                value = heat.cost.spell(spent.value) if spent.reached else cells.NOTHING
+                lines[-1].append(value + cells.bracketed(interval, heat.cost.spell))
+            lines[-1].append(heat.race.speed_up + cells.bracketed(heat.speed_up, cells.factor))
+    return cells.table(header, lines)
+
+
+def _endings_table(endings: Sequence[Ending]) -> str:
+    header = ["final error at equal", "spent", "error", "pure", "residual", "difference", "p", "seeds"]
+    lines = []
+    for ending in endings:
+        spent = list(dict.fromkeys(ending.cost.spell(end) for end in ending.budget))
+        lines.append(
+            [
+                ending.cost.name,
+                " to ".join(spent),
+                ending.error.replace("_error", "").replace("top", "top-"),
+                cells.percent(ending.pure),
+                cells.percent(ending.residual),
+                *_difference(ending.difference),
+                str(ending.difference.seeds),
+            ]
+        )
+    return cells.table(header, lines)
+
+
+def _leads(pairing: Pairing) -> str:
+    ours, theirs, heats = pairing.residual.label, pairing.pure.label, pairing.heats
+    if not heats:
+        return "No level tells the two apart."
+    ahead, behind = (
+        [sum(level[i].race.lead == lead for level in heats) for i in range(len(COSTS))] for lead in (1, -1)
+    )
+    counts = [f"{count} by {cost.name}" for count, cost in zip(ahead, COSTS, strict=True)]
+    return (
+        f"Of {len(heats)} levels {ours} was ahead of {theirs} at {', '.join(counts)}, and behind at "
+        f"{', '.join(map(str, behind))}."
+    )
+
+
+def _fairness(pairing: Pairing) -> str:
+    others = [
+        f"{field} ({ours} and {theirs})"
+        for field, (ours, theirs) in differences(pairing.residual.experiment, pairing.pure.experiment).items()
+        if field not in ("model.name", "seed")
+    ]
+    lengths = pairing.residual.curves[0].run.info.steps, pairing.pure.curves[0].run.info.steps
+    if lengths[0] != lengths[1]:
+        others.append(f"length ({lengths[0]} and {lengths[1]} steps)")
+    return f"Their experiments differ in {', '.join(['the network', *others])}" + ("." if others else " alone.")
+
+
+def _notes(groups: Sequence[Group]) -> str:
+    curves = [curve for group in groups for curve in group.curves]
+    images = sorted({curve.run.info.validation_images for curve in curves})
+    finals = [(curve.averaged[-1]["top1_error"], curve.run.info.validation_images) for curve in curves]
+    spread = max(math.sqrt(error * (1 - error) / count) for error, count in finals)
+    alone = " One seed was run of each, so what another seed would change is not measured."
+    unfinished = " A run that is not finished counts as one that never got there."
+    return (
+        f"Errors are measured on {' or '.join(f'{n:,}' for n in images)} validation images: one image is "
+        f"{100 / images[0]:.2g} points, and the standard error of a run's final top-1 error at most {100 * spread:.2g}."
+        f"{alone * (len(curves) == len(groups))}{unfinished * any(curve.progress for curve in curves)} Epochs, wall "
+        "time and multiply-adds in the races are those of the first evaluation at or under the error, not "
+        "interpolated; of several seeds the median, and — where half or more never got there. Speed-up is pure / "
+        "residual, '> x' or '< x' where only one of the two got there in the epochs it ran. Brackets in the races are "
+        "percentiles of 10,000 bootstrap resamples of the seeds, which are too narrow with few; ∞ is more than was "
+        "run. Final errors are means over the seeds, compared by a paired t test; at an equal cost each run stands at "
+        "its last evaluation within what the one that spent less had spent. Multiply-adds are training images seen x "
+        "forward multiply-adds per image."
+    )

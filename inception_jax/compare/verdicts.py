@@ -1,0 +1,135 @@
+"""The paper's two claims (section 4), each with the criterion that decides it, answered by the numbers alone.
+
+Answers are yes, no or undecided. What decides is a Student's t interval of 95 % over seeds: intervals.py says why it
+is not the bootstrap's. Fewer than `LEAST_SEEDS` seeds decide nothing, whatever they look like.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from inception_jax.compare.curves import PAIRS, pair_of
+from inception_jax.compare.endings import within_equal
+from inception_jax.compare.groups import Group, common_seeds
+from inception_jax.compare.intervals import Estimate, estimate
+from inception_jax.compare.pairings import BEST, Pairing
+from inception_jax.compare.races import EPOCHS
+
+LEAST_SEEDS = 3
+
+Answer = Literal["yes", "no", "undecided"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What one comparison says about a claim."""
+
+    about: str
+    """The groups."""
+    answer: Answer
+    estimate: Estimate | None
+    """Of what the criterion asks to be above 0; None without seeds in common."""
+    seeds: list[int]
+    words: str
+    """The numbers in a sentence without an end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One claim and its answer."""
+
+    claim: str
+    criterion: str
+    answer: Answer
+    evidence: list[Evidence]
+
+
+def verdicts_of(pairings: Sequence[Pairing]) -> list[Verdict]:
+    """The answers to both claims, from the networks each at its own best setting."""
+    best = [pairing for pairing in pairings if BEST in pairing.reasons]
+    pairs = [[pairing for pairing in best if pair_of(pairing.pure.model) == pair] for pair in PAIRS]
+    speed = [speed_evidence(pairing) for pairing in best]
+    size = [size_evidence(small, large) for small, large in itertools.product(*pairs)]
+    return [
+        Verdict("Residual connections make training much faster.", _SPEED, _agreed(speed), speed),
+        Verdict("The final accuracy depends mainly on the size of the network.", _SIZE, _agreed(size), size),
+    ]
+
+
+_SPEED = (
+    "For each seed, the mean over the errors raced to of the logarithm of the speed-up in epochs (pure / residual). "
+    "Yes if its interval lies above a factor of 1, no if below; the factor says how much faster. A network that never "
+    "got to an error counts with what it had spent, which makes the factor err towards 1, whichever is ahead."
+)
+_SIZE = (
+    "The difference that size makes (Inception-v3 to v4, Inception-ResNet-v1 to v2) less the difference that the "
+    "residual connections make within the two pairs, both in points of final top-1 error at equal epochs, without "
+    "their signs. Yes if its interval lies above 0, no if below."
+)
+
+
+def speed_evidence(pairing: Pairing) -> Evidence:
+    """Whether the residual network of a pairing came down faster."""
+    found = pairing.log_speed_up()
+    if found is None:
+        return Evidence(pairing.label, "undecided", None, [], "no seed in common")
+    words = f"speed-up {math.exp(found.mean):.2f}"
+    if found.interval:
+        words += f" [{math.exp(found.interval[0]):.2f}, {math.exp(found.interval[1]):.2f}]"
+    words += _unfinished([pairing.pure, pairing.residual])
+    return Evidence(pairing.label, answer(found), found, pairing.seeds, words)
+
+
+def size_evidence(small: Pairing, large: Pairing) -> Evidence:
+    """Whether size decides the final error of four networks more than their kind; from seeds whose runs are done."""
+    groups = (small.pure, small.residual, large.pure, large.residual)
+    about = "; ".join(group.label for group in groups)
+    errors = {}
+    for seed in common_seeds(*groups):
+        curves = [group.by_seed[seed] for group in groups]
+        equal = within_equal(curves, EPOCHS)
+        if equal and all(curve.run.finished for curve in curves):
+            errors[seed] = [record["top1_error"] for record in equal[1]]
+    left_out = _unfinished(groups)
+    if not errors:
+        return Evidence(about, "undecided", None, [], f"no seed in common that all four have finished{left_out}")
+    by_size, by_kind, found = size_against_kind(np.array(list(errors.values())))
+    words = f"size {100 * by_size:.2f} points, kind {100 * by_kind:.2f}, the one less the other {100 * found.mean:+.2f}"
+    if found.interval:
+        words += f" [{100 * found.interval[0]:+.2f}, {100 * found.interval[1]:+.2f}]"
+    return Evidence(about, answer(found), found, list(errors), words + left_out)
+
+
+def size_against_kind(errors: np.ndarray) -> tuple[float, float, Estimate]:
+    """Errors [seeds, (small pure, small residual, large pure, large residual)] -> by size, by kind, their difference.
+
+    Signs are taken off the means over seeds and not off each seed, whose noise would then count as an effect. With
+    the signs of the means given, the difference is a mean over seeds, and has a t interval as such. An effect near
+    zero comes out too large by its noise, which brings the two nearer to each other.
+    """
+    small_pure, small_residual, large_pure, large_residual = errors.T
+    size = np.stack([large_pure - small_pure, large_residual - small_residual])
+    kind = np.stack([small_residual - small_pure, large_residual - large_pure])
+    size, kind = ((np.sign(effects.mean(axis=1, keepdims=True)) * effects).mean(axis=0) for effects in (size, kind))
+    return float(size.mean()), float(kind.mean()), estimate((size - kind).tolist())
+
+
+def answer(found: Estimate) -> Answer:
+    """Yes when the whole interval is above 0, no when it is below, undecided otherwise and with few seeds."""
+    if found.seeds < LEAST_SEEDS or found.interval is None:
+        return "undecided"
+    return "yes" if found.interval[0] > 0 else "no" if found.interval[1] < 0 else "undecided"
+
+
+def _agreed(evidence: Sequence[Evidence]) -> Answer:
+    answers = {one.answer for one in evidence}
+    return answers.pop() if len(answers) == 1 else "undecided"
+
+
+def _unfinished(groups: Sequence[Group]) -> str:
+    runs = [group.run_label(curve) for group in groups for curve in group.curves if not curve.run.finished]
+    return f"; not finished: {', '.join(runs)}" if runs else ""
