@@ -138,7 +138,7 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
     work = tmp_path / "work"
     code, out, err = run(capfd, "compare", experiment, "--workdir", work, "--seed", "3")
     assert code == 0, err
-    for name in ("curves.png", "curves.svg", "comparison.md", "comparison.csv"):
+    for name in ("curves.png", "curves.svg", "comparison.md", "comparison.csv", "comparison.json"):
         assert str(work / name) in out and (work / name).stat().st_size > 100
     table = (work / "comparison.md").read_text()
     assert "first" in table and "second" in table
@@ -150,8 +150,11 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
     code, _, err = run(capfd, "compare", experiment, "--workdir", work)
     assert code == 2 and "seed is 0 here and 3 there" in err
 
-    code, out, _ = run(capfd, "compare", work / "first", "--out", tmp_path / "one")
-    assert code == 0 and (tmp_path / "one" / "comparison.csv").exists()
+    one = ("compare", work / "first", "--out", tmp_path / "one")
+    code, out, _ = run(capfd, *one, "--metrics", "loss")
+    assert code == 0 and (tmp_path / "one" / "comparison.csv").exists() and str(tmp_path / "one" / "loss.png") in out
+    code, _, err = run(capfd, *one, "--metrics", "losses")
+    assert code == 2 and "losses" in err and "gradient_norm" in err
 
     code, out, _ = run(capfd, "evaluate", work / "first", "--json")
     results = json.loads(out)
