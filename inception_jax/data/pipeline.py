@@ -4,7 +4,6 @@ Batch k depends on the source, the seed and k, on nothing else: not on the threa
 on how the devices are spread over processes. So the state of a run's data is one number.
 """
 
-import collections
 import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable
@@ -15,6 +14,7 @@ import grain
 import numpy as np
 
 from inception_jax.data import preprocess
+from inception_jax.data.ahead import made_ahead
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage, UserError
 
@@ -256,14 +256,9 @@ def _iterate(
     report: Callable[[str], None],
 ) -> Generator[Batch, None, None]:
     """The batches whose first positions are `firsts`, `share` images each, made by `threads`, `prefetch` ahead."""
-    pool = ThreadPoolExecutor(threads, "images")
-    making: collections.deque[_Making] = collections.deque()
-    try:
-        for first in firsts:
-            making.append(_Making(pool, fill, range(first, first + share), image_size))
-            if len(making) > prefetch:
-                yield making.popleft().finish(devices, report)
-        while making:
-            yield making.popleft().finish(devices, report)
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    def begin(pool: ThreadPoolExecutor, first: int) -> Callable[[], Batch]:
+        making = _Making(pool, fill, range(first, first + share), image_size)
+        return functools.partial(making.finish, devices, report)
+
+    return made_ahead(begin, firsts, threads, prefetch)

@@ -109,7 +109,7 @@ def distorted_crop(
     top, left, height, width = _random_box(image.shape[0], image.shape[1], rng, area, aspect)
     # The draw is made even where flip is off, so that the option changes nothing but the mirroring.
     mirrored = rng.random() < 0.5
-    crop = _resize(image[top : top + height, left : left + width], size, resize, out)
+    crop = resized(image[top : top + height, left : left + width], (size, size), resize, out)
     return cv2.flip(crop, 1, dst=crop) if flip and mirrored else crop
 
 
@@ -130,7 +130,26 @@ def central_crop(
     """
     height, width = image.shape[:2]
     top, left = int((height - height * fraction) / 2), int((width - width * fraction) / 2)
-    return _resize(image[top : height - top, left : width - left], size, resize, out)
+    return resized(image[top : height - top, left : width - left], (size, size), resize, out)
+
+
+def resized(image: np.ndarray, shape: tuple[int, int], resize: Resize, out: np.ndarray | None = None) -> np.ndarray:
+    """A whole image at another height and width: uint8 [*shape, 3].
+
+    Args:
+      image: uint8 [H, W, 3].
+      shape: The new height and width, in pixels.
+      resize: How pixels are interpolated.
+      out: Where the result shall be written: uint8 [*shape, 3], contiguous.
+    """
+    height, width = shape
+    if resize in _INTERPOLATION:
+        return cv2.resize(image, (width, height), dst=out, interpolation=_INTERPOLATION[resize])
+    # Slower than OpenCV, which does not have these.
+    picture = PIL.Image.fromarray(np.ascontiguousarray(image)).resize((width, height), _ANTIALIASED[resize])
+    out = np.empty((height, width, 3), np.uint8) if out is None else out
+    out[:] = picture
+    return out
 
 
 def _random_box(
@@ -146,16 +165,6 @@ def _random_box(
             left = int(rng.integers(width - crop_width, endpoint=True))
             return top, left, crop_height, crop_width
     return 0, 0, height, width
-
-
-def _resize(image: np.ndarray, size: int, resize: Resize, out: np.ndarray | None) -> np.ndarray:
-    if resize in _INTERPOLATION:
-        return cv2.resize(image, (size, size), dst=out, interpolation=_INTERPOLATION[resize])
-    # Slower than OpenCV, which does not have these.
-    picture = PIL.Image.fromarray(np.ascontiguousarray(image)).resize((size, size), _ANTIALIASED[resize])
-    out = np.empty((size, size, 3), np.uint8) if out is None else out
-    out[:] = picture
-    return out
 
 
 def _decode_jpeg(data: bytes, scratch: Scratch | None) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""The validation images that are not to be counted: ILSVRC's blacklist, by the numbers in the images' names."""
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from inception_jax.data.ahead import made_ahead
+from inception_jax.data.cores import available_cores
+from inception_jax.data.sources import Source
+from inception_jax.errors import BrokenImage, UserError
+
+_NAME = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
+_UNNAMED = -1
+# Names that are read ahead for each thread.
+_AHEAD = 4
+
+
+def excluded(path: str | Path, source: Source, report: Callable[[str], None] = lambda message: None) -> np.ndarray:
+    """The images that a list leaves out: int64 [excluded], their numbers in `source`, ascending.
+
+    Args:
+      path: Of the list: a validation image's number a line, that of ILSVRC2012_val_00000036.JPEG being 36; blank lines
+        are passed over.
+      source: The validation images, in any order, named as ILSVRC named them. Where the source knows the names only by
+        reading, all images are read but not decoded, unless they are in the order of their numbers, as those are that
+        `inception-jax data prepare imagenet:` made.
+      report: Told that all images must be read.
+
+    Raises:
+      UserError: the list cannot be read, a line is no number, no image has it, or the images are named otherwise.
+    """
+    lines = _listed(Path(path))
+    wanted = np.array(sorted(lines), np.int64)
+    if _in_order(source, wanted):
+        return wanted - 1
+    if not source.locate:
+        report(f"reading the names of {len(source):,} images for {path}")
+    numbers = np.fromiter(_numbers(source), np.int64, len(source))
+    if (numbers == _UNNAMED).all():
+        raise UserError(
+            f"{path} leaves out images by their ILSVRC numbers, but no image of the source is named "
+            f"ILSVRC2012_val_NNNNNNNN; the first is {_name(source, 0)}."
+        )
+    for number in np.setdiff1d(wanted, numbers).tolist():
+        raise UserError(f"{path}, line {lines[number]}: no image is named ILSVRC2012_val_{number:08d}.")
+    return np.flatnonzero(np.isin(numbers, wanted))
+
+
+def _listed(path: Path) -> dict[int, int]:
+    """The numbers in a list, with the line of each."""
+    try:
+        text = path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not plain text"
+        raise UserError(f"the exclude list {path} cannot be read: {what}.") from error
+    lines: dict[int, int] = {}
+    for line, value in enumerate(map(str.strip, text.splitlines()), 1):
+        if value and not re.fullmatch(r"\d{1,8}", value):
+            raise UserError(f"{path}, line {line}: {value!r} is not the number of a validation image, as 36 is.")
+        if value:
+            lines.setdefault(int(value), line)
+    return lines
+
+
+def _in_order(source: Source, wanted: np.ndarray) -> bool:
+    """Whether each of these numbers is that of the image in its place, counted from 1."""
+    if wanted.size and not 1 <= wanted[0] <= wanted[-1] <= len(source):
+        return False
+    return all(_number(source, number - 1) == number for number in wanted.tolist())
+
+
+def _numbers(source: Source) -> Iterator[int]:
+    """Of every image the number in its name, or `_UNNAMED`."""
+
+    def begin(pool: ThreadPoolExecutor, index: int) -> Callable[[], int]:
+        return pool.submit(_number, source, index).result
+
+    threads = available_cores()
+    return made_ahead(begin, range(len(source)), threads, _AHEAD * threads)
+
+
+def _number(source: Source, index: int) -> int:
+    found = _NAME.search(_name(source, index).rpartition("/")[2])
+    return int(found[1]) if found else _UNNAMED
+
+
+def _name(source: Source, index: int) -> str:
+    try:
+        return source.locate(index)[0] if source.locate else source[index].name
+    except BrokenImage:  # it is named when it is evaluated
+        return ""
