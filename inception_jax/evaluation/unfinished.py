@@ -51,8 +51,8 @@ class Unfinished:
             raise UserError(f"{path} cannot be read: {error}; delete {self._directory} to begin anew.") from error
         if differing:
             raise UserError(
-                f"{self._directory} holds another evaluation that is not at its end, with other {', '.join(differing)}; "
-                "end that one by its own command, give another --out, or delete the directory."
+                f"{self._directory} holds another evaluation that is not at its end, with other "
+                f"{', '.join(differing)}; end that one by its own command, give another --out, or delete the directory."
             )
 
     def restore(self, number: int, tally: Tally) -> int:
@@ -70,20 +70,20 @@ class Unfinished:
             batches = _batches(path)
         return batches
 
-    def keep_now_and_then(self, number: int, batches: int, tally: Tally) -> None:
-        """As `keep`, when a minute has passed."""
-        if time.monotonic() - self._kept_at >= EVERY_SECONDS:
-            self.keep(number, batches, tally)
+    def due(self) -> bool:
+        """Whether it is time to keep something again."""
+        return time.monotonic() - self._kept_at >= EVERY_SECONDS
 
     def keep(self, number: int, batches: int, tally: Tally) -> None:
         """Writes what changed in pass `number`, of which `tally` has `batches` batches; RunFailed if it cannot be."""
         with whole.writing(self._directory / f"{number}-{batches}.npz") as file:
-            np.savez(file, **tally.changes())
+            np.savez(file, allow_pickle=False, **tally.changes())
         self._kept_at = time.monotonic()
 
-    def clear(self) -> None:
-        """Deletes all, the evaluation being at its end."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+
+def clear(out: Path) -> None:
+    """Deletes what is kept in `out`, its evaluation being at its end."""
+    shutil.rmtree(out / DIRECTORY, ignore_errors=True)
 
 
 def _batches(path: Path) -> int:

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from inception_jax.errors import RunFailed
+from inception_jax.errors import RunFailed, UserError
 
 
 @contextlib.contextmanager
@@ -30,3 +31,13 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def check_writable(directory: Path) -> None:
+    """Finds out by trying whether files can be written there; UserError if not. The directory is made if need be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written: {error.strerror}; give another.") from error
