@@ -1,11 +1,9 @@
 """The crops of every image as rows of batches: each image decoded once, however many crops it has."""
 
-import contextlib
+import collections
 import functools
-import itertools
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -22,22 +20,35 @@ Batch = dict[str, np.ndarray]
 that was left out because it is broken.
 """
 
-
-class _Cut(NamedTuple):
-    """An image's views uint8 [views, S, S, 3] and its label, or what is wrong with it."""
-
-    views: np.ndarray | None
-    label: int = 0
-    broken: str = ""
+_Row = tuple[Batch, int]
+"""A batch in the making, and a place in it."""
 
 
-class _Row(NamedTuple):
-    """What goes into one row of a batch."""
+class _Making:
+    """A batch that threads are filling in; an image's views may lie in several."""
 
-    view: np.ndarray | None
-    position: int
-    label: int
-    skipped: int
+    def __init__(self, share: int, image_size: int):
+        """Holds no image yet."""
+        self.arrays: Batch = {
+            "images": np.empty((share, image_size, image_size, 3), np.uint8),
+            "positions": np.full(share, -1, np.int32),
+            "labels": np.zeros(share, np.int32),
+            "skipped": np.zeros(share, np.int32),
+        }
+        self._tasks: list[tuple[Future[str], bool]] = []
+
+    def add(self, task: Future[str], begins: bool) -> None:
+        """Has a task to wait for, the image of which begins in this batch or began in an earlier one."""
+        self._tasks.append((task, begins))
+
+    def finish(self, devices: int, report: Callable[[str], None]) -> Batch:
+        """Waits for the threads; raises what the first image to fail raised."""
+        for task, begins in self._tasks:
+            broken = task.result()
+            if broken and begins:
+                report(broken)
+        self.arrays["images"][self.arrays["positions"] < 0] = 0
+        return {key: array.reshape(devices, -1, *array.shape[1:]) for key, array in self.arrays.items()}
 
 
 def crop_batches(
@@ -92,21 +103,28 @@ def crop_batches(
     """
     share, views = images_per_process(rows, devices, process_count), protocol.views
     mine = range(process_index, len(indices), process_count)
-    first_image, first_view = divmod(start * share, views)
-    scratch = preprocess.Scratch()
     cut = functools.partial(
         crops.cut, protocol=protocol, size=image_size, central_fraction=central_fraction, resize=resize
     )
+    fill = functools.partial(_fill, source, preprocess.Scratch(), cut, on_error)
+    making: dict[int, _Making] = collections.defaultdict(lambda: _Making(share, image_size))
 
-    def begin(pool: ThreadPoolExecutor, position: int) -> Callable[[], _Cut]:
-        return pool.submit(_cut_image, source, int(indices[position]), scratch, cut, on_error).result
+    def begin(pool: ThreadPoolExecutor, number: int) -> Callable[[], Batch]:
+        # Those that begin in this batch; of the first batch also the one that began before, in a batch nobody takes.
+        first = number * share // views if number == start else -(-number * share // views)
+        for image in range(first, min(len(mine), -(-(number + 1) * share // views))):
+            places = [divmod(row, share) for row in range(image * views, (image + 1) * views)]
+            rows_of_image = [(making[batch].arrays, place) for batch, place in places]
+            task = pool.submit(fill, int(indices[mine[image]]), mine[image], rows_of_image)
+            for batch in range(places[0][0], places[-1][0] + 1):
+                making[batch].add(task, begins=batch == places[0][0])
+        finish = making[number].finish
+        del making[number]
+        return functools.partial(finish, devices, report)
 
-    ahead = max(threads + prefetch, -(-prefetch * share // views))
     count = batch_count(len(indices), protocol=protocol, rows=rows, process_count=process_count)
-    with contextlib.closing(made_ahead(begin, mine[first_image:], threads, ahead)) as images:
-        stream = itertools.islice(_rows(images, mine[first_image:], views, report), first_view, None)
-        for _ in range(start, count):
-            yield _batch(itertools.islice(stream, share), devices, share, image_size)
+    ahead = max(prefetch, -(-(threads + prefetch) * views // share))
+    return made_ahead(begin, range(start, count), threads, ahead)
 
 
 def batch_count(images: int, *, protocol: crops.Protocol, rows: int, process_count: int) -> int:
@@ -115,38 +133,27 @@ def batch_count(images: int, *, protocol: crops.Protocol, rows: int, process_cou
     return -(-most * protocol.views * process_count // rows)
 
 
-def _cut_image(
-    source: Source, index: int, scratch: preprocess.Scratch, cut: Callable[[np.ndarray], np.ndarray], on_error: OnError
-) -> _Cut:
+def _fill(
+    source: Source,
+    scratch: preprocess.Scratch,
+    cut: Callable[..., object],
+    on_error: OnError,
+    index: int,
+    position: int,
+    rows: Sequence[_Row],
+) -> str:
+    """Fills in the rows of an image; returns what is wrong with it where it is left out."""
     try:
         record = source[index]
-        return _Cut(cut(preprocess.decode(record.image, record.name, scratch)), record.label)
+        pixels = preprocess.decode(record.image, record.name, scratch)
     except BrokenImage as error:
         if on_error == "stop":
             raise
-        return _Cut(None, broken=str(error))
-
-
-def _rows(images: Iterator[_Cut], positions: range, views: int, report: Callable[[str], None]) -> Iterator[_Row]:
-    """Every view of every image; those of an image that is broken are empty."""
-    for position, image in zip(positions, images, strict=True):
-        if image.views is None:
-            report(image.broken)
-            yield from (_Row(None, -1, 0, int(view == 0)) for view in range(views))
-        else:
-            yield from (_Row(view, position, image.label, 0) for view in image.views)
-
-
-def _batch(rows: Iterator[_Row], devices: int, share: int, image_size: int) -> Batch:
-    """A batch of the next `share` rows, filled up where there are fewer."""
-    batch: Batch = {
-        "images": np.zeros((share, image_size, image_size, 3), np.uint8),
-        "positions": np.full(share, -1, np.int32),
-        "labels": np.zeros(share, np.int32),
-        "skipped": np.zeros(share, np.int32),
-    }
-    for place, row in enumerate(rows):
-        if row.view is not None:
-            batch["images"][place] = row.view
-        batch["positions"][place], batch["labels"][place], batch["skipped"][place] = row[1:]
-    return {key: array.reshape(devices, -1, *array.shape[1:]) for key, array in batch.items()}
+        batch, place = rows[0]
+        batch["skipped"][place] = 1
+        return str(error)
+    # Straight into their places: a copy of them would take longer than cutting them.
+    cut(pixels, out=[batch["images"][place] for batch, place in rows])
+    for batch, place in rows:
+        batch["positions"][place], batch["labels"][place] = position, record.label
+    return ""

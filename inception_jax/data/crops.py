@@ -2,6 +2,9 @@
 
 Sizes are said for a network's input of 224 pixels, as there, and grow with the input: the shorter sides of 256, 288,
 320 and 352 become 342, 384, 427 and 470 at 299.
+
+Made on the host, which measured faster on CPUs: of a JPEG of 500x375 one thread decodes and cuts the views of 12 crops
+at 299 in 1.2 ms and of 144 in 5.4 ms; XLA took 14 and 239 ms on two cores, and compiles anew for each size of image.
 """
 
 import dataclasses
@@ -18,6 +21,9 @@ _INPUT = 224
 
 _SCALES = {1: (), 10: (256,), 12: (256,), 144: (256, 288, 320, 352)}
 """Of each number of crops, where no others are asked for."""
+
+# Ten times the crops, which then show a hundredth of a square; without an end, a slip would fill the memory.
+_LARGEST = 2240
 
 # Unmirrored, at one scale: a square's four corners and its centre; with the square itself; those of three squares.
 _VIEWS_PER_SCALE = {1: 1, 10: 5, 12: 6, 144: 18}
@@ -43,11 +49,12 @@ class Protocol:
             raise UserError(f"the number of crops is {self.crops}; it must be 1, 10, 12 or 144.")
         if self.crops == 1 and self.scales:
             raise UserError("a single crop has no scales; ask for 10, 12 or 144 crops, or for no scales.")
-        if min(self.scales, default=_INPUT) < _INPUT:
-            raise UserError(
-                f"the scale {min(self.scales)} is smaller than the crops; scales are lengths of the shorter side for "
-                f"an input of {_INPUT} pixels, so they must be {_INPUT} or more."
-            )
+        for scale in self.scales:
+            if not _INPUT <= scale <= _LARGEST:
+                raise UserError(
+                    f"the scale {scale} must be from {_INPUT} to {_LARGEST}: it is the length of an image's shorter "
+                    f"side for crops of {_INPUT} pixels."
+                )
         if len(set(self.scales)) < len(self.scales):
             raise UserError(f"the scales {', '.join(map(str, self.scales))} must differ from each other.")
 
@@ -75,6 +82,10 @@ class Protocol:
         return self.scales or _SCALES[self.crops]
 
 
+Views = np.ndarray | Sequence[np.ndarray]
+"""uint8 [views, size, size, 3], or as many of uint8 [size, size, 3]."""
+
+
 class Box(NamedTuple):
     """The square that becomes a view, in pixels of the image at its scale."""
 
@@ -92,12 +103,13 @@ def cut(
     size: int,
     central_fraction: float,
     resize: preprocess.Resize,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: Views | None = None,
+) -> Views:
     """The views of an image, without their mirror images, which the device makes: uint8 [views, size, size, 3].
 
     At each scale the image is resized once, its aspect kept, to that shorter side; it grows where it is smaller. All
-    views are parts of it; the whole square is resized once more. Their order is that of `boxes`.
+    views are parts of it; the whole square is resized once more. Their order is that of `boxes`. An image over 24 times
+    as long as wide first loses what lies far from the three squares.
 
     Args:
       image: uint8 [H, W, 3].
@@ -105,7 +117,7 @@ def cut(
       size: Side of the views in pixels.
       central_fraction: As `fraction` of `preprocess.central_crop`, for a single crop; the others do not look at it.
       resize: How pixels are interpolated.
-      out: Where the result shall be written: uint8 [views, size, size, 3], contiguous.
+      out: Where the views shall be written, which may lie apart: of each uint8 [size, size, 3], contiguous.
     """
     out = np.empty((protocol.views, size, size, 3), np.uint8) if out is None else out
     if protocol.crops == 1:
