@@ -134,6 +134,8 @@ def write(path: str | Path, predictions: Predictions) -> None:
 def read(path: str | Path) -> Predictions:
     """The inverse of `write`; UserError names a file that is not one of these."""
     try:
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz file")
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             labels, files, probabilities = (file[name] for name in ("labels", "files", "probabilities"))
@@ -144,5 +146,5 @@ def read(path: str | Path) -> Predictions:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; evaluate --save-predictions writes one.") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"{path} is no file that --save-predictions wrote: {reason}.") from error

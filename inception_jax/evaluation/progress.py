@@ -26,11 +26,13 @@ class Progress:
         """So many images are done, those of an earlier process counted."""
         self._bar.update(images - self._bar.n)
         now = time.monotonic()
-        if self._quiet or self._terminal or now - self._said_at < _SECONDS_BETWEEN_LINES:
+        done = images - self._start
+        # Before the first of its own there is no speed to say.
+        if self._quiet or self._terminal or not done or now - self._said_at < _SECONDS_BETWEEN_LINES:
             return
         self._said_at = now
-        speed = (images - self._start) / (now - self._begin)
-        left = tqdm.format_interval((self._total - images) / speed) if speed else "?"
+        speed = done / (now - self._begin)
+        left = tqdm.format_interval((self._total - images) / speed)
         say(f"{self._name}: {images:,} of {self._total:,} images  {speed:.1f} images/s  {left} left")
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ def _facts(members: Sequence[Trained], show: Show, left_out: np.ndarray) -> dict
     """All that the numbers depend on, as JSON values: of processes that work together and of those that go on."""
     models = [dataclasses.asdict(member.facts) for member in members]
     return {
-        **{f"{key}s": [model[key] for model in models] for key in models[0]},
+        **{key: [model[key] for model in models] for key in models[0]},
         "source": show.data.source,
         "number of images": len(show.source),
         "excluded images": hashlib.sha256(left_out.astype(np.int64).tobytes()).hexdigest(),

@@ -1,11 +1,12 @@
 """An evaluation that is not at its end, on the disk, so that the same command goes on with it.
 
-    OUT/unfinished/evaluation.json   what is being evaluated
-    OUT/unfinished/PASS-BATCHES.npz  all that changed in a pass since the file before, as it stood after BATCHES batches
+    OUT/unfinished/evaluation.json          what is being evaluated
+    OUT/unfinished/WHAT-PASS-BATCHES.npz    all that changed in a pass since the file before, as it stood after BATCHES
 
-Files are only added, each as large as what is new, so that keeping costs the same at the end as at the beginning.
+WHAT is a digest of evaluation.json, so that no evaluation ever takes up what another has left. Files are only added, each as large as what is new, so that keeping costs the same at the end as at the beginning.
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -39,10 +40,11 @@ class Unfinished:
         self._directory = out / DIRECTORY
         self._kept_at = time.monotonic()
         path = self._directory / FACTS
-        wanted = json.loads(json.dumps(facts))
+        text = json.dumps(facts, indent=2)
+        self._what, wanted = hashlib.sha256(text.encode()).hexdigest()[:16], json.loads(text)
         if not path.exists():
             with whole.writing(path) as file:
-                file.write(json.dumps(facts, indent=2).encode())
+                file.write(text.encode())
             return
         try:
             there = json.loads(path.read_text())
@@ -58,7 +60,7 @@ class Unfinished:
     def restore(self, number: int, tally: Tally) -> int:
         """Puts into `tally` what is kept of pass `number`; returns how many batches that is."""
         batches = 0
-        kept = sorted(self._directory.glob(f"{number}-*.npz"), key=_batches)
+        kept = sorted(self._directory.glob(f"{self._what}-{number}-*.npz"), key=_batches)
         for path in kept:
             try:
                 with np.load(path, allow_pickle=False) as changes:
@@ -76,7 +78,7 @@ class Unfinished:
 
     def keep(self, number: int, batches: int, tally: Tally) -> None:
         """Writes what changed in pass `number`, of which `tally` has `batches` batches; RunFailed if it cannot be."""
-        with whole.writing(self._directory / f"{number}-{batches}.npz") as file:
+        with whole.writing(self._directory / f"{self._what}-{number}-{batches}.npz") as file:
             np.savez(file, allow_pickle=False, **tally.changes())
         self._kept_at = time.monotonic()
 
@@ -87,4 +89,4 @@ def clear(out: Path) -> None:
 
 
 def _batches(path: Path) -> int:
-    return int(path.stem.partition("-")[2])
+    return int(path.stem.rpartition("-")[2])
