@@ -3,7 +3,8 @@
     OUT/unfinished/evaluation.json          what is being evaluated
     OUT/unfinished/WHAT-PASS-BATCHES.npz    all that changed in a pass since the file before, as it stood after BATCHES
 
-WHAT is a digest of evaluation.json, so that no evaluation ever takes up what another has left. Files are only added, each as large as what is new, so that keeping costs the same at the end as at the beginning.
+WHAT is a digest of evaluation.json, so that no evaluation ever takes up what another has left. Files are only added,
+each as large as what is new, so that keeping costs the same at the end as at the beginning.
 """
 
 import hashlib
