@@ -56,7 +56,7 @@ def rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How many classes are at least as likely as the true one: int [N]. A tie, or a NaN, counts against the network.
 
     The rule is training's, but what it looks at is not: there logits, here float32 probabilities, of which those under
-    1e-38 are 0 and so ties. Only a network that is wildly sure of itself has less than five above that.
+    1e-38 are 0 and so ties. Only a network that is wildly sure of itself has fewer than five above that.
     """
     truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
     return probabilities.shape[1] - 1 - np.sum(probabilities < truth, axis=1)
