@@ -1,6 +1,6 @@
-"""The training step and the evaluation step, and how they run on all devices: the only file that says pmap or pmean.
+"""The steps of training, evaluation and prediction, and how they run on all devices: the only file that says pmap.
 
-Both steps are pure functions of one device's share of the batch. `jax.pmap` is `jit(shard_map(...))`: with `in_axes`
+All are pure functions of one device's share of the batch. `jax.pmap` is `jit(shard_map(...))`: with `in_axes`
 None the state stays one replicated array, so nothing is ever replicated or unreplicated by hand.
 """
 
@@ -133,6 +133,40 @@ def evaluate_step(
     sums = {name: jnp.sum(jnp.where(batch["mask"], values, 0.0)) for name, values in each.items()}
     sums["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32)
     return jax.lax.psum(sums, AXIS)
+
+
+def predict_step(
+    variables: Any,
+    batch: Batch,
+    *,
+    model: Network,
+    prepare: Callable[[jax.Array], jax.Array],
+    mirrored: bool,
+    label_offset: int,
+) -> dict[str, jax.Array]:
+    """One device's share of a prediction: probabilities of the rows of all devices, so that every process has them all.
+
+    Args:
+      variables: params and batch_stats.
+      batch: this device's `images`, and other arrays [N, ...] that are given back as they are, in the same order.
+      model: the network.
+      prepare: images uint8 -> the network's input.
+      mirrored: look at each image's mirror image too and take the mean of the two softmaxes (never of the logits).
+      label_offset: outputs before that of the first class. They are no answer: the softmax is over the others.
+
+    Returns:
+      `probabilities` float32 [devices * N, classes] and the batch's other arrays [devices * N, ...].
+    """
+    images = batch["images"]
+    # One pass over both and not two passes: those would have the network in the program twice, and compile for twice as
+    # long. What both need of memory is bounded by whoever chooses N.
+    views = jnp.concatenate([images, images[:, :, ::-1]]) if mirrored else images
+    logits: Any = model.apply(variables, prepare(views))
+    probabilities = jax.nn.softmax(logits[:, label_offset:].astype(jnp.float32))
+    if mirrored:
+        probabilities = jnp.mean(probabilities.reshape(2, *images.shape[:1], -1), axis=0)
+    others = {name: array for name, array in batch.items() if name != "images"}
+    return jax.lax.all_gather({"probabilities": probabilities, **others}, AXIS, tiled=True)
 
 
 def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any) -> Any:

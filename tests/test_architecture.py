@@ -18,7 +18,7 @@ LAYERS = [
     ["steps", "checkpoint", "compare", "weights"],
     ["build", "experiment"],
     ["evaluate", "inference"],
-    ["loop", "importer", "predict", "export", "show", "benchmark"],
+    ["loop", "importer", "predict", "evaluation", "export", "show", "benchmark"],
     ["train"],
     ["cli"],
     ["__main__"],

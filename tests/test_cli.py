@@ -158,9 +158,9 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
 
     code, out, _ = run(capfd, "evaluate", work / "first", "--json")
     results = json.loads(out)
-    assert code == 0 and results["images"] == 355 and 0 <= results["averaged"]["top1_error"] <= 1
+    assert code == 0 and results["images"] == 355 and 0 <= results["models"][0]["top1_error"] <= 1
     code, out, _ = run(capfd, "evaluate", work / "first")
-    assert f"raw         {results['raw']['loss']:>10.4f}" in out
+    assert f"averaged parameters of step 2) | 1 | {100 * results['models'][0]['top1_error']:.2f} [" in out
 
 
 def test_a_run_that_fails_exits_1_and_the_others_go_on(capfd, tmp_path, experiment, monkeypatch):

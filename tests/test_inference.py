@@ -11,6 +11,7 @@ import numpy as np
 import oracle_rng
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from inception_jax import importer, inference, weights
 from inception_jax.cli import main
@@ -201,9 +202,30 @@ def test_background_and_names_must_be_there_to_be_dropped_or_given(saved, tmp_pa
         importer._names(str(tmp_path / "names"), model, prepared)
 
 
-def test_evaluate_says_that_it_needs_a_run(saved, capfd):
-    code, _, err = run(capfd, "evaluate", saved[0])
-    assert code == 2 and "is an imported or exported checkpoint; this needs a run" in err
+@pytest.mark.slow
+def test_imported_weights_see_every_crop_of_real_photographs(timm_file, tmp_path, capfd):
+    assert run(capfd, "import", timm_file[0], tmp_path / "v3", "--model", "inception_v3")[0] == 0
+    for number in range(1000):
+        (tmp_path / "set" / "train" / f"class {number:03d}").mkdir(parents=True)
+    photographs = load_sample_images()
+    for number, name, pixels in zip((970, 985), ("china", "flower"), photographs.images, strict=True):
+        folder = tmp_path / "set" / "validation" / f"class {number:03d}"
+        folder.mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=95)
+    found = []
+    for crops in (10, 12, 144):
+        kept = tmp_path / f"{crops}.npz"
+        arguments = ["evaluate", tmp_path / "v3", "--data", f"folder:{tmp_path}/set", "--crops", crops]
+        code, out, err = run(capfd, *arguments, "--save-predictions", kept)
+        assert code == 0 and "2 of 2 images" in out and f"(inception_v3) | {crops} |" in out, err
+        with np.load(kept) as file:
+            assert file["labels"].tolist() == [970, 985] and file["files"][1].endswith("class 985/flower.jpg")
+            found.append(file["probabilities"][0])
+            # Without the background of the 1001.
+            assert found[-1].shape == (2, 1000)
+    np.testing.assert_allclose(np.sum(found, axis=-1), 1, atol=1e-5)
+    for one, other in ((0, 1), (1, 2)):
+        assert np.abs(found[one] - found[other]).max() > 1e-6
 
 
 def test_what_was_exported_here_comes_back_with_its_preparation(saved, tmp_path, capfd):

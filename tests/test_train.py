@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from inception_jax import build, checkpoint, config, evaluate, inflight, runs, train, workdir
+from inception_jax import build, checkpoint, config, evaluation, inflight, runs, train, workdir
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
 from inception_jax.data import open_source
 from inception_jax.errors import BrokenImage, RunFailed, UserError
@@ -259,18 +259,17 @@ def test_a_broken_image_stops_the_run_or_is_skipped_and_counted(tmp_path, capfd)
     assert said.count("val/0/0.png is broken") == 1
 
 
-def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole):
-    results = evaluate.evaluate_checkpoint(whole.directory)
-    assert (results["step"], results["images"], results["model"]) == (6, 355, "inception_resnet_v1")
-    for line in whole.metrics:
-        if line["split"] == "validation" and line["step"] == 6:
-            found = results[line["parameters"]]
-            assert found["top1_error"] == line["top1_error"] and found["top5_error"] == line["top5_error"]
-            assert found["loss"] == pytest.approx(line["loss"], rel=1e-5)
-    step3 = evaluate.evaluate_checkpoint(whole.directory / "checkpoints" / "3", {"batch_size": 64})
-    expected = [m for m in whole.metrics if m["split"] == "validation" and m["step"] == 3]
-    for line in expected:
-        assert step3[line["parameters"]]["top1_error"] == pytest.approx(line["top1_error"])
+@pytest.mark.parametrize("parameters", ["averaged", "raw"])
+def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole, parameters):
+    paths = [str(whole.directory), str(whole.directory / "checkpoints" / "3")]
+    found = evaluation.evaluate(paths, evaluation.Asked(raw=parameters == "raw", tta_batch=128))
+    assert found["images"] == 355 and found["source"] == "digits"
+    assert [(model["step"], model["parameters"]) for model in found["models"]] == [(6, parameters), (3, parameters)]
+    for model in found["models"]:
+        (line,) = (m for m in whole.metrics if m.get("parameters") == parameters and m["step"] == model["step"])
+        assert model["top1_error"] == pytest.approx(line["top1_error"])
+        assert model["top5_error"] == pytest.approx(line["top5_error"])
+        assert model["loss"] == pytest.approx(line["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +281,7 @@ def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole):
 )
 def test_a_path_without_checkpoint_is_one_sentence(whole, path, message):
     with pytest.raises(UserError, match=message):
-        evaluate.evaluate_checkpoint(whole.directory / path)
+        evaluation.evaluate([str(whole.directory / path)], evaluation.Asked())
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from inception_jax import experiment
 from inception_jax.cli.arguments import PROG
 from inception_jax.cli.benchmark import Benchmark
 from inception_jax.cli.data import Data
+from inception_jax.cli.evaluate import Evaluate
 from inception_jax.cli.networks import Export, Import, Predict, Summary
-from inception_jax.cli.runs import Compare, Evaluate, Train
+from inception_jax.cli.runs import Compare, Train
 from inception_jax.errors import Preempted, RunFailed, UserError
 
 VERBS = ("train", "compare", "evaluate", "summary", "import", "export", "predict", "data", "benchmark")
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 75
     except KeyboardInterrupt:
         goes_on = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
+        goes_on = goes_on or (arguments[:1] == ["evaluate"] and "--out" in arguments)
         print(f"\n{PROG}: interrupted" + "; the same command goes on." * goes_on, file=sys.stderr)
         return 130
 

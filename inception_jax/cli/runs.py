@@ -1,16 +1,15 @@
-"""The verbs about runs: train, compare, evaluate."""
+"""The verbs that train: train, compare."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from inception_jax import experiment
-from inception_jax.cli.arguments import PROG, Directory, Processes, arg, no_more
+from inception_jax.cli.arguments import PROG, Directory, Processes, arg
 from inception_jax.errors import UserError
 
 
@@ -108,39 +107,3 @@ class Compare(Processes):
         train.keep_compiled(Path(self.workdir))
         with Preemption() as preemption:
             return train.fit_all(runs, self.workdir, preemption=preemption, strict=self.strict)
-
-
-@dataclasses.dataclass
-class Evaluate:
-    """Evaluate a run's averaged and raw parameters on validation images: loss, top-1 and top-5 error."""
-
-    checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="RUN")]
-    """A run's directory (its newest checkpoint) or RUN/checkpoints/STEP."""
-    data: Annotated[str | None, arg(metavar="SOURCE")] = None
-    """Other images than the run's: digits, idx:PATH, folder:PATH or tfds:NAME."""
-    data_dir: Directory = None
-    """Where tensorflow-datasets keeps its prepared sets."""
-    image_size: Annotated[int | None, arg(metavar="PIXELS")] = None
-    """Other size than the run's."""
-    batch_size: Annotated[int | None, arg(metavar="INT")] = None
-    """Images per step over all devices."""
-    on_error: Annotated[Literal["stop", "skip"] | None, arg(metavar="stop|skip")] = None
-    """Whether a broken image is left out and counted; the run's own way unless given."""
-    json: bool = False
-    """Print one JSON object."""
-
-    def __call__(self, flags: Sequence[str]) -> int:
-        """Evaluates and prints."""
-        from inception_jax import evaluate
-
-        no_more(flags, "evaluate")
-        asked = {
-            "source": self.data,
-            "data_dir": self.data_dir,
-            "image_size": self.image_size,
-            "batch_size": self.batch_size,
-            "on_error": self.on_error,
-        }
-        results = evaluate.evaluate_checkpoint(self.checkpoint, {k: v for k, v in asked.items() if v is not None})
-        print(json.dumps(results) if self.json else evaluate.table(results))
-        return 0

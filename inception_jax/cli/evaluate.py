@@ -1,0 +1,75 @@
+"""The verb evaluate."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import tyro
+
+from inception_jax.cli.arguments import Processes, arg, no_more
+
+# What is not given needs no default in the help.
+optional = functools.partial(arg, help_behavior_hint="")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Evaluate(Processes):
+    """Top-1 and top-5 error of networks on validation images, of each alone and of all as an ensemble.
+
+    Softmax is averaged over the crops of an image, then over the networks. Runs know their images without --data.
+    """
+
+    checkpoints: Annotated[tyro.conf.Positional[tuple[str, ...]], optional(metavar="CHECKPOINT|FILE.npz ...")]
+    """Of runs, imported or exported; and saved predictions."""
+    data: Annotated[str | None, optional(metavar="SOURCE")] = None
+    """digits, idx:PATH, folder:PATH or tfds:NAME."""
+    data_dir: Annotated[str | None, optional(metavar="DIR")] = None
+    """Where tensorflow-datasets keeps its prepared sets."""
+    crops: Annotated[Literal[1, 10, 12, 144] | None, optional(metavar="1|10|12|144")] = None
+    """How many of each image; 1 unless given."""
+    scales: Annotated[tuple[int, ...], optional(metavar="INT ...")] = ()
+    """Other shorter sides than the paper's, for an input of 224."""
+    exclude_list: Annotated[str | None, optional(metavar="FILE")] = None
+    """ILSVRC's blacklist: numbers of images to leave out."""
+    image_size: Annotated[int | None, optional(metavar="PIXELS")] = None
+    """Other input than the networks' own."""
+    raw: Annotated[bool, optional()] = False
+    """Take a run's parameters as trained, not averaged."""
+    on_error: Annotated[Literal["stop", "skip"] | None, optional(metavar="stop|skip")] = None
+    """Whether a broken image is left out."""
+    tta_batch: Annotated[int | None, optional(metavar="N")] = None
+    """Crops through a network at once, over all devices."""
+    threads: Annotated[int | None, optional(metavar="N")] = None
+    """Threads that decode and cut."""
+    save_predictions: Annotated[str | None, optional(metavar="FILE.npz")] = None
+    """Keep what each network says of each image."""
+    out: Annotated[str | None, optional(metavar="DIR")] = None
+    """For evaluation.json and .md; the same command goes on."""
+    json: Annotated[bool, optional()] = False
+    """Print one JSON object."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Evaluates and prints."""
+        from inception_jax import evaluation
+        from inception_jax.evaluation import report
+        from inception_jax.preemption import Preemption
+
+        no_more(flags, "evaluate")
+        asked = evaluation.Asked(**{f.name: getattr(self, f.name) for f in dataclasses.fields(evaluation.Asked)})
+        self.join()
+        preemption = Preemption()
+        # Where nothing is kept, SIGTERM has nothing to wait for.
+        with preemption if self.out else contextlib.nullcontext():
+            found = evaluation.evaluate(
+                self.checkpoints,
+                asked,
+                save_predictions=self.save_predictions,
+                out=self.out,
+                preemption=preemption,
+            )
+        if found:
+            print(json.dumps(found) if self.json else report.markdown(found), end="\n" if self.json else "")
+        return 0

@@ -1,0 +1,150 @@
+"""What models say of images, and the files that keep it, so that ensembles can be formed without running them again.
+
+A file is NumPy's .npz: `labels` int32 [N], `files` str [N], `models` str [M], `probabilities` float32 [M, N, C] and
+`facts`, a JSON text with all that is in `Images` and `Model`. Nothing in it is ever unpickled.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inception_jax.errors import UserError
+from inception_jax.evaluation import whole
+
+SUFFIX = ".npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Which images were looked at."""
+
+    source: str
+    """As the user named it."""
+    of: int
+    """How many images the source has."""
+    excluded: int = 0
+    """How many of them an exclude list left out."""
+    exclude_list: str | None = None
+    """Its file."""
+    skipped: int = 0
+    """How many more were left out because they are broken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained network, and how it was shown the images."""
+
+    path: str
+    """Of its checkpoint, as the user named it."""
+    network: Mapping[str, Any]
+    """What `models.describe` says of it."""
+    step: int | None
+    """Of a run: that of the checkpoint."""
+    parameters: str | None
+    """Of a run: "averaged" or "raw"."""
+    checksum: str
+    """Of the checkpoint's sums: which one it was."""
+    crops: int
+    """The protocol: 1, 10, 12 or 144."""
+    scales: tuple[int, ...]
+    """Shorter sides for an input of 224; empty where they are the protocol's own."""
+    views: int
+    """How many crops of each image that makes, mirror images counted."""
+    image_size: int
+    """Side of the network's input in pixels."""
+    central_fraction: float
+    """Of the single crop."""
+    resize: str
+    """How pixels were interpolated."""
+
+    @property
+    def name(self) -> str:
+        """For the eyes of people."""
+        of_a_run = f", {self.parameters} parameters of step {self.step}" if self.step is not None else ""
+        return f"{self.path} ({self.network['name']}{of_a_run})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What models say of the same images."""
+
+    images: Images
+    models: tuple[Model, ...]
+    labels: np.ndarray
+    """int32 [N]."""
+    files: np.ndarray
+    """str [N]: the images' names as their source has them; [0] where nobody asked for them."""
+    probabilities: np.ndarray
+    """float32 [M, N, C]: the mean of each model's softmax over its crops."""
+
+
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """The models of all parts together; UserError unless they saw the same images."""
+    first, *others = parts
+    for other in others:
+        difference = _difference(first, other)
+        if difference:
+            ours, theirs = (part.models[0].path for part in (first, other))
+            raise UserError(f"{ours} and {theirs} are not about the same images: {difference}; they form no ensemble.")
+    if not others:
+        return first
+    return dataclasses.replace(
+        first,
+        models=tuple(model for part in parts for model in part.models),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+    )
+
+
+def _difference(first: Predictions, other: Predictions) -> str | None:
+    classes, images = first.probabilities.shape[2], len(first.labels)
+    if other.probabilities.shape[2] != classes:
+        return f"{classes} and {other.probabilities.shape[2]} classes"
+    if len(other.labels) != images:
+        return f"{images:,} and {len(other.labels):,} images"
+    differ = np.flatnonzero((first.files != other.files) | (first.labels != other.labels))
+    if differ.size:
+        i = differ[0]
+        named = (f"{part.files[i]} of class {part.labels[i]}" for part in (first, other))
+        return f"image {i + 1} is {' and '.join(named)}"
+    return None
+
+
+def write(path: str | Path, predictions: Predictions) -> None:
+    """Writes the file, whole or not at all; RunFailed if it cannot be."""
+    facts = {
+        "images": dataclasses.asdict(predictions.images),
+        "models": [dataclasses.asdict(model) for model in predictions.models],
+    }
+    with whole.writing(Path(path)) as file:
+        np.savez(
+            file,
+            labels=predictions.labels,
+            files=predictions.files,
+            models=np.array([model.name for model in predictions.models]),
+            probabilities=predictions.probabilities,
+            facts=np.array(json.dumps(facts)),
+        )
+
+
+def read(path: str | Path) -> Predictions:
+    """The inverse of `write`; UserError names a file that is not one of these."""
+    try:
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz file")
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            labels, files, probabilities = (file[name] for name in ("labels", "files", "probabilities"))
+        models = tuple(Model(**{**model, "scales": tuple(model["scales"])}) for model in facts["models"])
+        if probabilities.shape[:2] != (len(models), len(labels)) or files.shape != labels.shape:
+            raise ValueError(f"its arrays do not fit together: {probabilities.shape}, {labels.shape}, {files.shape}")
+        return Predictions(Images(**facts["images"]), models, labels, files, probabilities)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}; evaluate --save-predictions writes one.") from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"{path} is no file that --save-predictions wrote: {reason}.") from error

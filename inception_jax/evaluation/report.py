@@ -1,0 +1,110 @@
+"""What came out, as JSON values and as a table like the paper's (arXiv 1602.07261, Tables 2-5)."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from inception_jax.evaluation import results
+from inception_jax.evaluation.predictions import Images, Model, Predictions
+
+# Top-1 and top-5 error in percent, by crops: Tables 2, 3 and 4.
+_PAPER = {
+    "inception_v3": {1: (21.2, 5.6), 12: (19.8, 4.6), 144: (18.9, 4.3)},
+    "inception_resnet_v1": {1: (21.3, 5.5), 12: (19.8, 4.6), 144: (18.8, 4.3)},
+    "inception_v4": {1: (20.0, 5.0), 12: (18.7, 4.2), 144: (17.7, 3.8)},
+    "inception_resnet_v2": {1: (19.9, 4.9), 12: (18.7, 4.1), 144: (17.8, 3.7)},
+}
+# Table 5, at 144 crops.
+_PAPER_ENSEMBLE, _PAPER_ENSEMBLE_ERRORS = {"inception_v4": 1, "inception_resnet_v2": 3}, (16.4, 3.1)
+
+_IMAGENET = 50_000
+_NOT_BLACKLISTED = 48_238
+
+
+def facts(predictions: Predictions) -> dict[str, Any]:
+    """Everything that is known, as JSON values.
+
+    The images' counts; `models`, each with what it is, how it was shown the images and its `results.Result`;
+    `ensemble`, the same result of all together, or None of one. `paper_top1_error` and `paper_top5_error` are None but
+    where the paper has that network, with those crops, on those images.
+    """
+    images, counted = predictions.images, len(predictions.labels)
+    classes = predictions.probabilities.shape[2]
+    papers = [_paper(model, images, classes, counted) for model in predictions.models]
+    models = [
+        {**dataclasses.asdict(model), "name": model.name, **dataclasses.asdict(result), **_paper_errors(paper)}
+        for model, result, paper in zip(predictions.models, results.each(predictions), papers, strict=True)
+    ]
+    together = None
+    if len(models) > 1:
+        paper = _PAPER_ENSEMBLE_ERRORS if all(papers) and _is_papers_ensemble(predictions.models) else None
+        together = {**dataclasses.asdict(results.ensemble(predictions)), **_paper_errors(paper)}
+    return {
+        "images": counted,
+        "classes": classes,
+        **dataclasses.asdict(images),
+        "models": models,
+        "ensemble": together,
+    }
+
+
+def _paper(model: Model, images: Images, classes: int, counted: int) -> tuple[float, float] | None:
+    """The paper's errors, where it has this network whole, with these crops, on all of these images."""
+    network = model.network
+    as_drawn = network["width"] == 1 and network["depths"] is None and model.image_size == 299 and not model.scales
+    # No other set has so many images in so many classes.
+    all_of_them = _NOT_BLACKLISTED if model.crops == 1 else _IMAGENET
+    imagenet = (images.of, classes, counted) == (_IMAGENET, 1000, all_of_them)
+    return _PAPER.get(network["name"], {}).get(model.crops) if as_drawn and imagenet else None
+
+
+def _is_papers_ensemble(models: Sequence[Model]) -> bool:
+    names = Counter(model.network["name"] for model in models)
+    return names == _PAPER_ENSEMBLE and all(model.crops == 144 for model in models)
+
+
+def _paper_errors(percent: tuple[float, float] | None) -> dict[str, float | None]:
+    top1, top5 = percent or (None, None)
+    return {"paper_top1_error": top1 and top1 / 100, "paper_top5_error": top5 and top5 / 100}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """What `facts` gives, as a sentence and a table in Markdown."""
+    models, together = found["models"], found["ensemble"]
+    rows = [_row(model["name"], str(model["views"]), model) for model in models]
+    if together:
+        crops = sorted({model["views"] for model in models})
+        rows.append(_row(f"ensemble of {len(models)}", ", ".join(map(str, crops)), together))
+    header = ["network", "crops", "top-1 error, %", "top-5 error, %", "loss", "paper, top-1 / top-5"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join([_counts(found), "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+
+
+def _counts(found: Mapping[str, Any]) -> str:
+    parts = [f"{found['images']:,} of {found['of']:,} images of {found['source']}"]
+    if found["exclude_list"]:
+        parts.append(f"{found['excluded']:,} excluded by {found['exclude_list']}")
+    if found["skipped"]:
+        parts.append(f"{found['skipped']:,} skipped as broken")
+    return "; ".join(parts) + ". In brackets: 95 % intervals (Wilson)."
+
+
+def _row(name: str, crops: str, found: Mapping[str, Any]) -> list[str]:
+    paper = found["paper_top1_error"], found["paper_top5_error"]
+    return [
+        name.replace("|", "\\|"),
+        crops,
+        _percent(found["top1_error"], found["top1_interval"]),
+        _percent(found["top5_error"], found["top5_interval"]),
+        "—" if found["loss"] is None else f"{found['loss']:.4f}",
+        f"{paper[0]:.1%} / {paper[1]:.1%}".replace("%", "") if paper[0] else "",
+    ]
+
+
+def _percent(error: float | None, interval: tuple[float, float] | None) -> str:
+    if error is None or interval is None:
+        return "—"
+    return f"{100 * error:.2f} [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"

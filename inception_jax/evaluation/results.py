@@ -1,0 +1,71 @@
+"""From probabilities to errors: of each model, and of all together as an ensemble."""
+
+import dataclasses
+import math
+import statistics
+
+import numpy as np
+
+from inception_jax.evaluation.predictions import Predictions
+
+_NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How often the truth was not the first, or not among the first five; shares of the images."""
+
+    top1_error: float
+    top1_interval: tuple[float, float]
+    """95 %, Wilson's."""
+    top5_error: float | None
+    """None below six classes, where every answer is among the first five."""
+    top5_interval: tuple[float, float] | None
+    loss: float | None
+    """Mean of -log of the probability of the truth; None where a network gave what is no number."""
+
+
+def each(predictions: Predictions) -> list[Result]:
+    """The result of each model alone."""
+    return [measure(probabilities, predictions.labels) for probabilities in predictions.probabilities]
+
+
+def ensemble(predictions: Predictions) -> Result:
+    """The result of all models together: the mean of what they say, each having one voice however many its crops."""
+    return measure(np.mean(predictions.probabilities, axis=0), predictions.labels)
+
+
+def measure(probabilities: np.ndarray, labels: np.ndarray) -> Result:
+    """The result of probabilities [N, C] where the labels [N] are true."""
+    ranks = rank(probabilities, labels)
+    of_truth = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    # The least number above 0 stands for 0, whose logarithm would be all of the mean. NaN stays NaN.
+    loss = float(np.mean(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny), dtype=np.float64)))
+    wrong1, wrong5, images = int(np.sum(ranks >= 1)), int(np.sum(ranks >= 5)), len(labels)
+    five = probabilities.shape[1] > 5
+    return Result(
+        top1_error=wrong1 / images,
+        top1_interval=interval(wrong1, images),
+        top5_error=wrong5 / images if five else None,
+        top5_interval=interval(wrong5, images) if five else None,
+        loss=loss if math.isfinite(loss) else None,
+    )
+
+
+def rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes are at least as likely as the true one: int [N]. A tie, or a NaN, counts against the network.
+
+    The rule is training's, but what it looks at is not: there logits, here float32 probabilities, of which those under
+    1e-38 are 0 and so ties. Only a network that is wildly sure of itself has fewer than five above that.
+    """
+    truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    return probabilities.shape[1] - 1 - np.sum(probabilities < truth, axis=1)
+
+
+def interval(wrong: int, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of which `wrong` of `images` were counted."""
+    share, z2 = wrong / images, _NORMAL_95**2
+    middle = (share + z2 / (2 * images)) / (1 + z2 / images)
+    half = _NORMAL_95 / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
+    # At 0 and at all, where rounding would leave the one end a hair outside.
+    return max(0.0, middle - half), min(1.0, middle + half)

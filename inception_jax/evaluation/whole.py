@@ -1,0 +1,43 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from inception_jax.errors import RunFailed, UserError
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into, which gets its name when all of it is on the disk; RunFailed where that cannot be.
+
+    The directory is made if need be; what had the name before is replaced.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise RunFailed(
+            f"{path} could not be written: {error.strerror}; mend that and start the same command again."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def check_writable(directory: Path) -> None:
+    """Finds out by trying whether files can be written there; UserError if not. The directory is made if need be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written: {error.strerror}; give another.") from error

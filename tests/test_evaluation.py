@@ -1,0 +1,481 @@
+"""The paper's evaluation: which crops a network is shown, how its answers are averaged and counted, how it goes on."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.stats
+from test_hosts import finish, start
+from test_steps import Shallow
+
+from inception_jax import inference, models, steps
+from inception_jax.cli import main
+from inception_jax.config import DataConfig
+from inception_jax.data import Protocol
+from inception_jax.data.preparation import Preparation
+from inception_jax.data.sources import Record, Source
+from inception_jax.errors import BrokenImage, Preempted, RunFailed, UserError
+from inception_jax.evaluation import predictions, probabilities, progress, report, results, unfinished
+from inception_jax.evaluation.predictions import Images, Model, Predictions
+from inception_jax.evaluation.trained import Trained
+from inception_jax.models.initialize import initial_variables
+from inception_jax.models.network import Network
+from inception_jax.preemption import Preemption
+
+GOLDEN = Path(__file__).parent / "golden"
+FACTS = Model("a", {"name": "reads", "width": 1.0, "depths": None}, None, None, "0", 1, (), 1, 75, 0.875, "bilinear")
+
+
+class Reads(Network):
+    """Is sure of the class whose number is the red of the first pixel that it sees."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        red = jnp.round((images[:, 0, 0, 0] + 1) * 127.5).astype(int)
+        return 200.0 * jax.nn.one_hot(red, self.num_classes)
+
+
+def member(network=None, variables=None, **prepared):
+    network = network or Reads(num_classes=256)
+    variables = variables or {"params": {}, "batch_stats": {}}
+    return Trained(FACTS, network, variables, Preparation(image_size=75, **prepared), None)
+
+
+def source(*images, classes=256):
+    """Images in memory, the label of each being its number; None is a broken one."""
+
+    def read(index):
+        if images[index] is None:
+            raise BrokenImage(f"the image {index} is broken.")
+        return Record(images[index], index, f"image {index}")
+
+    return Source(tuple(map(str, range(classes))), len(images), read)
+
+
+def predict(members, images, protocol, *, crops_at_once=16, keep=None, preemption=None, **data):
+    rows = probabilities.rows_per_step(crops_at_once, protocol)
+    indices = np.arange(len(images))
+    show = probabilities.Show(images, indices, protocol, rows, DataConfig(threads=2, prefetch=1, **data))
+    return probabilities.predict(members, show, unfinished=keep, preemption=preemption or Preemption())
+
+
+def ramp(height, width):
+    """Each column's red is its number."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, :, 0] = np.arange(width)
+    return image
+
+
+# At 75 pixels the first scale is 86 = round(256 * 75 / 224): nothing is resized but the whole square. The first pixel
+# of a crop is its left column, that of its mirror image the right one, 74 further. The whole square's first pixel
+# looks at column 0.07 and its last at 84.9.
+CORNERS = [0, 11, 0, 11, 5]
+SQUARE = [*CORNERS, 0]
+MIRRORED = [74, 85, 74, 85, 79, 85]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "width", "seen"),
+    [
+        (Protocol(10), 86, [*CORNERS, *MIRRORED[:5]]),
+        (Protocol(12), 86, [*SQUARE, *MIRRORED]),
+        (Protocol(12), 172, [43 + x for x in [*SQUARE, *MIRRORED]]),
+        (Protocol(144, (256,)), 172, [left + x for left in (0, 43, 86) for x in [*SQUARE, *MIRRORED]]),
+    ],
+)
+def test_a_network_that_answers_by_the_pixel_it_sees_was_shown_these_crops(protocol, width, seen):
+    assert len(seen) == protocol.total
+    _, labels, found = predict([member()], source(ramp(86, width)), protocol)
+    expected = np.bincount(seen, minlength=256) / len(seen)
+    np.testing.assert_allclose(found[0, 0], expected, atol=1e-6)
+    assert labels.tolist() == [0]
+
+
+def test_a_single_crop_is_the_centre_as_each_network_wants_it():
+    # The middle half of 225 columns begins at the 56th; all of them, three to a pixel, with the second.
+    members = [
+        member(central_fraction=0.5),
+        member(central_fraction=1.0),
+        member(central_fraction=0.5, mean=(0.5,) * 3),
+    ]
+    _, _, found = predict(members, source(ramp(225, 225)), Protocol())
+    assert found.argmax(-1)[:, 0].tolist() == [56, 1, 56]
+    assert [len(group) for group in probabilities._passes(members, Protocol())] == [2, 1]
+    # With more crops the fraction plays no part.
+    assert probabilities._passes(members, Protocol(12)) == [[0, 1, 2]]
+
+
+def test_every_image_is_counted_once_and_broken_ones_are_left_out_for_all():
+    images = [np.full((90, 90, 3), 3 * value, np.uint8) for value in range(1, 8)]
+    images[2] = None
+    seen, labels, found = predict([member(), member()], source(*images), Protocol(12), on_error="skip")
+    assert seen.tolist() == labels.tolist() == [0, 1, 3, 4, 5, 6]
+    for one in found:
+        assert one.argmax(-1).tolist() == [3, 6, 12, 15, 18, 21]
+        np.testing.assert_allclose(one.max(-1), 1, atol=1e-6)
+    with pytest.raises(BrokenImage, match="the image 2 is broken"):
+        predict([member()], source(*images), Protocol(12))
+
+
+def test_softmaxes_are_averaged_not_logits_and_without_the_background():
+    network = Shallow(num_classes=6)
+    variables = initial_variables(network, 0, 75)
+    # Crops that differ, and a network that is not sure: one that says the same of all has both means alike.
+    pixels = np.random.default_rng(0).integers(0, 256, (86, 86, 3), np.uint8)
+    pixels[40:, :40] //= 8
+    variables["params"]["classifier"]["kernel"] *= 6
+    prepared = {"label_offset": 1, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    _, _, found = predict([member(network, variables, **prepared)], source(pixels, classes=5), Protocol(10))
+    views = np.stack([pixels[y : y + 75, x : x + 75] for y, x in ((0, 0), (0, 11), (11, 0), (11, 11), (5, 5))])
+    views = (np.concatenate([views, views[:, :, ::-1]]) / 255 - np.array((0.4, 0.5, 0.6))) / np.array((0.2, 0.3, 0.4))
+    logits = np.asarray(jax.jit(network.apply)(variables, np.float32(views)), np.float64)[:, 1:]
+    by_crop = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(found[0, 0], by_crop.mean(0), rtol=1e-3)
+    of_logits = np.exp(logits.mean(0)) / np.exp(logits.mean(0)).sum()
+    print(by_crop, of_logits)
+    assert np.abs(of_logits - by_crop.mean(0)).max() > 1e-2
+
+
+def made(*probabilities, labels=(0, 1), path="a", files=("x", "y"), **model):
+    values = np.array(probabilities, np.float32)
+    models = tuple(dataclasses.replace(FACTS, path=f"{path}{i}", **model) for i in range(len(values)))
+    return Predictions(Images("here", 2), models, np.array(labels, np.int32), np.array(files), values)
+
+
+def test_an_ensemble_is_the_mean_over_models_however_many_their_crops():
+    one = made([[0.6, 0.4], [0.9, 0.1]], views=144)
+    other = made([[0.1, 0.9], [0.1, 0.9]], path="b")
+    both = predictions.join([one, other])
+    assert [r.top1_error for r in results.each(both)] == [0.5, 0.5]
+    together = results.ensemble(both)
+    # 0.35 of 0.65 and 0.5 of 0.5: wrong, and a tie, which is wrong too.
+    assert together.top1_error == 1.0 and together.loss == pytest.approx(-np.log([0.35, 0.5]).mean(), rel=1e-6)
+
+
+def test_an_ensemble_of_one_is_the_model():
+    rng = np.random.default_rng(0)
+    values = rng.dirichlet(np.ones(9), 50).astype(np.float32)
+    one = Predictions(Images("here", 50), (FACTS,), rng.integers(0, 9, 50), np.array([], str), values[None])
+    assert results.ensemble(one) == results.each(one)[0]
+    assert report.facts(one)["ensemble"] is None
+
+
+def test_errors_are_counted_by_hand_and_ranks_are_those_of_training():
+    values = np.array([[0.1, 0.2, 0.3, 0.1, 0.1, 0.2, 0.0]] * 3 + [[np.nan] * 7], np.float32)
+    labels = np.array([2, 1, 6, 0])
+    assert results.rank(values, labels).tolist() == [0, 2, 6, 6]
+    assert results.rank(values, labels).tolist() == steps._ranks(jnp.array(values), jnp.array(labels)).tolist()
+    result = results.measure(values[:3], labels[:3])
+    assert (result.top1_error, result.top5_error) == (2 / 3, 1 / 3)
+    tiny = np.finfo(np.float32).tiny
+    assert result.loss == pytest.approx(-np.log([0.3, 0.2, tiny]).mean(), rel=1e-6)
+    assert results.measure(values, labels).loss is None
+    few = results.measure(np.full((1, 5), 0.2, np.float32), np.array([0]))
+    assert (few.top1_error, few.top5_error, few.top5_interval) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(("wrong", "images"), [(0, 10), (3, 10), (10, 10), (9647, 48238), (1, 1)])
+def test_the_interval_is_wilsons(wrong, images):
+    expected = scipy.stats.binomtest(wrong, images).proportion_ci(0.95, method="wilson")
+    assert results.interval(wrong, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def imagenet(names, crops, counted):
+    """As if networks had been evaluated on ImageNet, right where the label is 0."""
+    models = [
+        dataclasses.replace(FACTS, network={**FACTS.network, "name": name}, crops=crops, views=crops, image_size=299)
+        for name in names
+    ]
+    answer = np.zeros(1000, np.float32)
+    answer[0] = 1
+    values = np.broadcast_to(answer, (len(names), counted, 1000))
+    labels = np.zeros(counted, np.int32)
+    labels[: counted // 5] = 7
+    images = Images("tfds:imagenet2012", 50_000, 50_000 - counted, "blacklist" if counted < 50_000 else None)
+    return report.facts(Predictions(images, tuple(models), labels, np.array([], str), values))
+
+
+def test_the_papers_row_stands_beside_its_own_protocol_alone():
+    found = imagenet(["inception_v4", "inception_resnet_v2_slim"], 1, 48_238)
+    assert [m["paper_top1_error"] for m in found["models"]] == [0.2, None]
+    lines = report.markdown(found).splitlines()
+    assert lines[0].startswith("48,238 of 50,000 images of tfds:imagenet2012; 1,762 excluded by blacklist. ")
+    assert lines[4] == "| a (inception_v4) | 1 | 20.00 [19.64, 20.36] | 20.00 [19.64, 20.36] | 17.4662 | 20.0 / 5.0 |"
+    assert lines[5].endswith("|  |")
+    assert imagenet(["inception_v4"], 1, 50_000)["models"][0]["paper_top1_error"] is None
+    assert imagenet(["inception_resnet_v1"], 144, 50_000)["models"][0]["paper_top5_error"] == 0.043
+    assert imagenet(["inception_v3"], 10, 50_000)["models"][0]["paper_top1_error"] is None
+    assert "paper" not in report.markdown(imagenet(["inception_v3"], 10, 50_000))
+
+
+def test_the_papers_ensemble_is_one_v4_and_three_resnets():
+    found = imagenet(["inception_resnet_v2"] * 3 + ["inception_v4"], 144, 50_000)
+    paper = found["ensemble"]["paper_top1_error"], found["ensemble"]["paper_top5_error"]
+    assert paper == pytest.approx((0.164, 0.031))
+    assert imagenet(["inception_resnet_v2", "inception_v4"], 144, 50_000)["ensemble"]["paper_top1_error"] is None
+
+
+def test_saved_predictions_come_back(tmp_path):
+    given = made([[0.6, 0.4], [0.9, 0.1]], [[0.5, 0.5], [0.2, 0.8]], scales=(256, 300), step=3, parameters="raw")
+    predictions.write(tmp_path / "new" / "p.npz", given)
+    again = predictions.read(tmp_path / "new" / "p.npz")
+    assert (again.images, again.models) == (given.images, given.models)
+    for name in ("labels", "files", "probabilities"):
+        ours, theirs = getattr(given, name), getattr(again, name)
+        assert ours.dtype == theirs.dtype and (ours == theirs).all()
+    with np.load(tmp_path / "new" / "p.npz") as file:
+        assert file["models"].tolist() == [
+            "a0 (reads, raw parameters of step 3)",
+            "a1 (reads, raw parameters of step 3)",
+        ]
+    assert os.listdir(tmp_path / "new") == ["p.npz"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"labels": (0, 0)}, "image 2 is y of class 1 and y of class 0"),
+        ({"files": ("x", "z")}, "image 2 is y of class 1 and z of class 1"),
+        ({"labels": (0, 1, 1), "files": ("x", "y", "z")}, "2 and 3 images"),
+    ],
+)
+def test_predictions_about_other_images_form_no_ensemble(other, message):
+    values = np.full((len(other.get("labels", (0, 1))), 2), 0.5)
+    with pytest.raises(UserError, match=f"a0 and b0 are not about the same images: {message}; they form no ensemble"):
+        predictions.join([made([[0.6, 0.4], [0.9, 0.1]]), made(values, path="b", **other)])
+
+
+def run(capfd, *arguments):
+    code = main([str(a) for a in arguments])
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    """Two checkpoints of one network, which compiles in a second, and 40 images named as ImageNet's are."""
+    folder = tmp_path_factory.mktemp("nets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models._NETWORKS, "shallow", Shallow)
+        write_nets_and_images(folder)
+        yield folder
+
+
+def write_nets_and_images(folder):
+    network = Shallow(num_classes=10)
+    for seed in range(2):
+        variables = initial_variables(network, seed, 75)
+        inference.save_checkpoint(folder / str(seed), network, variables, Preparation(image_size=75))
+    rng = np.random.default_rng(0)
+    for number in range(1, 41):
+        place = folder / "set" / "validation" / str(number % 10)
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (80 + number, 90, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(place / f"ILSVRC2012_val_{number:08d}.png")
+
+
+def test_networks_and_saved_predictions_give_the_same_ensemble(nets, tmp_path, capfd):
+    kept, out = tmp_path / "p.npz", tmp_path / "out"
+    data = ["--data", f"folder:{nets}/set"]
+    both = ["evaluate", nets / "0", nets / "1", *data, "--crops", "10"]
+    code, text, err = run(capfd, *both, "--save-predictions", kept, "--out", out, "--json")
+    assert code == 0, err
+    found = json.loads(text)
+    assert json.loads((out / "evaluation.json").read_text()) == found
+    assert sorted(os.listdir(out)) == ["evaluation.json", "evaluation.md"]
+    assert (found["images"], found["of"], found["excluded"], found["skipped"]) == (40, 40, 0, 0)
+    assert [m["path"] for m in found["models"]] == [str(nets / "0"), str(nets / "1")]
+    with np.load(kept) as file:
+        labels, values = file["labels"], file["probabilities"]
+        assert file["files"][5] == f"{nets}/set/validation/1/ILSVRC2012_val_00000011.png"
+    assert labels.tolist() == [label for label in range(10) for _ in range(4)]
+    np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
+    order = np.argsort(-values.mean(0), -1)
+    assert found["ensemble"]["top1_error"] == pytest.approx(np.mean(order[:, 0] != labels))
+    assert found["ensemble"]["top5_error"] == pytest.approx(np.mean((order[:, :5] != labels[:, None]).all(-1)))
+
+    code, table, _ = run(capfd, "evaluate", kept)
+    assert code == 0 and table == (out / "evaluation.md").read_text() and "| ensemble of 2 | 10 |" in table
+    code, text, _ = run(capfd, "evaluate", nets / "0", kept, *data, "--json")
+    mixed = json.loads(text)
+    assert [m["views"] for m in mixed["models"]] == [1, 10, 10]
+    assert [m["top1_error"] for m in mixed["models"][1:]] == [m["top1_error"] for m in found["models"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "evaluate needs a checkpoint or more"),
+        (("NET",), "say with --data which images"),
+        (("NET", "--data", "folder:FOLDER"), "has 2 classes, but the network of NET knows 10."),
+        (("NET", "--data", "digits", "--crops", "1", "--scales", "256"), "a single crop has no scales"),
+        (("NET", "--data", "digits", "--tta-batch", "0"), "--tta-batch is 0; it must be 1 or more."),
+        (("NET", "--data", "digits", "--image-size", "60"), "the networks need 75"),
+        (("NET", "--data", "digits", "--save-predictions", "p"), "p; the name must end in .npz"),
+        (("NET", "--data", "digits", "--out", "FILE"), "FILE cannot be written: File exists; give another."),
+        (("NET", "--data", "digits", "--exclude-list", "FILE"), "FILE, line 1: 'words' is not the number"),
+        (("NET", "p.npz", "--data", "digits"), "there is no file p.npz; evaluate --save-predictions writes one."),
+        (("WRONG",), "is no file that --save-predictions wrote: it is no .npz file."),
+        (("WRONG", "--crops", "12", "--raw"), "no network is run: leave out --crops --raw."),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(nets, tmp_path, monkeypatch, capfd, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    places = {"NET": nets / "0", "FILE": tmp_path / "file", "WRONG": tmp_path / "wrong.npz", "FOLDER": tmp_path / "two"}
+    for name in ("FILE", "WRONG"):
+        places[name].write_text("words\n")
+    for name in ("a", "b"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        for number in range(2):
+            PIL.Image.new("RGB", (80, 80)).save(tmp_path / "two" / name / f"{number}.png")
+    for name, place in places.items():
+        arguments = [a.replace(name, str(place)) for a in arguments]
+        message = message.replace(name, str(place))
+    code, out, err = run(capfd, "evaluate", *arguments)
+    assert code == 2 and not out and message in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_excluded_images_are_left_out_and_both_counts_are_said(nets, tmp_path, capfd):
+    (tmp_path / "list").write_text("12\n3\n\n40\n")
+    kept, where = tmp_path / "p.npz", f"folder:{nets}/set"
+    arguments = ["evaluate", nets / "0", "--data", where, "--exclude-list", tmp_path / "list"]
+    code, out, err = run(capfd, *arguments, "--save-predictions", kept)
+    assert code == 0, err
+    assert f"37 of 40 images of {where}; 3 excluded by {tmp_path}/list." in out
+    with np.load(kept) as file:
+        numbers = [int(name[-12:-4]) for name in file["files"]]
+        assert sorted(numbers) == sorted(set(range(1, 41)) - {3, 12, 40})
+        assert file["labels"].tolist() == [number % 10 for number in numbers]
+    code, _, err = run(capfd, "evaluate", nets / "0", kept, "--data", where)
+    assert code == 2 and f"are about 37 images of {where} and these would be about 40 of {where}" in err
+
+
+class Stop(Exception):
+    """In place of a kill."""
+
+
+def test_what_is_kept_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    images = source(*(ramp(86, 90 + 3 * i) for i in range(9)))
+    members = [member(), member(mean=(0.4, 0.5, 0.5)), member(resize="area")]
+    whole = predict(members, images, Protocol(12))
+    monkeypatch.setattr(unfinished, "EVERY_SECONDS", 0.0)
+    add, added = probabilities.Tally.add, []
+
+    def dying(tally, outputs):
+        added.append(1)
+        if len(added) in (3, 8, 12):
+            raise Stop
+        add(tally, outputs)
+
+    monkeypatch.setattr(probabilities.Tally, "add", dying)
+    for _ in range(3):
+        with pytest.raises(Stop):
+            predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
+    again = predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
+    # 54 views in each of two passes, eight at a time: 14 batches, and three that were not kept.
+    assert len(added) == 14 + 3
+    for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UserError, match="holds another evaluation .*, with other what; .* give another --out, or"):
+        unfinished.Unfinished(tmp_path, {"what": [2]})
+    # What another has left, as when it was killed while it deleted it, is not taken up.
+    (tmp_path / "unfinished" / "evaluation.json").unlink()
+    assert unfinished.Unfinished(tmp_path, {"what": [2]}).restore(0, None) == 0
+    (tmp_path / "unfinished" / "evaluation.json").unlink()
+    next((tmp_path / "unfinished").glob("*-0-*.npz")).write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"0-\d+.npz is broken: .*; delete .*/unfinished to begin anew"):
+        predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
+    unfinished.clear(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_keeps_what_is_done(tmp_path):
+    images = source(*(ramp(86, 90) for _ in range(4)))
+    with Preemption() as asked:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Preempted):
+            predict([member()], images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {}), preemption=asked)
+    kept, facts = sorted(os.listdir(tmp_path / "unfinished"))
+    assert kept.endswith("-0-1.npz") and facts == "evaluation.json"
+
+
+def test_progress_says_now_and_then_how_long_it_takes(monkeypatch, capfd):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    shown = progress.Progress("evaluation", start=100, total=400, quiet=False)
+    hidden = progress.Progress("evaluation", start=100, total=400, quiet=True)
+    for clock[0], images in ((10.0, 110), (20.0, 100), (30.0, 160), (40.0, 170), (50.0, 200)):
+        shown.show(images)
+        hidden.show(images)
+    assert capfd.readouterr().err.splitlines() == [
+        "evaluation: 160 of 400 images  2.0 images/s  02:00 left",
+        "evaluation: 200 of 400 images  2.0 images/s  01:40 left",
+    ]
+
+
+def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunFailed, match="p.npz could not be written: No space left on device; mend that and start"):
+        predictions.write(tmp_path / "p.npz", made([[0.6, 0.4], [0.9, 0.1]]))
+    assert not list(tmp_path.iterdir())
+
+
+PROCESS = """
+import os, signal, sys
+from test_steps import Shallow
+from inception_jax import models
+from inception_jax.cli import main
+from inception_jax.evaluation import unfinished
+
+models._NETWORKS["shallow"] = Shallow
+unfinished.EVERY_SECONDS = 0.0
+keep, kept = unfinished.Unfinished.keep, []
+
+def keep_and_die(*arguments):
+    keep(*arguments)
+    kept.append(1)
+    if len(kept) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+unfinished.Unfinished.keep = keep_and_die
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_killed_go_on_to_what_one_finds(nets, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    asked = [nets / "0", nets / "1", "--data", f"folder:{nets}/set", "--crops", "12", "--tta-batch", "32"]
+
+    def pair(deaths, name):
+        arguments = ["evaluate", *asked, "--out", tmp_path / name, "--save-predictions", tmp_path / f"{name}.npz"]
+        return start(["-c", PROCESS, deaths, *map(str, arguments)])
+
+    both = pair("6", "killed")
+    assert both[0].wait(timeout=120) == -signal.SIGKILL
+    both[1].kill()
+    finish(both)
+    assert len(list((tmp_path / "killed" / "unfinished").glob("*-0-*.npz"))) == 6
+    codes, said = finish(pair("0", "killed"))
+    assert codes == [0, 0], said
+    assert "40 of 40 images" in said[0] and "ensemble of 2" in said[0] and "|" not in said[1]
+    # 480 views of 40 images, 16 at a time; the first six batches were not made again.
+    assert sorted(os.listdir(tmp_path / "killed")) == ["evaluation.json", "evaluation.md"]
+    assert finish(pair("0", "whole"))[0] == [0, 0]
+    assert (tmp_path / "killed.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+    assert run(capfd, "evaluate", *asked, "--save-predictions", tmp_path / "one.npz")[0] == 0
+    two, one = predictions.read(tmp_path / "whole.npz"), predictions.read(tmp_path / "one.npz")
+    assert (two.files == one.files).all() and (two.labels == one.labels).all()
+    np.testing.assert_allclose(two.probabilities, one.probabilities, atol=1e-6)
