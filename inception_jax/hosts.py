@@ -93,7 +93,7 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
         if everyones[0].get(key) != theirs.get(key)
     ]
     if differences:
-        raise UserError(f"the processes do not train the same: {', '.join(differences)}.")
+        raise UserError(f"the processes do not do the same: {', '.join(differences)}.")
 
 
 def _named(processes: list[int]) -> str:

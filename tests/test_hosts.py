@@ -129,7 +129,7 @@ def test_what_the_processes_do_not_share_is_named_by_all(tmp_path):
         "hosts share."
     )
     assert second[0] == first[0].replace(f"{tmp_path}/0", f"{tmp_path}/1")
-    assert first[1] == second[1] == "the processes do not train the same: rate is 0 in process 0 and 1 in process 1."
+    assert first[1] == second[1] == "the processes do not do the same: rate is 0 in process 0 and 1 in process 1."
     assert not list((tmp_path / "shared").iterdir())
 
 
