@@ -23,7 +23,7 @@ from inception_jax.data import Protocol
 from inception_jax.data.preparation import Preparation
 from inception_jax.data.sources import Record, Source
 from inception_jax.errors import BrokenImage, Preempted, RunFailed, UserError
-from inception_jax.evaluation import predictions, probabilities, progress, report, results, unfinished
+from inception_jax.evaluation import Asked, predictions, probabilities, progress, report, results, running, unfinished
 from inception_jax.evaluation.predictions import Images, Model, Predictions
 from inception_jax.evaluation.trained import Trained
 from inception_jax.models.initialize import initial_variables
@@ -479,3 +479,17 @@ def test_two_processes_killed_go_on_to_what_one_finds(nets, tmp_path, monkeypatc
     two, one = predictions.read(tmp_path / "whole.npz"), predictions.read(tmp_path / "one.npz")
     assert (two.files == one.files).all() and (two.labels == one.labels).all()
     np.testing.assert_allclose(two.probabilities, one.probabilities, atol=1e-6)
+
+
+def test_runs_know_their_images_and_a_named_source_is_whole():
+    part = DataConfig(source="digits", validation_images=100, threads=3)
+    facts, network = None, models.create_model("inception_v3")
+    runs = [Trained(facts, network, {}, Preparation(), data) for data in (part, part)]
+    assert running._data(runs, Asked()) == part
+    named = running._data(runs, Asked(data="digits", threads=2))
+    assert (named.source, named.validation_images, named.threads) == ("digits", None, 2)
+    whole = Trained(facts, network, {}, Preparation(), dataclasses.replace(part, validation_images=None))
+    imported = Trained(facts, network, {}, Preparation(), None)
+    for other in (whole, imported):
+        with pytest.raises(UserError, match="say with --data which images"):
+            running._data([runs[0], other], Asked())

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception_jax import hosts
-from inception_jax.config import DataConfig
-from inception_jax.data import Protocol, excluded, open_source
+from inception_jax import build, hosts
+from inception_jax.config import DataConfig, Experiment
+from inception_jax.data import Protocol, excluded
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
 from inception_jax.evaluation import trained
@@ -49,7 +49,7 @@ def run(
     protocol = Protocol(asked.crops or 1, asked.scales)
     members = [trained.load(path, protocol, raw=asked.raw, image_size=asked.image_size) for path in checkpoints]
     data = _data(members, asked)
-    source = open_source(data.source, "validation", data_dir=data.data_dir)
+    source = build.source(Experiment(data=data), "validation")
     left_out = excluded(asked.exclude_list, source, _first_says) if asked.exclude_list else np.arange(0)
     indices = np.setdiff1d(np.arange(len(source)), left_out)
     _check_images(members, others, source, data.source, indices)
@@ -71,17 +71,21 @@ def _data(members: Sequence[Trained], asked: Asked) -> DataConfig:
     """Where the images come from and how they are read: as asked, else as in the training of all members."""
     theirs = [member.data for member in members if member.data]
     own = theirs[0] if len(theirs) == len(members) else None
-    if asked.data is None and (own is None or any(data.source != own.source for data in theirs)):
+    images = {(one.source, one.validation_images) for one in theirs}
+    if asked.data is None and (own is None or len(images) > 1):
         raise UserError(
             "say with --data which images: the checkpoints do not all say, and say alike, what they were trained on."
         )
+    data = own or DataConfig()
+    if asked.data is not None:
+        data = dataclasses.replace(data, validation_images=None)  # A source that is named is meant whole.
     changes: dict[str, Any] = {
         "source": asked.data,
         "data_dir": asked.data_dir,
         "on_error": asked.on_error,
         "threads": asked.threads,
     }
-    return dataclasses.replace(own or DataConfig(), **{k: v for k, v in changes.items() if v is not None})
+    return dataclasses.replace(data, **{k: v for k, v in changes.items() if v is not None})
 
 
 def _check_images(
