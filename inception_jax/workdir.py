@@ -56,15 +56,17 @@ def hold(directory: str | Path, *, report: Callable[[str], None] = lambda line: 
 
 
 def check_writable(directory: str | Path, needed_bytes: int = 0) -> None:
-    """Makes `directory` if need be, and finds out by trying whether a run can be written there.
+    """Makes `directory` if need be, and finds out by trying whether it can be written.
 
     Args:
-      directory: of the run.
-      needed_bytes: What the run will still write. A quota is not known beforehand and not counted.
+      directory: of the run, or of other results.
+      needed_bytes: What will still be written. A quota is not known beforehand and not counted.
 
     Raises:
-      UserError: it cannot be written, or has fewer bytes free.
+      UserError: it cannot be written, is in a bucket, or has fewer bytes free.
     """
+    if "://" in str(directory):
+        raise UserError(f"{directory} is no path: mount the bucket and give the directory where it is mounted.")
     directory = Path(directory)
     with _refusing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def _refusing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{directory} cannot be written: {_reason(error)}; use another --workdir.") from error
+        raise UserError(f"{directory} cannot be written: {_reason(error)}; use another directory.") from error
 
 
 def _reason(error: OSError) -> str:

@@ -320,7 +320,10 @@ def test_networks_and_saved_predictions_give_the_same_ensemble(nets, tmp_path, c
         (("NET", "--data", "digits", "--tta-batch", "0"), "--tta-batch is 0; it must be 1 or more."),
         (("NET", "--data", "digits", "--image-size", "60"), "the networks need 75"),
         (("NET", "--data", "digits", "--save-predictions", "p"), "p; the name must end in .npz"),
-        (("NET", "--data", "digits", "--out", "FILE"), "FILE cannot be written: File exists; give another."),
+        (
+            ("NET", "--data", "digits", "--out", "FILE"),
+            "FILE cannot be written: it is a file and not a directory; use another directory.",
+        ),
         (("NET", "--data", "digits", "--exclude-list", "FILE"), "FILE, line 1: 'words' is not the number"),
         (("NET", "p.npz", "--data", "digits"), "there is no file p.npz; evaluate --save-predictions writes one."),
         (("WRONG",), "is no file that --save-predictions wrote: it is no .npz file."),

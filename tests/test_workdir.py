@@ -110,6 +110,8 @@ def test_a_file_system_without_locks_is_reported_and_used(tmp_path, monkeypatch)
 
 def test_what_can_be_written_is_made_and_left_empty(tmp_path):
     workdir.check_writable(tmp_path / "new" / "run")
+    with pytest.raises(UserError, match="gs://bucket/run is no path: mount the bucket"):
+        workdir.check_writable("gs://bucket/run")
     assert os.listdir(tmp_path / "new" / "run") == []
 
 
@@ -119,7 +121,7 @@ def test_what_can_be_written_is_made_and_left_empty(tmp_path):
 )
 def test_a_file_is_no_directory(tmp_path, check, path, reason):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match=f"^{tmp_path / path} cannot be written: {reason}; use another --workdir.$"):
+    with pytest.raises(UserError, match=f"^{tmp_path / path} cannot be written: {reason}; use another directory.$"):
         check(tmp_path / path)
     assert (tmp_path / "file").read_text() == "kept"
 
@@ -178,4 +180,4 @@ def test_a_read_only_and_a_full_disk_are_one_sentence(tmp_path, kind, options, r
         pytest.skip("mounting is not permitted here")
     done = subprocess.run([*own, sys.executable, "-c", ASK, tmp_path, kind], capture_output=True, text=True)
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [f"{tmp_path / 'run'} cannot be written: {reason}; use another --workdir."] * 2
+    assert done.stdout.splitlines() == [f"{tmp_path / 'run'} cannot be written: {reason}; use another directory."] * 2

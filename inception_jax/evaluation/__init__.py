@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inception_jax import hosts
+from inception_jax import hosts, workdir
 from inception_jax.errors import UserError
 from inception_jax.evaluation import predictions, report, unfinished, whole
 from inception_jax.evaluation.asked import Asked
@@ -79,7 +79,7 @@ def _check(
 
     def check() -> None:
         for directory in directories:
-            whole.check_writable(Path(directory))
+            workdir.check_writable(directory)
 
     if checkpoints:
         hosts.first_alone(check)

@@ -2,12 +2,11 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from inception_jax.errors import RunFailed, UserError
+from inception_jax.errors import RunFailed
 
 
 @contextlib.contextmanager
@@ -31,13 +30,3 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-
-
-def check_writable(directory: Path) -> None:
-    """Finds out by trying whether files can be written there; UserError if not. The directory is made if need be."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise UserError(f"{directory} cannot be written: {error.strerror}; give another.") from error
