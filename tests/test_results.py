@@ -37,7 +37,7 @@ def test_the_runs_are_whole_and_the_experiments_as_they_are(study):
         wanted, ran = asked[name], run.experiment
         assert (wanted.seed, wanted.optim, wanted.train) == (ran.seed, ran.optim, ran.train), name
         assert wanted.model.name == ran.model.name and wanted.model.depths == ran.model.depths, name
-        assert wanted.data.source == ran.data.source and wanted.data.training_images == ran.info.training_images, name
+        assert wanted.data.source == ran.data.source and wanted.data.training_images == run.info.training_images, name
 
 
 @pytest.mark.parametrize("study", [s for s in STUDIES if (RESULTS / s / "comparison.md").exists()])
