@@ -14,11 +14,16 @@ Found (docs/residual_scaling.md): at the paper's rate and width the unscaled net
 0.1 to 84 %; the narrow one dies at a rate of 0.15, and scaled by 0.1 does not.
 """
 
+import dataclasses
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
+from residual_vs_pure_fashion import base
+
+from inception_jax.compare import cells
+from inception_jax.config import EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
 from inception_jax.runs import Run, read_run
 
 SCALES = (1.0, 0.3, 0.2, 0.1)
@@ -31,15 +36,7 @@ def run(scale: float, width: float, rate: float) -> Experiment:
     """One network; neither clipped nor warmed up, as the paper's were not."""
     return Experiment(
         model=ModelConfig(name="inception_resnet_v2", width=width, bn_momentum=0.9, residual_scales=(scale,)),
-        data=DataConfig(
-            source="idx:/usr/share/datasets/fashion-mnist",
-            training_images=4000,
-            validation_images=500,
-            image_size=75,
-            crop_area=(0.6, 1.0),
-            colour=False,
-            central_fraction=1.0,
-        ),
+        data=dataclasses.replace(base(epochs=1).data, validation_images=500),
         optim=OptimConfig(learning_rate=rate, clip_norm=None, ema_decay=0.95),
         train=TrainConfig(
             batch_size=16, steps=STEPS, log_every=5, checkpoint_every=STEPS, stage_norms=True, dead_steps=20
@@ -61,18 +58,20 @@ def runs() -> dict[str, Experiment]:
 def row(done: Run) -> list[str]:
     """A run's line of the table, from what its last steps logged."""
     lines = [m for m in done.metrics if m["split"] == "train"]
+    (final,) = (m for m in done.metrics if m.get("parameters") == "averaged")
     last, half = lines[-1], lines[len(lines) // 2 :]
     dead = next(
         (m["step"] for m in lines if all(n["zero_share"] > 0.999 for n in lines if n["step"] >= m["step"])), None
     )
-    model, losses = done.experiment.model, sorted(m["loss"] for m in half)
+    model = done.experiment.model
     return [
         f"{model.width:g}",
         f"{done.experiment.optim.learning_rate:g}",
         f"{model.residual_scales[0]:g}",
         f"{last['step']}",
         f"{max(m['loss'] for m in lines):.3g}",
-        f"{losses[len(losses) // 2]:.3g}",
+        f"{statistics.median(m['loss'] for m in half):.3g}",
+        cells.percent(final["top1_error"]),
         f"{last['zero_share']:.1%}",
         f"{dead}" if dead is not None else "alive",
         *(f"{last[f'activation_rms/{stage}']:.3g}" for stage in ("block_a_5", "block_b_10", "block_c_5")),
@@ -80,15 +79,14 @@ def row(done: Run) -> list[str]:
     ]
 
 
-HEADER = "width|rate|scale|steps|greatest loss|median loss, second half|zeros before the pool|dead from step"
-HEADER += "|activations A|B|C|gradient stem|B|C"
+HEADER = "width|rate|scale|steps|greatest loss|median loss, second half|final top-1|zeros before the pool"
+HEADER += "|dead from step|activations A|B|C|gradient stem|B|C"
 
 
 def table(directories: Sequence[Path]) -> str:
     """Markdown: a line for each run, wide ones last."""
     rows = sorted((row(read_run(d)) for d in directories), key=lambda r: [float(r[0]), float(r[1]), -float(r[2])])
-    head = HEADER.split("|")
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+    return cells.table(HEADER.split("|"), rows)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Residual against pure networks: the paper's comparison on ImageNet, with several seeds.
 
 Repeats: section 4 and Figures 21-26 of arXiv 1602.07261. Its two pairs, Inception-v3 and Inception-ResNet-v1,
-Inception-v4 and Inception-ResNet-v2, and Inception-ResNet-v2 at the depth that comes closest to Inception-v4's cost
-(10/20/10: 14.1 G multiply-adds against 12.3 G; Figure 15's 5/10/5 has 9.3 G). All see the same images in the same order
-where their seed is the same, for the same budget.
+Inception-v4 and Inception-ResNet-v2, and Inception-ResNet-v2 at the released depth, which is nearer to Inception-v4's
+cost (10/20/10: 14.1 G multiply-adds against 12.3 G; Figure 15's 5/10/5 has 9.3 G). All see the same images in the same
+order where their seed is the same, for the same budget.
 
     inception-jax compare experiments/residual_vs_pure.py --workdir runs/residual_vs_pure [--data.source tfds:DIR]
 

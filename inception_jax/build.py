@@ -177,7 +177,8 @@ def _plain_input(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 @functools.cache  # once for each image, not in every epoch
-def _say_skipped(message: str) -> None:
+def say_skipped(message: str) -> None:
+    """Says what is wrong with an image that is left out."""
     say(f"  skipped: {message}")
 
 
@@ -192,5 +193,5 @@ def _common(experiment: Experiment) -> dict[str, Any]:
         "threads": d.threads or available_cores(),
         "prefetch": d.prefetch,
         "on_error": d.on_error,
-        "report": _say_skipped,
+        "report": say_skipped,
     }

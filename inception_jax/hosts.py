@@ -15,6 +15,9 @@ from inception_jax.errors import UserError
 # Seconds until a process that says nothing is taken for dead and the others end.
 _HEARTBEAT_TIMEOUT = 30
 
+# What the first process may say instead of a number.
+_NONE, _REFUSED = -1, -2
+
 
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
     """Joins the other processes; without arguments JAX finds them by itself on Cloud TPU, Slurm and GKE.
@@ -44,17 +47,26 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
 
 def first_alone(action: Callable[[], None]) -> None:
     """Lets the first process do something; a UserError there is one in all, who would wait for it otherwise."""
-    refused = None
+    first_decides(action)
+
+
+def first_decides(choose: Callable[[], int | None]) -> int | None:
+    """What the first process chooses, 0 or more or None, in all; a UserError there is one in all."""
+    chosen, refused = None, None
     if jax.process_index() == 0:
         try:
-            action()
+            chosen = choose()
         except UserError as error:
             refused = error
     if jax.process_count() > 1:
-        failed = multihost_utils.broadcast_one_to_all(np.int32(refused is not None))
-        refused = refused or (UserError("the first process cannot go on; it says why.") if failed else None)
+        code = _REFUSED if refused else _NONE if chosen is None else chosen
+        code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+        chosen = None if code == _NONE else code
+        if code == _REFUSED:
+            refused = refused or UserError("the first process cannot go on; it says why.")
     if refused:
         raise refused
+    return chosen
 
 
 def check_shared(directory: Path) -> None:

@@ -26,7 +26,9 @@ def load_checkpoint(path: str | Path, *, raw: bool = False) -> tuple[Network, di
       UserError: `path` holds no checkpoint that can be read.
     """
     if not checkpoint.is_exported(path):
-        return _of_a_run(path, raw)
+        saved = checkpoint.read(path)
+        network, variables, prepared = of_a_run(saved, raw=raw)
+        return network, variables, _with_class_names(prepared, saved.experiment)
     variables, facts = checkpoint.load_variables(path)
     try:
         network = create_model(**facts["model"])
@@ -71,19 +73,19 @@ def transfer(path: str | Path, model: Network, fresh: dict[str, Any]) -> tuple[d
     return flax.traverse_util.unflatten_dict(ours | {entry: theirs[entry] for entry in taken}), new_head
 
 
-def _of_a_run(path: str | Path, raw: bool) -> tuple[Network, dict[str, Any], Preparation]:
-    saved = checkpoint.read(path)
+def of_a_run(saved: checkpoint.Saved, *, raw: bool) -> tuple[Network, dict[str, Any], Preparation]:
+    """As `load_checkpoint`, of a run's checkpoint that was read; without the classes' names, which its images know."""
+    d = saved.experiment.data
     network = build.model(saved.experiment)
     state = saved.state(build.state_shapes(saved.experiment, network))
     params = steps.parameter_sets(state)["raw" if raw else "averaged"]
     variables = {"params": params, "batch_stats": state.batch_stats}
     # For use it follows its images' dtype, and there are no other devices to share statistics with.
-    return network.clone(bn_axis_name=None, dtype=None), variables, _prepared_as_in(saved.experiment)
-
-
-def _prepared_as_in(experiment: Experiment) -> Preparation:
-    d = experiment.data
     prepared = Preparation(image_size=d.image_size, central_fraction=d.central_fraction, resize=d.resize)
+    return network.clone(bn_axis_name=None, dtype=None), variables, prepared
+
+
+def _with_class_names(prepared: Preparation, experiment: Experiment) -> Preparation:
     try:
         names = build.source(experiment, "train").class_names
     except UserError:

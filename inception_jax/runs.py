@@ -9,14 +9,13 @@ RUN/checkpoints/    see checkpoint/run.py
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from inception_jax import config
+from inception_jax import config, whole
 from inception_jax.errors import RunFailed, UserError
 
 CONFIG = "config.json"
@@ -89,8 +88,8 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
 def write_config(directory: str | Path, info: RunInfo, experiment: config.Experiment) -> None:
     """Writes config.json, whole or not at all."""
     values = {"info": dataclasses.asdict(info), "experiment": config.to_dict(experiment)}
-    with _saying(directory):
-        _replace(Path(directory) / CONFIG, json.dumps(values, indent=2) + "\n")
+    with whole.writing(Path(directory) / CONFIG) as file:
+        file.write((json.dumps(values, indent=2) + "\n").encode())
 
 
 class MetricsWriter:
@@ -106,8 +105,9 @@ class MetricsWriter:
         kept = [record for record in read_metrics(directory) if record["step"] <= step]
         # The suffix, because tensorboardX names its file by the second and empties one of that name.
         suffix = f".{step:09d}"
+        with whole.writing(directory / METRICS) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
         with _saying(directory):
-            _replace(directory / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
             self._file = (directory / METRICS).open("a")
             self._events = SummaryWriter(
                 str(directory / "tensorboard"), purge_step=step + 1, flush_secs=10, filename_suffix=suffix
@@ -138,10 +138,3 @@ def _saying(directory: str | Path) -> Iterator[None]:
         raise RunFailed(
             f"{directory} cannot be written: {error.strerror}; mend that and start the same command again."
         ) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

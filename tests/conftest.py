@@ -1,6 +1,7 @@
 """Four devices on the CPU, so that what is parallel is tested as such."""
 
 import os
+import signal
 
 # Most of the suite is compiling, which takes LLVM two thirds of the time when it need not optimise.
 QUICK = "--xla_backend_optimization_level=0"
@@ -10,3 +11,5 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "jax")
 )
+# Started in the background by a shell, the suite would have its children ignore Ctrl-C, which some are sent.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each may import what stands on the lines above it, and its own line where it is a folder.
 LAYERS = [
     ["errors"],
-    ["config", "progress"],
+    ["config", "progress", "whole"],
     ["models", "data", "optim", "runs", "inflight", "hosts", "workdir", "preemption"],
     ["steps", "checkpoint", "compare", "weights"],
     ["build", "experiment"],

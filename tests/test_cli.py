@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import pytest
 
 from inception_jax import compare, train
@@ -98,6 +99,7 @@ def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, me
         (("train", "FILE", "--workdir", "x"), "several runs; choose one with --run: first, second"),
         (("compare", "FILE"), "say with --workdir"),
         (("compare", "nowhere", "--out", "x"), "nowhere is not a run: it has no config.json"),
+        (("compare", "nowhere", "--out", "FILE"), "cannot be written: it is a file and not a directory; use another"),
         (("evaluate", "nowhere"), "nowhere holds no checkpoint"),
         (("summary", "inception_v9"), "no network 'inception_v9'"),
         (("summary", "inception_v4", "--image-size", "60"), "60x60 pixels; the networks need 75"),
@@ -178,6 +180,28 @@ def test_a_run_that_fails_exits_1_and_the_others_go_on(capfd, tmp_path, experime
     assert err == "inception-jax: first: the loss is nan\n"
     code, _, err = run(capfd, "train", experiment, "--run", "first", "--workdir", tmp_path / "one")
     assert code == 1 and err == "inception-jax: the loss is nan\n"
+
+
+def test_what_stopped_all_runs_is_said_and_not_that_nothing_is_drawn_alone(capfd, tmp_path, experiment, monkeypatch):
+    def fit(experiment, directory, *, name, **options):
+        raise RunFailed("the loss is nan")
+
+    monkeypatch.setattr(train, "fit", fit)
+    code, out, err = run(capfd, "compare", experiment, "--workdir", tmp_path / "pair")
+    assert code == 1 and not out
+    assert [line.split(": ", 2)[1] for line in err.splitlines()[:2]] == ["first", "second"]
+    assert "is not a run" in err.splitlines()[2]
+
+
+def test_of_several_processes_the_first_alone_draws(capfd, tmp_path, experiment, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(train, "fit", lambda experiment, directory, **options: None)
+    monkeypatch.setattr(compare, "compare", lambda directories, out: drawn.append(out) or [])
+    monkeypatch.setattr(compare, "draw_metrics", lambda directories, names, out: drawn.append(out) or [])
+    for process in (1, 0):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert run(capfd, "compare", experiment, "--workdir", tmp_path / "pair")[0] == 0
+        assert bool(drawn) == (process == 0)
 
 
 def test_help_starts_quickly_and_without_jax():

@@ -72,11 +72,18 @@ def test_pair_sentence(pair, tmp_path):
     # Steps x cost alike: 2 x 200 and 220, 400 and 440, 600 and 440 twice, 800 and 660, 1000 and 880, 1200 and 880.
     assert (
         "Of 8 levels Inception-ResNet-v2 was ahead of Inception-v4 at 7 by epochs, 6 by wall time, 7 by multiply-adds, "
-        "and behind at 0, 1, 1. Their experiments differ in the network, length (24 and 36 steps)." in text
+        "and behind at 0, 1, 1. Their experiments differ in the network, length (36 and 24 steps)." in text
     )
     assert "400 validation images: one image is 0.25 points" in text
     assert "standard error of a run's final top-1 error at most 1.8." in text  # sqrt(0.15 * 0.85 / 400) = 0.01785
     assert "One seed was run of each" in text
+
+
+def test_without_a_pair_nothing_is_said_of_the_claims_about_pairs(pair, tmp_path):
+    for directories, said in ((pair, True), (pair[:1], False)):
+        compare(directories, tmp_path / "out")
+        text = (tmp_path / "out" / "comparison.md").read_text()
+        assert ("## What the paper claims" in text) == ("Speed-up is pure / residual" in text) == said
 
 
 def test_experiments_that_differ_in_more_than_the_network_are_called_so(pair, tmp_path):
@@ -85,7 +92,7 @@ def test_experiments_that_differ_in_more_than_the_network_are_called_so(pair, tm
     )
     compare([pair[0], other], tmp_path / "out")
     text = (tmp_path / "out" / "comparison.md").read_text()
-    assert "differ in the network, model.width (0.5 and 1.0), optim.momentum (0.5 and 0.9)." in text
+    assert "differ in the network, model.width (1.0 and 0.5), optim.momentum (0.9 and 0.5)." in text
     assert "They have no seed in common, so Welch's test stands for the paired one." in text
     assert tables(tmp_path / "out" / "comparison.md")[1][0]["why"] == "each at its own best"
 

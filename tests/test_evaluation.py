@@ -30,7 +30,6 @@ from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 from inception_jax.preemption import Preemption
 
-GOLDEN = Path(__file__).parent / "golden"
 FACTS = Model("a", {"name": "reads", "width": 1.0, "depths": None}, None, None, "0", 1, (), 1, 75, 0.875, "bilinear")
 
 
@@ -140,7 +139,6 @@ def test_softmaxes_are_averaged_not_logits_and_without_the_background():
     by_crop = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(found[0, 0], by_crop.mean(0), rtol=1e-3)
     of_logits = np.exp(logits.mean(0)) / np.exp(logits.mean(0)).sum()
-    print(by_crop, of_logits)
     assert np.abs(of_logits - by_crop.mean(0)).max() > 1e-2
 
 
@@ -302,12 +300,22 @@ def test_networks_and_saved_predictions_give_the_same_ensemble(nets, tmp_path, c
     assert found["ensemble"]["top1_error"] == pytest.approx(np.mean(order[:, 0] != labels))
     assert found["ensemble"]["top5_error"] == pytest.approx(np.mean((order[:, :5] != labels[:, None]).all(-1)))
 
-    code, table, _ = run(capfd, "evaluate", kept)
+    (out / "unfinished").mkdir()
+    code, table, _ = run(capfd, "evaluate", kept, "--out", out)
+    assert code == 0 and (out / "unfinished").is_dir()  # another evaluation's
     assert code == 0 and table == (out / "evaluation.md").read_text() and "| ensemble of 2 | 10 |" in table
     code, text, _ = run(capfd, "evaluate", nets / "0", kept, *data, "--json")
     mixed = json.loads(text)
     assert [m["views"] for m in mixed["models"]] == [1, 10, 10]
     assert [m["top1_error"] for m in mixed["models"][1:]] == [m["top1_error"] for m in found["models"]]
+
+    # As many other images of as many classes: found out when all has been run, which is kept.
+    other = tmp_path / "other.npz"
+    saved = predictions.read(kept)
+    predictions.write(other, dataclasses.replace(saved, files=saved.files[::-1]))
+    code, _, err = run(capfd, "evaluate", nets / "0", other, *data, "--save-predictions", tmp_path / "mine.npz")
+    assert code == 2 and "are not about the same images" in err
+    assert [model.path for model in predictions.read(tmp_path / "mine.npz").models] == [str(nets / "0")]
 
 
 @pytest.mark.parametrize(
@@ -326,6 +334,9 @@ def test_networks_and_saved_predictions_give_the_same_ensemble(nets, tmp_path, c
         ),
         (("NET", "--data", "digits", "--exclude-list", "FILE"), "FILE, line 1: 'words' is not the number"),
         (("NET", "p.npz", "--data", "digits"), "there is no file p.npz; evaluate --save-predictions writes one."),
+        (("NET", "--data", "digits", "--out", "gs://b/out"), "gs://b/out is no path: mount the bucket"),
+        (("NET", "--data", "digits", "--save-predictions", "gs://b/p.npz"), "gs://b is no path: mount the bucket"),
+        (("WRONG", "--save-predictions", "gs://b/p.npz"), "gs://b is no path: mount the bucket"),
         (("WRONG",), "is no file that --save-predictions wrote: it is no .npz file."),
         (("WRONG", "--crops", "12", "--raw"), "no network is run: leave out --crops --raw."),
     ],
@@ -393,9 +404,10 @@ def test_what_is_kept_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     (tmp_path / "unfinished" / "evaluation.json").unlink()
     assert unfinished.Unfinished(tmp_path, {"what": [2]}).restore(0, None) == 0
     (tmp_path / "unfinished" / "evaluation.json").unlink()
-    next((tmp_path / "unfinished").glob("*-0-*.npz")).write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"0-\d+.npz is broken: .*; delete .*/unfinished to begin anew"):
-        predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
+    for broken in (b"PK", b""):
+        next((tmp_path / "unfinished").glob("*-0-*.npz")).write_bytes(broken)
+        with pytest.raises(UserError, match=r"0-\d+.npz is broken: .*; delete .*/unfinished to begin anew"):
+            predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
     unfinished.clear(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -451,7 +463,14 @@ def keep_and_die(*arguments):
     if len(kept) == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-unfinished.Unfinished.keep = keep_and_die
+restore = unfinished.Unfinished.restore
+
+def restore_and_say(*arguments):
+    batches = restore(*arguments)
+    print(batches, "batches restored")
+    return batches
+
+unfinished.Unfinished.keep, unfinished.Unfinished.restore = keep_and_die, restore_and_say
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -474,6 +493,7 @@ def test_two_processes_killed_go_on_to_what_one_finds(nets, tmp_path, monkeypatc
     assert codes == [0, 0], said
     assert "40 of 40 images" in said[0] and "ensemble of 2" in said[0] and "|" not in said[1]
     # 480 views of 40 images, 16 at a time; the first six batches were not made again.
+    assert "6 batches restored" in said[0]
     assert sorted(os.listdir(tmp_path / "killed")) == ["evaluation.json", "evaluation.md"]
     assert finish(pair("0", "whole"))[0] == [0, 0]
     assert (tmp_path / "killed.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()

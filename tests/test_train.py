@@ -260,9 +260,13 @@ def test_a_broken_image_stops_the_run_or_is_skipped_and_counted(tmp_path, capfd)
 
 
 @pytest.mark.parametrize("parameters", ["averaged", "raw"])
-def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole, parameters):
+def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole, parameters, monkeypatch):
+    # The training images, which may be in a bucket, are not looked at.
+    opened, source = [], build.source
+    monkeypatch.setattr(build, "source", lambda e, split: opened.append(split) or source(e, split))
     paths = [str(whole.directory), str(whole.directory / "checkpoints" / "3")]
     found = evaluation.evaluate(paths, evaluation.Asked(raw=parameters == "raw", tta_batch=128))
+    assert opened == ["validation"]
     assert found["images"] == 355 and found["source"] == "digits"
     assert [(model["step"], model["parameters"]) for model in found["models"]] == [(6, parameters), (3, parameters)]
     for model in found["models"]:

@@ -291,6 +291,12 @@ def test_whether_size_decides_the_final_error(tmp_path, finals, expected):
     assert size(tmp_path, finals).answer == expected
 
 
+def test_the_words_have_the_signs(tmp_path):
+    # The larger pure network is 20 points worse, the larger residual one 1 point better.
+    worse = size(tmp_path, ((0.3,) * 3, (0.25,) * 3, (0.5,) * 3, (0.24,) * 3)).evidence[0].words
+    assert "size 10.50 points (pure +20.00, residual -1.00), kind 15.50 (small -5.00, large -26.00)" in worse
+
+
 def test_size_against_kind_by_hand():
     # Small pure, small residual, large pure, large residual. Size: -10 and -6 points, kind: -4 and 0.
     errors = np.array([[0.30, 0.26, 0.20, 0.20], [0.32, 0.28, 0.22, 0.22]])

@@ -24,7 +24,8 @@ def twice(process, host=None):
 def holder(directory):
     """Another process that holds `directory`, once it does."""
     script = (
-        "import sys, time; from inception_jax import workdir\nwith workdir.hold(sys.argv[1]): print(); time.sleep(60)"
+        "import sys, time; from inception_jax import workdir\nwith workdir.hold(sys.argv[1]): "
+        "print(flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, directory], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"\n"

@@ -14,16 +14,15 @@ import itertools
 import math
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from inception_jax import config
+from inception_jax import config, hosts
 from inception_jax.checkpoint import sealed
 from inception_jax.checkpoint.exported import is_exported
 from inception_jax.errors import UserError
@@ -78,7 +77,7 @@ def newest(run: str | Path, *, strict: bool = False) -> Saved | None:
       UserError: all are broken, or with `strict` the newest; nothing was moved.
     """
     run = Path(run).resolve()
-    step = _agreed(functools.partial(_newest_whole, run, strict))
+    step = hosts.first_decides(functools.partial(_newest_whole, run, strict))
     return None if step is None else _saved(run, step)
 
 
@@ -193,26 +192,6 @@ def _set_aside(run: Path, broken: Mapping[int, sealed.BrokenCheckpoint], whole: 
             raise UserError(f"{error}; it cannot be moved to {aside}: {problem.strerror}; move it away.") from problem
         moves.append(f"{error} (moved to {aside})")
     say(f"warning: {'; '.join(moves)}; going on from {_place(run, whole)}.")
-
-
-def _agreed(choose: Callable[[], int | None]) -> int | None:
-    """What the first process chooses, on all of them; if it raises UserError there, it does on all."""
-    if jax.process_count() == 1:
-        return choose()
-    code, failure = _NONE, None
-    if jax.process_index() == 0:
-        try:
-            chosen = choose()
-            code = _NONE if chosen is None else chosen
-        except UserError as error:
-            code, failure = _FAILED, error
-    code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
-    if code == _FAILED:
-        raise failure or UserError("the first process cannot go on from a checkpoint; it says why.")
-    return None if code == _NONE else code
-
-
-_NONE, _FAILED = -1, -2
 
 
 def _locate(path: Path) -> tuple[Path, int]:

@@ -35,6 +35,12 @@ class Processes:
 
             hosts.join(*given)
 
+    def first(self) -> bool:
+        """Whether this is the process that writes for all of them."""
+        import jax
+
+        return jax.process_index() == 0
+
 
 def no_more(flags: Sequence[str], verb: str) -> None:
     """Raises UserError for arguments that a verb without an experiment was given too many."""

@@ -70,13 +70,17 @@ class Compare(Processes):
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Trains where need be, and draws."""
-        from inception_jax import compare
+        from inception_jax import compare, workdir
 
         failed: list[str] = []
         if not self.what:
             raise UserError("compare needs an experiment file, or the directories of runs.")
+        if self.out:
+            workdir.check_writable(self.out)
         if len(self.what) == 1 and self.what[0].endswith(".py"):
             directories, failed = self._train(flags)
+            if not self.first():
+                return 1 if failed else 0
         else:
             directories = [Path(directory) for directory in self.what]
             if flags or self.workdir:
@@ -84,12 +88,16 @@ class Compare(Processes):
         out = self.out or self.workdir
         if not out:
             raise UserError("say with --out where the pictures and tables shall go.")
-        for path in compare.compare(directories, out):
-            print(path)
-        for path in compare.draw_metrics(directories, self.metrics, out):
-            print(path)
         for message in failed:
             print(f"{PROG}: {message}", file=sys.stderr)
+        try:
+            for path in [*compare.compare(directories, out), *compare.draw_metrics(directories, self.metrics, out)]:
+                print(path)
+        except UserError as error:
+            if not failed:
+                raise
+            # What stopped the runs is why there is nothing to draw, and decides the exit code.
+            print(f"{PROG}: {error}", file=sys.stderr)
         return 1 if failed else 0
 
     def _train(self, flags: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -3,10 +3,10 @@
 No jax. Runs that differ in nothing but their seed are one line, their median, with a band.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from inception_jax import whole
 from inception_jax.compare import quantities
 from inception_jax.compare.curves import curves_of
 from inception_jax.compare.groups import groups_of
@@ -67,9 +67,7 @@ def _read(directories: Sequence[str | Path]) -> list[Run]:
 
 
 def _write(contents: Mapping[str, bytes], out: Path) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        temporary = out / f"{name}.tmp"
-        temporary.write_bytes(content)
-        os.replace(temporary, out / name)
+        with whole.writing(out / name) as file:
+            file.write(content)
     return [out / name for name in contents]

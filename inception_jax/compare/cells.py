@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from inception_jax.compare.intervals import Interval
+from inception_jax.compare.intervals import Estimate, Interval
 
 NOTHING = "—"
 
@@ -48,6 +48,13 @@ def number(value: float) -> str:
 def factor(value: float) -> str:
     """A quotient: '1.50'."""
     return f"{value:.2f}"
+
+
+def log_factor(found: Estimate | None) -> str:
+    """An estimated logarithm of a quotient: '1.50 [1.20, 1.88]'."""
+    if found is None:
+        return NOTHING
+    return factor(math.exp(found.mean)) + bracketed(found.interval, lambda value: factor(math.exp(value)))
 
 
 def bracketed(interval: Interval | None, spell: Callable[[float], str]) -> str:

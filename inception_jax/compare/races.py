@@ -101,7 +101,7 @@ class Heat:
 
 
 def levels(pures: Sequence[Curve], residuals: Sequence[Curve]) -> list[int]:
-    """Those of `LEVELS` that half of one side's runs reach, and that not every run's first evaluation meets."""
+    """Those of `LEVELS` that over half of one side's runs reach, and that not every run's first evaluation meets."""
     found = []
     for level in LEVELS:
         reached = any(_median([spent(curve, level, EPOCHS) for curve in side]).reached for side in (pures, residuals))

@@ -21,7 +21,9 @@ def markdown(
     groups: Sequence[Group], waiting: Sequence[Curve], pairings: Sequence[Pairing], verdicts: Sequence[Verdict]
 ) -> str:
     """The whole report; `waiting` are runs that were never evaluated."""
-    blocks = ["# Comparison", "## What the paper claims", *map(_verdict, verdicts), _FEW_SEEDS]
+    blocks = ["# Comparison"]
+    if pairings:
+        blocks += ["## What the paper claims", *map(_verdict, verdicts), _FEW_SEEDS]
     blocks += ["## Runs", "![Validation error over epochs](curves.png)", _RUNS, _runs_table(groups)]
     if waiting:
         names = ", ".join(f"{curve.run.directory}{curve.progress}" for curve in waiting)
@@ -30,15 +32,15 @@ def markdown(
         blocks += ["## Pairs", _PAIRS, _pairs_table(pairings)]
     for pairing in pairings:
         blocks += _section(pairing)
-    return "\n\n".join([*blocks, "## How to read it", _notes(groups)]) + "\n"
+    return "\n\n".join([*blocks, "## How to read it", _notes(groups) + _RACES * bool(pairings)]) + "\n"
 
 
 _FEW_SEEDS = (
     "Intervals here are Student's t of 95 % over the seeds that all compared runs share: with 3 seeds only what stands "
     "out by far from what another seed does is found, and undecided does not mean that there is no difference. Fewer "
     "than 3 seeds decide nothing. The networks stand each at the setting with the least median final top-1 error "
-    "among those given, chosen on the same validation images. An answer of yes or no needs every line under it to say "
-    "so."
+    "among those given, of whatever width and images, chosen on the same validation images. An answer of yes or no "
+    "needs every line under it to say so."
 )
 _RUNS = (
     "Single-crop validation error in percent, of the averaged parameters unless marked raw, as in Figures 21-26 of "
@@ -49,6 +51,17 @@ _PAIRS = (
     "Speed-up: pure / residual, the geometric mean over the errors raced to, mean over the seeds in common, 95 % t "
     "interval. Difference: final top-1 error at equal epochs, residual less pure, in points. Each interval and each p "
     "stands for itself: of twenty true zeros one comes out apart from zero by chance."
+)
+
+
+_RACES = (
+    " Epochs, wall time and multiply-adds in the races are those of the first evaluation at or under the error, not "
+    "interpolated; of several seeds the median, and — where half or more never got there. Speed-up is pure / "
+    "residual, '> x' or '< x' where only one of the two got there in the epochs it ran. Brackets in the races are "
+    "percentiles of 10,000 bootstrap resamples of the seeds, which are too narrow with few; ∞ is more than was "
+    "run. Final errors are means over the seeds, compared by a paired t test; at an equal cost each run stands at "
+    "its last evaluation within what the one that spent less had spent. Multiply-adds are training images seen x "
+    "forward multiply-adds per image."
 )
 
 
@@ -110,20 +123,12 @@ def _pairs_table(pairings: Sequence[Pairing]) -> str:
                 pairing.label,
                 ", ".join(pairing.reasons),
                 str(len(pairing.seeds)),
-                *(_factor(pairing.log_speed_up(cost)) for cost in COSTS),
+                *(cells.log_factor(pairing.log_speed_up(cost)) for cost in COSTS),
                 answer(by_epochs) if by_epochs else "undecided",
                 *(_difference(final.difference) if final else [cells.NOTHING] * 2),
             ]
         )
     return cells.table(header, lines)
-
-
-def _factor(found: Estimate | None) -> str:
-    if found is None:
-        return cells.NOTHING
-    return cells.factor(math.exp(found.mean)) + cells.bracketed(
-        found.interval, lambda value: cells.factor(math.exp(value))
-    )
 
 
 def _difference(found: Estimate) -> list[str]:
@@ -194,10 +199,10 @@ def _leads(pairing: Pairing) -> str:
 def _fairness(pairing: Pairing) -> str:
     others = [
         f"{field} ({ours} and {theirs})"
-        for field, (ours, theirs) in differences(pairing.residual.experiment, pairing.pure.experiment).items()
+        for field, (ours, theirs) in differences(pairing.pure.experiment, pairing.residual.experiment).items()
         if field not in ("model.name", "seed")
     ]
-    lengths = pairing.residual.curves[0].run.info.steps, pairing.pure.curves[0].run.info.steps
+    lengths = pairing.pure.curves[0].run.info.steps, pairing.residual.curves[0].run.info.steps
     if lengths[0] != lengths[1]:
         others.append(f"length ({lengths[0]} and {lengths[1]} steps)")
     return f"Their experiments differ in {', '.join(['the network', *others])}" + ("." if others else " alone.")
@@ -213,12 +218,5 @@ def _notes(groups: Sequence[Group]) -> str:
     return (
         f"Errors are measured on {' or '.join(f'{n:,}' for n in images)} validation images: one image is "
         f"{100 / images[0]:.2g} points, and the standard error of a run's final top-1 error at most {100 * spread:.2g}."
-        f"{alone * (len(curves) == len(groups))}{unfinished * any(curve.progress for curve in curves)} Epochs, wall "
-        "time and multiply-adds in the races are those of the first evaluation at or under the error, not "
-        "interpolated; of several seeds the median, and — where half or more never got there. Speed-up is pure / "
-        "residual, '> x' or '< x' where only one of the two got there in the epochs it ran. Brackets in the races are "
-        "percentiles of 10,000 bootstrap resamples of the seeds, which are too narrow with few; ∞ is more than was "
-        "run. Final errors are means over the seeds, compared by a paired t test; at an equal cost each run stands at "
-        "its last evaluation within what the one that spent less had spent. Multiply-adds are training images seen x "
-        "forward multiply-adds per image."
+        f"{alone * (len(curves) == len(groups))}{unfinished * any(curve.progress for curve in curves)}"
     )

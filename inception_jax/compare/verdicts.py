@@ -6,12 +6,12 @@ is not the bootstrap's. Fewer than `LEAST_SEEDS` seeds decide nothing, whatever 
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
+from inception_jax.compare import cells
 from inception_jax.compare.curves import PAIRS, pair_of
 from inception_jax.compare.endings import within_equal
 from inception_jax.compare.groups import Group, common_seeds
@@ -68,7 +68,8 @@ _SPEED = (
 _SIZE = (
     "The difference that size makes (Inception-v3 to v4, Inception-ResNet-v1 to v2) less the difference that the "
     "residual connections make within the two pairs, both in points of final top-1 error at equal epochs, without "
-    "their signs. Yes if its interval lies above 0, no if below."
+    "their signs. Yes if its interval lies above 0, no if below. In brackets with their signs: + is a larger network, "
+    "or a residual one, that is worse, which counts as an effect all the same."
 )
 
 
@@ -77,10 +78,7 @@ def speed_evidence(pairing: Pairing) -> Evidence:
     found = pairing.log_speed_up()
     if found is None:
         return Evidence(pairing.label, "undecided", None, [], "no seed in common")
-    words = f"speed-up {math.exp(found.mean):.2f}"
-    if found.interval:
-        words += f" [{math.exp(found.interval[0]):.2f}, {math.exp(found.interval[1]):.2f}]"
-    words += _unfinished([pairing.pure, pairing.residual])
+    words = f"speed-up {cells.log_factor(found)}{_unfinished([pairing.pure, pairing.residual])}"
     return Evidence(pairing.label, answer(found), found, pairing.seeds, words)
 
 
@@ -98,9 +96,15 @@ def size_evidence(small: Pairing, large: Pairing) -> Evidence:
     if not errors:
         return Evidence(about, "undecided", None, [], f"no seed in common that all four have finished{left_out}")
     by_size, by_kind, found = size_against_kind(np.array(list(errors.values())))
-    words = f"size {100 * by_size:.2f} points, kind {100 * by_kind:.2f}, the one less the other {100 * found.mean:+.2f}"
-    if found.interval:
-        words += f" [{100 * found.interval[0]:+.2f}, {100 * found.interval[1]:+.2f}]"
+    small_pure, small_residual, large_pure, large_residual = np.mean(list(errors.values()), axis=0)
+    signed = [large_pure - small_pure, large_residual - small_residual]
+    signed += [small_residual - small_pure, large_residual - large_pure]
+    pure, residual, of_small, of_large = map(cells.points, signed)
+    words = (
+        f"size {cells.percent(by_size)} points (pure {pure}, residual {residual}), kind {cells.percent(by_kind)} "
+        f"(small {of_small}, large {of_large}), the one less the other {cells.points(found.mean)}"
+        f"{cells.bracketed(found.interval, cells.points)}"
+    )
     return Evidence(about, answer(found), found, list(errors), words + left_out)
 
 

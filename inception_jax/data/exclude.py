@@ -89,6 +89,6 @@ def _number(source: Source, index: int) -> int:
 
 def _name(source: Source, index: int) -> str:
     try:
-        return source.locate(index)[0] if source.locate else source[index].name
+        return source.name(index)
     except BrokenImage:  # it is named when it is evaluated
         return ""

@@ -4,13 +4,14 @@ Softmax is averaged over an image's crops, then over the networks; every image i
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inception_jax import hosts, workdir
+from inception_jax import hosts, whole, workdir
 from inception_jax.errors import UserError
-from inception_jax.evaluation import predictions, report, unfinished, whole
+from inception_jax.evaluation import predictions, report, unfinished
 from inception_jax.evaluation.asked import Asked
 from inception_jax.evaluation.predictions import SUFFIX
 from inception_jax.evaluation.running import run
@@ -38,7 +39,7 @@ def evaluate(
       preemption: with an open context and `out`, SIGTERM ends the evaluation after its step.
 
     Returns:
-      What `report.facts` gives, in the first process; None in the others.
+      What `report.facts` gives; where networks are run by several processes, in the first alone, None in the others.
 
     Raises:
       UserError: what is asked for does not fit together; a checkpoint, a file or an image is broken.
@@ -53,6 +54,9 @@ def evaluate(
         computed = run(checkpoints, asked, parts, named=named, out=out, preemption=preemption or Preemption())
         if computed is None:
             return None
+        if parts and save_predictions and save_predictions not in paths:
+            # Before it is known whether all are about the same images: what took long is not lost if not.
+            predictions.write(save_predictions, computed)
         parts = [computed, *parts]
     together = predictions.join(parts)
     found = report.facts(together)
@@ -60,7 +64,8 @@ def evaluate(
         predictions.write(save_predictions, together)
     if out:
         _write(Path(out), found)
-        unfinished.clear(Path(out))
+        if checkpoints:  # Without, what is kept there is another evaluation's.
+            unfinished.clear(Path(out))
     return found
 
 
@@ -75,14 +80,14 @@ def _check(
     if save_predictions and not save_predictions.endswith(SUFFIX):
         raise UserError(f"--save-predictions is {save_predictions}; the name must end in {SUFFIX}.")
     directories = [out] if out else []
-    directories += [str(Path(save_predictions).parent)] if save_predictions else []
+    # Not Path(...).parent, which makes one slash of the two of a bucket.
+    directories += [os.path.dirname(save_predictions) or "."] if save_predictions else []
 
     def check() -> None:
         for directory in directories:
             workdir.check_writable(directory)
 
-    if checkpoints:
-        hosts.first_alone(check)
+    hosts.first_alone(check) if checkpoints else check()
 
 
 def _write(out: Path, found: Mapping[str, Any]) -> None:

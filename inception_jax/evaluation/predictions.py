@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from inception_jax import whole
 from inception_jax.errors import UserError
-from inception_jax.evaluation import whole
 
 SUFFIX = ".npz"
 

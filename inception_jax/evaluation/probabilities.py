@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from inception_jax import hosts, steps
+from inception_jax import build, hosts, steps
 from inception_jax.config import DataConfig
 from inception_jax.data import Protocol, colour, crop_batches
 from inception_jax.data.cores import available_cores
@@ -24,7 +23,6 @@ from inception_jax.evaluation.trained import Trained
 from inception_jax.evaluation.unfinished import Unfinished
 from inception_jax.models.network import Network
 from inception_jax.preemption import Preemption
-from inception_jax.progress import say
 
 # Through the network at once, on each device.
 _CROPS_PER_CPU, _CROPS_PER_ACCELERATOR = 16, 64
@@ -69,7 +67,7 @@ class Show:
             threads=self.data.threads or available_cores(),
             prefetch=self.data.prefetch,
             on_error=self.data.on_error,
-            report=_say_skipped,
+            report=build.say_skipped,
         )
 
     def images_in(self, batches: int) -> int:
@@ -150,14 +148,7 @@ def _passes(members: Sequence[Trained], protocol: Protocol) -> list[list[int]]:
 
 def _restore(unfinished: Unfinished | None, number: int, tally: Tally) -> int:
     """How many batches of a pass are done already, in all processes alike; the first one's tally has them."""
-    done = [0]
-
-    def restore() -> None:
-        if unfinished:
-            done[0] = unfinished.restore(number, tally)
-
-    hosts.first_alone(restore)
-    return done[0] if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(done[0])))
+    return hosts.first_decides(lambda: unfinished.restore(number, tally) if unfinished else 0) or 0
 
 
 def _on_devices(member: Trained, mirrored: bool) -> _Step:
@@ -193,8 +184,3 @@ def _one_late(networks: Sequence[_Step], batches: Iterable[Mapping[str, np.ndarr
 
 def _progress(name: str, show: Show, start: int) -> Progress:
     return Progress(name, start=show.images_in(start), total=len(show.indices), quiet=jax.process_index() > 0)
-
-
-@functools.cache  # once for each image, not in every pass
-def _say_skipped(message: str) -> None:
-    say(f"  skipped: {message}")

@@ -71,7 +71,7 @@ def _data(members: Sequence[Trained], asked: Asked) -> DataConfig:
     """Where the images come from and how they are read: as asked, else as in the training of all members."""
     theirs = [member.data for member in members if member.data]
     own = theirs[0] if len(theirs) == len(members) else None
-    images = {(one.source, one.validation_images) for one in theirs}
+    images = {(one.source, one.data_dir, one.validation_images) for one in theirs}
     if asked.data is None and (own is None or len(images) > 1):
         raise UserError(
             "say with --data which images: the checkpoints do not all say, and say alike, what they were trained on."
@@ -131,7 +131,7 @@ def _open(out: str | None, facts: dict[str, Any]) -> Unfinished | None:
 
 def _names(source: Source, indices: np.ndarray) -> np.ndarray:
     """The names of images, str [N]."""
-    return np.array([source.locate(i)[0] if source.locate else source[i].name for i in indices.tolist()], str)
+    return np.array([source.name(i) for i in indices.tolist()], str)
 
 
 def _first_says(line: str) -> None:

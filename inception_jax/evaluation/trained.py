@@ -49,7 +49,7 @@ def load(path: str, protocol: Protocol, *, raw: bool, image_size: int | None) ->
     saved = None if checkpoint.is_exported(path) else checkpoint.read(path)
     # By its step from here on: a run in training may write another at any moment.
     directory = saved.path if saved else Path(path)
-    network, variables, prepared = inference.load_checkpoint(directory, raw=raw)
+    network, variables, prepared = inference.of_a_run(saved, raw=raw) if saved else inference.load_checkpoint(directory)
     if "classifier" not in variables["params"]:
         raise UserError(f"{path} has no classifier, so there are no classes to evaluate.")
     prepared = dataclasses.replace(prepared, image_size=image_size or prepared.image_size)

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from inception_jax import whole
 from inception_jax.errors import UserError
-from inception_jax.evaluation import whole
 from inception_jax.evaluation.tally import Tally
 
 DIRECTORY = "unfinished"
@@ -66,7 +66,7 @@ class Unfinished:
             try:
                 with np.load(path, allow_pickle=False) as changes:
                     tally.restore(changes)
-            except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+            except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
                 raise UserError(
                     f"{path} is broken: {str(error).rstrip('.')}; delete {self._directory} to begin anew."
                 ) from error
@@ -86,6 +86,9 @@ class Unfinished:
 
 def clear(out: Path) -> None:
     """Deletes what is kept in `out`, its evaluation being at its end."""
+    # The newest first: one that was killed here leaves no hole to go on past.
+    for path in sorted((out / DIRECTORY).glob("*.npz"), key=_batches, reverse=True):
+        path.unlink(missing_ok=True)
     shutil.rmtree(out / DIRECTORY, ignore_errors=True)
 
 

@@ -38,6 +38,10 @@ class Source:
         """How many classes there are."""
         return len(self.class_names)
 
+    def name(self, index: int) -> str:
+        """The name of an image, read only where it cannot be known otherwise."""
+        return self.locate(index)[0] if self.locate else self[index].name
+
     def __len__(self) -> int:
         """How many images there are."""
         return self.length

@@ -25,7 +25,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(unfinished, path)
     except OSError as error:
         raise RunFailed(
-            f"{path} could not be written: {error.strerror}; mend that and start the same command again."
+            f"{path} could not be written: {error.strerror or error}; mend that and start the same command again."
         ) from error
     finally:
         with contextlib.suppress(OSError):
