@@ -324,6 +324,10 @@ def test_networks_and_saved_predictions_give_the_same_ensemble(nets, tmp_path, c
         ((), "evaluate needs a checkpoint or more"),
         (("NET",), "say with --data which images"),
         (("NET", "--data", "folder:FOLDER"), "has 2 classes, but the network of NET knows 10."),
+        (
+            ("NET", "--data", "digits", "--crops", "11"),
+            "'11' for argument '--crops'. Expected one of ('1', '10', '12', '144')",
+        ),
         (("NET", "--data", "digits", "--crops", "1", "--scales", "256"), "a single crop has no scales"),
         (("NET", "--data", "digits", "--tta-batch", "0"), "--tta-batch is 0; it must be 1 or more."),
         (("NET", "--data", "digits", "--image-size", "60"), "the networks need 75"),

@@ -28,7 +28,7 @@ class Evaluate(Processes):
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     data_dir: Annotated[str | None, optional(metavar="DIR")] = None
     """Where tensorflow-datasets keeps its prepared sets."""
-    crops: Annotated[Literal[1, 10, 12, 144] | None, optional(metavar="1|10|12|144")] = None
+    crops: Annotated[Literal[1, 10, 12, 144], optional(metavar="1|10|12|144")] = 1
     """How many of each image; 1 unless given."""
     scales: Annotated[tuple[int, ...], optional(metavar="INT ...")] = ()
     """Other shorter sides than the paper's, for an input of 224."""

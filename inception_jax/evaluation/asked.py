@@ -8,8 +8,8 @@ from typing import Literal
 class Asked:
     """Which images networks are evaluated on, and how they are shown them."""
 
-    crops: Literal[1, 10, 12, 144] | None = None
-    """As in `data.Protocol`; None is 1."""
+    crops: Literal[1, 10, 12, 144] = 1
+    """As in `data.Protocol`."""
     scales: tuple[int, ...] = ()
     """As in `data.Protocol`."""
     data: str | None = None

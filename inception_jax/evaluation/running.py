@@ -46,7 +46,7 @@ def run(
     Raises:
       UserError, RunFailed, Preempted: as `evaluate`.
     """
-    protocol = Protocol(asked.crops or 1, asked.scales)
+    protocol = Protocol(asked.crops, asked.scales)
     members = [trained.load(path, protocol, raw=asked.raw, image_size=asked.image_size) for path in checkpoints]
     data = _data(members, asked)
     source = build.source(Experiment(data=data), "validation")
