@@ -1,0 +1,118 @@
+"""How fast a network trains and answers on this machine, and the limit beside it.
+
+Measured are the program that `train` runs and the one that `evaluate` runs, called as those two call them: a step is
+launched before the results of the one before are read. Only the images are made up, and on the devices already.
+"""
+
+import dataclasses
+import time
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from inception_jax import build, config, steps
+from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, TrainConfig
+from inception_jax.data import colour
+from inception_jax.models.initialize import initial_variables
+from inception_jax.models.network import Network
+
+Mode = Literal["train", "infer"]
+
+
+class Prepared:
+    """A step that has been compiled, with all that it needs on the devices; called, it is launched once more.
+
+    To time it: call it a few times, then `finish`; then, on the clock, call it as often as you like, then `finish`.
+    """
+
+    def __init__(self, step: Any, fixed: tuple[Any, ...], batch: Any, *, state: Any = None):
+        """Compiles.
+
+        Args:
+          step: one of steps.py on all devices: (state, batch) -> (state, results) or (*fixed, batch) -> results.
+          fixed: what every call is given before the batch, where there is no state.
+          batch: its arrays are on the devices.
+          state: what a call takes from the one before.
+        """
+        self._step, self._fixed, self._batch, self._state = step, fixed, batch, state
+        self._results: Any = None
+        begin = time.perf_counter()
+        # The first call finds the program that this leaves behind, and does not compile again.
+        self.program = step.lower(*self._arguments(), batch).compile()
+        self.compile_seconds = time.perf_counter() - begin
+
+    def __call__(self) -> None:
+        """Launches one step, then waits for the results of the one before and reads them."""
+        results = self._step(*self._arguments(), self._batch)
+        if self._state is not None:
+            self._state, results = results
+        earlier, self._results = self._results, results
+        jax.device_get(earlier)
+
+    def finish(self) -> Any:
+        """Waits for the step under way; its metrics or predictions, on the host."""
+        results, self._results = jax.device_get(self._results), None
+        return results
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self._fixed if self._state is None else (self._state,)
+
+
+def recipe(model: str, *, batch_size: int, image_size: int, dtype: Literal["float32", "bfloat16"]) -> Experiment:
+    """The paper's recipe for ImageNet with this network, batch and input.
+
+    Raises:
+      UserError: a value is out of its range, there is no such network, or the devices cannot share the batch evenly.
+    """
+    experiment = Experiment(
+        model=ModelConfig(name=model, num_classes=1000, dtype=dtype),
+        data=DataConfig(image_size=image_size),
+        train=TrainConfig(batch_size=batch_size),
+        evaluation=EvaluationConfig(batch_size=batch_size),
+    )
+    config.check(experiment)
+    build.check_batches(experiment)
+    build.model(experiment)
+    return experiment
+
+
+def prepare(mode: Mode, experiment: Experiment) -> Prepared:
+    """The step that trains `experiment`, or the one that evaluates its network, ready to be timed.
+
+    "train" is `build.train_step` with the experiment's optimiser, colours and loss, and a donated state. "infer" goes
+    from uint8 images to the probabilities of one crop an image, on the host. Either takes `train.batch_size` random
+    images over all devices of this machine.
+    """
+    network = build.model(experiment)
+    variables = initial_variables(network, experiment.seed, experiment.data.image_size)
+    batch = _on_devices(_random_batch(experiment))
+    if mode == "infer":
+        return Prepared(_predict_step(network), (steps.place(variables),), {"images": batch["images"]})
+    # How the rate falls is data of the program; its shape is the same for every schedule.
+    chain = build.optimizer(experiment, optax.constant_schedule(1.0))
+    state = steps.place(steps.create_state(variables, chain, experiment.seed))
+    return Prepared(build.train_step(experiment, network, chain), (), batch, state=state)
+
+
+def _predict_step(network: Network) -> Any:
+    return steps.parallel(
+        steps.predict_step, model=network, prepare=colour.to_network_range, mirrored=False, label_offset=0
+    )
+
+
+def _random_batch(experiment: Experiment) -> dict[str, np.ndarray]:
+    rng, devices, size = np.random.default_rng(0), jax.local_device_count(), experiment.data.image_size
+    shape = (devices, experiment.train.batch_size // devices)
+    return {
+        "images": rng.integers(0, 256, (*shape, size, size, 3), np.uint8),
+        "labels": rng.integers(0, experiment.model.num_classes, shape, np.int32),
+        "skipped": np.zeros(shape, np.int32),
+    }
+
+
+def _on_devices(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    mesh = Mesh(np.array(jax.local_devices()), (steps.AXIS,))
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(steps.AXIS)))
