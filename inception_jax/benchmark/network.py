@@ -1,16 +1,14 @@
-"""How fast a network trains and answers on this machine, and the limit beside it.
+"""A step of training or of inference, ready to be timed.
 
-Measured are the program that `train` runs and the one that `evaluate` runs, called as those two call them: a step is
+That is the program that `train` runs and the one that `evaluate` runs, called as those two call them: a step is
 launched before the results of the one before are read. Only the images are made up, and on the devices already.
 """
 
-import dataclasses
 import time
 from typing import Any, Literal
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inception_jax import build, config, steps
@@ -20,6 +18,10 @@ from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 
 Mode = Literal["train", "infer"]
+DType = Literal["float32", "bfloat16"]
+
+# Images, as if they were trained on: the steps from one fall of the rate to the next are a constant of the program.
+_IMAGENET = 1_281_167
 
 
 class Prepared:
@@ -39,6 +41,8 @@ class Prepared:
         """
         self._step, self._fixed, self._batch, self._state = step, fixed, batch, state
         self._results: Any = None
+        self.held_bytes = sum(array.nbytes for array in jax.tree.leaves(self._arguments()))
+        """Of the state, or of what every call is given, on one device."""
         begin = time.perf_counter()
         # The first call finds the program that this leaves behind, and does not compile again.
         self.program = step.lower(*self._arguments(), batch).compile()
@@ -57,11 +61,20 @@ class Prepared:
         results, self._results = jax.device_get(self._results), None
         return results
 
+    def steps_per_second(self, seconds: float) -> float:
+        """Measured for about so long, from the launch of the first step to the results of the last."""
+        begin, launched = time.perf_counter(), 0
+        while launched == 0 or time.perf_counter() - begin < seconds:
+            self()
+            launched += 1
+        self.finish()
+        return launched / (time.perf_counter() - begin)
+
     def _arguments(self) -> tuple[Any, ...]:
         return self._fixed if self._state is None else (self._state,)
 
 
-def recipe(model: str, *, batch_size: int, image_size: int, dtype: Literal["float32", "bfloat16"]) -> Experiment:
+def recipe(model: str, *, batch_size: int, image_size: int, dtype: DType) -> Experiment:
     """The paper's recipe for ImageNet with this network, batch and input.
 
     Raises:
@@ -79,6 +92,12 @@ def recipe(model: str, *, batch_size: int, image_size: int, dtype: Literal["floa
     return experiment
 
 
+def name(mode: Mode, experiment: Experiment) -> str:
+    """What is measured, as a file name: train-inception_v4-299-16-float32."""
+    e = experiment
+    return f"{mode}-{e.model.name}-{e.data.image_size}-{e.train.batch_size}-{e.model.dtype}"
+
+
 def prepare(mode: Mode, experiment: Experiment) -> Prepared:
     """The step that trains `experiment`, or the one that evaluates its network, ready to be timed.
 
@@ -91,8 +110,7 @@ def prepare(mode: Mode, experiment: Experiment) -> Prepared:
     batch = _on_devices(_random_batch(experiment))
     if mode == "infer":
         return Prepared(_predict_step(network), (steps.place(variables),), {"images": batch["images"]})
-    # How the rate falls is data of the program; its shape is the same for every schedule.
-    chain = build.optimizer(experiment, optax.constant_schedule(1.0))
+    chain = build.optimizer(experiment, build.schedule(experiment, _IMAGENET / experiment.train.batch_size))
     state = steps.place(steps.create_state(variables, chain, experiment.seed))
     return Prepared(build.train_step(experiment, network, chain), (), batch, state=state)
 

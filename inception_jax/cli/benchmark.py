@@ -1,15 +1,75 @@
-"""The verbs that measure: benchmark data, save."""
+"""The verbs that measure: benchmark train, infer, data, save."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from inception_jax import experiment
 from inception_jax.cli.arguments import PROG, Directory, arg, no_more
-from inception_jax.config import DataConfig
+from inception_jax.config import DataConfig, ModelConfig
+
+
+@dataclasses.dataclass(kw_only=True)
+class MeasureNetwork:
+    """What measuring a network in training and in inference have in common."""
+
+    mode: ClassVar[Literal["train", "infer"]]
+
+    model: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (ModelConfig.name,)
+    """inception_v3, inception_v4, inception_resnet_v1, inception_resnet_v2, ...; several are measured one by one."""
+    batch_size: Annotated[tuple[int, ...], arg(metavar="INT ...")] = (16,)
+    """Images of a step over all devices; several are measured one by one."""
+    image_size: Annotated[tuple[int, ...], arg(metavar="PIXELS ...")] = (DataConfig.image_size,)
+    """Side of an image, 75 or more; several are measured one by one."""
+    dtype: Literal["float32", "bfloat16"] = ModelConfig.dtype
+    """Of the convolutions."""
+    seconds: float = 5.0
+    """Of each repeat."""
+    repeats: int = 3
+    """Of the measurement; the median counts."""
+    profile: Directory = None
+    """Also write a profile of ten steps there, for TensorBoard and XProf, and say where their time went."""
+    json: bool = False
+    """Print one JSON object, or one on each line where several are measured."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Measures and prints."""
+        from inception_jax import workdir
+        from inception_jax.benchmark import network, speed
+
+        no_more(flags, f"benchmark {self.mode}")
+        # A mistake in the last of them is not to cost the measuring of the others.
+        recipes = [
+            network.recipe(model, batch_size=batch_size, image_size=image_size, dtype=self.dtype)
+            for model, image_size, batch_size in itertools.product(self.model, self.image_size, self.batch_size)
+        ]
+        if self.profile is not None:
+            workdir.check_writable(self.profile)
+        for recipe in recipes:
+            directory = None if self.profile is None else Path(self.profile) / network.name(self.mode, recipe)
+            report = speed.benchmark(self.mode, recipe, seconds=self.seconds, repeats=self.repeats, directory=directory)
+            # At once: a long run is read while it goes on, and one that is ended keeps what it had.
+            print(json.dumps(dataclasses.asdict(report)) if self.json else f"{speed.table(report)}\n", flush=True)
+        return 0
+
+
+@dataclasses.dataclass(kw_only=True)
+class MeasureTrain(MeasureNetwork):
+    """Measure how fast networks train on random images, and how near that is to what the machine can do."""
+
+    mode = "train"
+
+
+@dataclasses.dataclass(kw_only=True)
+class MeasureInfer(MeasureNetwork):
+    """Measure how fast networks classify random images, and how near that is to what the machine can do."""
+
+    mode = "infer"
 
 
 @dataclasses.dataclass
@@ -79,10 +139,13 @@ class MeasureSave:
 
 @dataclasses.dataclass
 class Benchmark:
-    """Measure the input pipeline, or what checkpoints cost."""
+    """Measure training, inference, the input pipeline, or what checkpoints cost."""
 
     verb: Annotated[
-        Annotated[MeasureData, tyro.conf.subcommand("data")] | Annotated[MeasureSave, tyro.conf.subcommand("save")],
+        Annotated[MeasureTrain, tyro.conf.subcommand("train")]
+        | Annotated[MeasureInfer, tyro.conf.subcommand("infer")]
+        | Annotated[MeasureData, tyro.conf.subcommand("data")]
+        | Annotated[MeasureSave, tyro.conf.subcommand("save")],
         arg(name=""),
     ]
 

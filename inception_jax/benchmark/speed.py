@@ -1,0 +1,199 @@
+"""How fast a network trains and answers on this machine, and the limits beside it."""
+
+import dataclasses
+import platform
+import statistics
+from pathlib import Path
+from typing import Any, Literal
+
+import flax
+import jax
+import jaxlib
+
+from inception_jax import build
+from inception_jax.benchmark import floor
+from inception_jax.benchmark.floor import Limits
+from inception_jax.benchmark.memory import peak_megabytes
+from inception_jax.benchmark.network import DType, Mode, prepare
+from inception_jax.benchmark.profile import profile
+from inception_jax.config import Experiment
+from inception_jax.data.cores import available_cores
+from inception_jax.errors import UserError
+from inception_jax.models.summary import summarize
+
+_WARM_UP = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was measured; all numbers are of all devices together, megabytes are of 1,000,000 bytes."""
+
+    mode: Mode
+    model: str
+    batch_size: int
+    image_size: int
+    dtype: DType
+    images_per_second: float
+    """The median of the repeats."""
+    images_per_second_least: float
+    images_per_second_greatest: float
+    repeats: int
+    step_milliseconds: float
+    """At the median."""
+    compile_seconds: float
+    """Tracing the step and compiling it; less where JAX keeps compiled programs and has this one."""
+    multiply_adds: int
+    """Of one image in the convolutions and the classifier, forward."""
+    flops_per_second: float
+    """Two for each multiply-add of the images of a second; in training times three, the two gradients counted as much
+    as the forward pass each. What is computed again, and all but convolutions and classifier, does not count."""
+    product_share: float
+    """Of `limits.measured.flops_per_second`, that of one large matrix product."""
+    limits: Limits
+    step_megabytes: float
+    """Memory of a step by the compiled program: what it is given, what it gives and what lies between."""
+    peak_megabytes: float | None
+    """The most memory that was ever held; None where an earlier measurement in this process held more."""
+    peak_of: Literal["device", "process"]
+    """Whose: the fullest device's, or, where the devices do not say, this process'."""
+    devices: int
+    device: str
+    cores: int
+    """Of the processor, that this process may use."""
+    versions: dict[str, str]
+    profile: str | None
+    """Where a profile of ten steps was written."""
+    shares: dict[str, float]
+    """Of the profile's time, by `profile.KINDS`; empty without one."""
+
+
+def benchmark(mode: Mode, experiment: Experiment, *, seconds: float, repeats: int, directory: Path | None) -> Report:
+    """Measures one network on all devices of this machine, and what the machine can do.
+
+    Args:
+      mode: "train" or "infer".
+      experiment: as `recipe` makes them.
+      seconds: of each repeat, of a step at least.
+      repeats: how often the step is timed for so long.
+      directory: for a profile of ten more steps; None takes none.
+
+    Raises:
+      UserError: the step needs more memory than there is, or a value is out of its range.
+    """
+    if repeats < 1 or not seconds > 0:
+        raise UserError(f"{repeats} repeats of {seconds:g} seconds cannot be measured; give 1 or more, above 0.")
+    try:
+        return _measure(mode, experiment, seconds, repeats, directory)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"{experiment.model.name} with {experiment.train.batch_size} images of {experiment.data.image_size} pixels "
+            "needs more memory than the devices have; lower --batch-size."
+        ) from error
+
+
+def table(report: Report) -> str:
+    """The report as text."""
+    r, measured, rates = report, report.limits.measured, report.limits.rates
+    verb = "training" if r.mode == "train" else "inference"
+    lines = [
+        f"{r.model}, {verb}: {r.batch_size} images of {r.image_size} pixels, {r.dtype}; "
+        f"{r.devices} x {r.device}, cores: {r.cores}",
+        f"{'speed':<16}{r.images_per_second:>10,.2f} images/s (median of {r.repeats}: "
+        f"{r.images_per_second_least:,.2f} to {r.images_per_second_greatest:,.2f})",
+        f"{'a step':<16}{r.step_milliseconds:>10,.1f} ms; compiled in {r.compile_seconds:,.1f} s",
+        f"{'arithmetic':<16}{r.flops_per_second / 1e9:>10,.1f} GFLOP/s, {r.product_share:.0%} of a large matrix "
+        f"product's {measured.flops_per_second / 1e9:,.1f}",
+        f"{'limits':<16}{rates.flops_per_second / 1e9:>10,.1f} GFLOP/s and {rates.bytes_per_second / 1e9:,.1f} GB/s, "
+        + ("measured" if rates == measured else "of the card"),
+        *(
+            f"{name:<16}{least.seconds * 1e3:>10,.1f} ms, by {least.limit}: {least.operations / 1e9:,.1f} GFLOP and "
+            f"{least.bytes / 1e6:,.1f} MB"
+            for name, least in (("floor by hand", r.limits.by_hand), ("floor by XLA", r.limits.of_program))
+        ),
+        f"{'memory':<16}{r.step_megabytes:>10,.1f} MB a step"
+        + (f"; the {r.peak_of} held {r.peak_megabytes:,.1f} MB at most" if r.peak_megabytes else ""),
+    ]
+    if r.profile:
+        said = ", ".join(f"{kind} {share:.1%}" for kind, share in r.shares.items())
+        lines.append(f"{'time':<16}{said or 'the profile names no operation'}; {r.profile}")
+    return "\n".join(lines)
+
+
+def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, directory: Path | None) -> Report:
+    held_before = _peak_bytes()
+    prepared = prepare(mode, experiment)
+    for _ in range(_WARM_UP):
+        prepared()
+    prepared.finish()
+    size, batch = experiment.data.image_size, experiment.train.batch_size
+    rates = [batch * prepared.steps_per_second(seconds) for _ in range(repeats)]
+    median, held = statistics.median(rates), _peak_bytes()
+    shares = profile(prepared, prepared.finish, prepared.program, directory) if directory else {}
+    network = build.model(experiment)
+    multiply_adds = sum(row.multiply_adds for row in summarize(network, size))
+    operations = 2 * multiply_adds * (3 if mode == "train" else 1)
+    limits = floor.limits(
+        prepared.program,
+        network,
+        image_size=size,
+        batch_size=batch,
+        operations=operations,
+        held=prepared.held_bytes,
+        train=mode == "train",
+    )
+    return Report(
+        mode=mode,
+        model=experiment.model.name,
+        batch_size=batch,
+        image_size=size,
+        dtype=experiment.model.dtype,
+        images_per_second=median,
+        images_per_second_least=min(rates),
+        images_per_second_greatest=max(rates),
+        repeats=repeats,
+        step_milliseconds=1e3 * batch / median,
+        compile_seconds=prepared.compile_seconds,
+        multiply_adds=multiply_adds,
+        flops_per_second=operations * median,
+        product_share=operations * median / limits.measured.flops_per_second,
+        limits=limits,
+        step_megabytes=_step_bytes(prepared.program) / 1e6,
+        peak_megabytes=held / 1e6 if held > held_before else None,
+        **_machine(),
+        profile=None if directory is None else str(directory),
+        shares=shares,
+    )
+
+
+def _step_bytes(program: Any) -> int:
+    """Of all devices."""
+    m = program.memory_analysis()
+    given = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return jax.local_device_count() * (given + m.temp_size_in_bytes)
+
+
+def _device_peaks() -> list[int]:
+    """Bytes that each device ever held; none where the backend does not say."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return [values["peak_bytes_in_use"] for values in stats if "peak_bytes_in_use" in values]
+
+
+def _peak_bytes() -> float:
+    return max(_device_peaks(), default=1e6 * peak_megabytes())
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "peak_of": "device" if _device_peaks() else "process",
+        "devices": jax.local_device_count(),
+        "device": jax.local_devices()[0].device_kind,
+        "cores": available_cores(),
+        "versions": {
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+            "flax": flax.__version__,
+            "python": platform.python_version(),
+        },
+    }
