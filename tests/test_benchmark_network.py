@@ -1,0 +1,289 @@
+"""`benchmark train` and `infer`: the steps they time, the limits beside them, where time goes. Nothing here is timed."""
+
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+from test_steps import Shallow
+
+from inception_jax import build, cli, steps
+from inception_jax.benchmark import floor, network, profile, speed
+from inception_jax.benchmark.floor import Floor, Rates
+from inception_jax.benchmark.profile import Event
+from inception_jax.data import colour
+from inception_jax.models.initialize import initial_variables
+
+DEVICES, BATCH = 4, 8
+REAL_MODEL = build.model
+EXPERIMENT = network.recipe("inception_v4", batch_size=BATCH, image_size=75, dtype="float32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Three convolutions in place of every network, and a small product in place of the large one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "model", lambda experiment: Shallow(num_classes=1000, dtype=experiment.model.dtype))
+        patch.setattr(floor, "_CPU", floor._Sizes(side=64, numbers=256, launches=2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def training():
+    return network.prepare("train", EXPERIMENT)
+
+
+@pytest.fixture(scope="module")
+def inference():
+    return network.prepare("infer", EXPERIMENT)
+
+
+def test_the_training_step_is_that_of_train(training):
+    for _ in range(3):
+        training()
+    metrics = training.finish()
+    model, batch = build.model(EXPERIMENT), network._random_batch(EXPERIMENT)
+    chain = build.optimizer(EXPERIMENT, build.schedule(EXPERIMENT, 1_281_167 / BATCH))
+    state = steps.place(steps.create_state(initial_variables(model, 0, 75), chain, 0))
+    step = build.train_step(EXPERIMENT, model, chain)
+    losses = []
+    for _ in range(3):
+        state, by_hand = step(state, batch)
+        losses.append(float(by_hand["loss"]))
+    assert metrics == jax.device_get(by_hand)
+    assert len(set(losses)) == 3  # so that one step more or less would have been seen
+
+
+def test_inference_gives_the_probabilities_of_uint8_images(inference):
+    inference()
+    inference()
+    probabilities = inference.finish()["probabilities"]
+    model, images = build.model(EXPERIMENT), network._random_batch(EXPERIMENT)["images"].reshape(BATCH, 75, 75, 3)
+    logits = model.apply(initial_variables(model, 0, 75), colour.to_network_range(images))
+    np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), rtol=1e-4)
+    assert inference.finish() is None  # nothing is under way
+
+
+def test_a_step_is_launched_before_the_one_before_is_read(monkeypatch):
+    log = []
+
+    def step(fixed, batch):
+        log.append(f"launch {len(log)}")
+        return log[-1]
+
+    step.lower = lambda *arguments: types.SimpleNamespace(compile=lambda: None)
+    monkeypatch.setattr(jax, "device_get", lambda results: log.append(f"read {results}"))
+    prepared = network.Prepared(step, (np.zeros(3, np.float32),), None)
+    prepared()
+    prepared()
+    prepared.finish()
+    assert log == ["launch 0", "read None", "launch 2", "read launch 0", "read launch 2"]
+    assert prepared.held_bytes == 12
+
+
+def test_steps_a_second_by_hand(inference, monkeypatch):
+    # Begun at 10; after three steps the clock says 13.5, and when the last of them is read 14.
+    clock = iter([10.0, 11.0, 12.0, 13.5, 14.0])
+    monkeypatch.setattr(network.time, "perf_counter", lambda: next(clock))
+    assert inference.steps_per_second(3.0) == 3 / 4
+
+
+def test_maps_and_bytes_by_hand():
+    # 75x75x3 -> 5x5/4 -> 19x19x12 -> 3x3/2 -> 10x10x16 -> 3x3 -> 10x10x20, and 20 -> 1000.
+    maps = (75 * 75 * 3 + 19 * 19 * 12) + (19 * 19 * 12 + 10 * 10 * 16) + (10 * 10 * 16 + 10 * 10 * 20) + (20 + 1000)
+    assert floor.map_numbers(build.model(EXPERIMENT), 75) == maps == 31_759
+    assert floor.bytes_by_hand(100, 7, train=False) == 107
+    assert floor.bytes_by_hand(100, 7, train=True) == 214
+
+
+def test_a_floor_by_hand():
+    rates = Rates(flops_per_second=100.0, bytes_per_second=10.0)
+    assert floor.floor(300, 20, rates) == Floor(300, 20, 3.0, "operations")
+    assert floor.floor(300, 40, rates) == Floor(300, 40, 4.0, "bytes")
+
+
+def test_the_rates_of_all_devices_by_hand(monkeypatch):
+    monkeypatch.setattr(floor, "_median_seconds", lambda launch: 2.0)
+    # On each of four devices twice 2 x 64^3 operations, and twice 256 numbers of 4 bytes read and written.
+    assert floor.measured_rates("float32") == Rates(4 * 2 * 2 * 64**3 / 2, 4 * 2 * 2 * 256 * 4 / 2)
+
+
+def test_cards_are_known_in_bfloat16_alone(monkeypatch):
+    assert floor.known_rates("bfloat16") is None
+    card = types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(jax, "local_devices", lambda: [card] * DEVICES)
+    assert floor.known_rates("bfloat16") == Rates(4 * 790e12, 4 * 3e12)
+    assert floor.known_rates("float32") is None
+
+
+def test_xla_counts_the_operations_of_a_product_and_all_devices():
+    product = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
+    operations, moved = floor.of_program(product)
+    assert operations == DEVICES * 2 * 8**3 and moved >= DEVICES * 2 * 8 * 8 * 4
+
+
+PROGRAM = """
+HloModule jit_step
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%x, %y)
+}
+%fused (p: f32[2,9,9,4]) -> f32[2,9,9,4] {
+  %p = f32[2,9,9,4]{3,2,1,0} parameter(0)
+  %m = f32[2,9,9,4]{3,2,1,0} multiply(%p, %p), metadata={op_name="jit(step)/Net/stem/bn/mul"}
+  ROOT %r = f32[2,9,9,4]{3,2,1,0} maximum(%m, %p), metadata={op_name="jit(step)/Net/stem/jit(relu)/max"}
+}
+%lost (p.1: f32[2,9,9,4]) -> f32[4,3,3,4] {
+  %p.1 = f32[2,9,9,4]{3,2,1,0} parameter(0)
+  ROOT %c = f32[4,3,3,4]{3,2,1,0} convolution(%p.1, %p.1), window={size=7x7}, dim_labels=f01b_i01o->01bf
+}
+ENTRY %main (a: f32[2,9,9,4]) -> f32[] {
+  %a = f32[2,9,9,4]{3,2,1,0} parameter(0)
+  %bn_fusion = f32[2,9,9,4]{3,2,1,0} fusion(%a), kind=kLoop, calls=%fused, metadata={op_name="jit(step)/Net/relu/max"}
+  %weight_gradient = f32[4,3,3,4]{3,2,1,0} fusion(%bn_fusion), kind=kCustom, calls=%lost
+  %library = (f32[2,9,9,4]{3,2,1,0}, u8[0]{0}) custom-call(%a), metadata={op_name="Net/conv/conv_general_dilated"}
+  %iota.1 = s32[2,9,9,4]{3,2,1,0} iota(), iota_dimension=1
+  %copied = s32[2,9,9,4]{3,2,1,0} copy(%iota.1)
+  %pool = (f32[2,4,4,4], s32[2,4,4,4], /*index=2*/s32[]) reduce-window(%a, %copied), window={size=1x3x3x1}
+  %long_sum = f32[2,4]{1,0} reduce-window(%a), window={size=32x32 stride=32x32}, to_apply=%add
+  %average = f32[2,9,9,4] divide(%a, %a), metadata={op_name="Net/block/reduce_window_sum"}
+  %gradients = (f32[3]{0}, f32[5]{0}) all-reduce(%a, %a), to_apply=%add, metadata={op_name="jit(step)/psum"}
+  ROOT %update = f32[] add(%long_sum, %average), metadata={op_name="jit(step)/mul"}
+}
+"""
+
+
+def test_instructions_are_told_apart_as_a_person_tells_them():
+    expected = {
+        "bn_fusion": "bn",  # Not by its root's name, which is the ReLU's.
+        "weight_gradient": "convolutions",  # By what is in it: XLA gave it no name.
+        "library": "convolutions",
+        "pool": "pooling",
+        "iota.1": "pooling",  # Through the copy to what uses it.
+        "long_sum": "rest",  # Windows, but no pool.
+        "average": "pooling",
+        "gradients": "collectives",
+        "update": "rest",
+    }
+    kinds = profile.kinds(PROGRAM)
+    assert {name: kinds[name] for name in expected} == expected
+
+
+def an_event(name, begin, end, **stats):
+    return types.SimpleNamespace(name=name, start_ns=begin, end_ns=end, stats=list(stats.items()))
+
+
+def a_plane(name, line, events):
+    return types.SimpleNamespace(name=name, lines=[types.SimpleNamespace(name=line, events=events)])
+
+
+def test_an_instruction_ends_when_its_last_thread_does():
+    cpu = [
+        an_event("c", 10, 11, hlo_op="c", device_ordinal=1, _p=7),
+        an_event("end: c", 30, 31, _c=7),
+        an_event("b", 12, 20, hlo_op="b", device_ordinal=0, _p=8),
+        an_event("another program's", 0, 99, hlo_op="x"),
+        an_event("python", 0, 99),
+    ]
+    gpu = [an_event("kernel", 1, 2, hlo_op="c"), an_event("memcpy", 3, 4)]
+    planes = [a_plane("/host:CPU", "threads", cpu), a_plane("/device:GPU:0", "Stream #7", gpu)]
+    assert list(profile.events(planes, {"c": "convolutions", "b": "bn"})) == [
+        Event(("/host:CPU", 1), 10, 30, "convolutions"),
+        Event(("/host:CPU", 0), 12, 20, "bn"),
+        Event(("/device:GPU:0", 0), 1, 2, "convolutions"),
+        Event(("/device:GPU:0", 0), 3, 4, "rest"),
+    ]
+
+
+def test_shares_by_hand():
+    one, two = ("cpu", 0), ("cpu", 1)
+    spent = [Event(one, 0, 4, "convolutions"), Event(one, 2, 6, "bn"), Event(one, 8, 10, "bn")]
+    # Convolutions 0-2 and half of 2-4, BN the other half, 4-6 and 8-10, and nothing in 6-8.
+    expected = {"convolutions": 0.3, "bn": 0.5, "pooling": 0, "collectives": 0, "rest": 0, "host": 0.2}
+    assert profile.shares(spent) == pytest.approx(expected)
+    # A second device that works from 5 to 10 only: half of each.
+    expected = {"convolutions": 0.15, "bn": 0.25, "pooling": 0.25, "collectives": 0, "rest": 0, "host": 0.35}
+    assert profile.shares([*spent, Event(two, 5, 10, "pooling")]) == pytest.approx(expected)
+    assert profile.shares([]) == {}
+
+
+def test_the_shares_of_a_real_profile_sum_to_one(training, tmp_path):
+    shares = profile.profile(training, training.finish, training.program, tmp_path)
+    assert tuple(shares) == profile.KINDS and sum(shares.values()) == pytest.approx(1)
+    assert all(shares[kind] > 0 for kind in ("convolutions", "bn", "collectives", "rest"))
+    assert len(list(tmp_path.rglob("plugins/profile/*/*.xplane.pb"))) == 1
+
+
+def measure(capsys, *arguments):
+    assert cli.main(["benchmark", *arguments, "--image-size", "75", "--seconds", "0.01", "--repeats", "2"]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_numbers_belong_together(capsys, monkeypatch, training):
+    monkeypatch.setattr(speed, "prepare", lambda mode, experiment: training)
+    models = ("--model", "inception_v4", "inception_v3", "--batch-size", "8", "--json")
+    reports = [json.loads(line) for line in measure(capsys, "train", *models).splitlines()]
+    assert [r["model"] for r in reports] == ["inception_v4", "inception_v3"]
+    r = reports[0]
+    assert (r["mode"], r["batch_size"], r["image_size"], r["dtype"], r["devices"]) == ("train", 8, 75, "float32", 4)
+    assert 0 < r["images_per_second_least"] <= r["images_per_second"] <= r["images_per_second_greatest"]
+    assert r["step_milliseconds"] == pytest.approx(8e3 / r["images_per_second"])
+    by_hand = 19 * 19 * 12 * 75 + 10 * 10 * 16 * 108 + 10 * 10 * 20 * 144 + 20 * 1000
+    assert r["multiply_adds"] == by_hand
+    assert r["flops_per_second"] == pytest.approx(6 * by_hand * r["images_per_second"])
+    limits = r["limits"]
+    assert r["product_share"] == pytest.approx(r["flops_per_second"] / limits["measured"]["flops_per_second"])
+    assert limits["rates"] == limits["measured"] and limits["by_hand"]["operations"] == 6 * by_hand * 8
+    assert limits["by_hand"]["bytes"] == 2 * (4 * training.held_bytes + 8 * 4 * 31_759)
+    assert limits["of_program"]["bytes"] > limits["by_hand"]["bytes"]
+    assert r["step_megabytes"] * 1e6 > DEVICES * training.held_bytes
+    assert r["peak_of"] == "process" and (r["peak_megabytes"] is None or r["peak_megabytes"] > 50)
+    assert r["profile"] is None and r["shares"] == {} and r["versions"]["jax"] == jax.__version__
+
+
+def test_the_table_and_the_profile(capsys, monkeypatch, inference, tmp_path):
+    monkeypatch.setattr(speed, "prepare", lambda mode, experiment: inference)
+    lines = measure(capsys, "infer", "--batch-size", "8", "--profile", str(tmp_path)).splitlines()
+    assert lines[0].startswith("inception_resnet_v2, inference: 8 images of 75 pixels, float32; 4 x cpu, cores: ")
+    heads = ["speed", "a step", "arithmetic", "limits", "floor by hand", "floor by XLA", "memory", "time"]
+    assert [line[:16].strip() for line in lines[1:9]] == heads
+    assert (tmp_path / "infer-inception_resnet_v2-75-8-float32" / "plugins").is_dir() and str(tmp_path) in lines[8]
+
+
+def test_bfloat16_reaches_the_network_and_the_product(monkeypatch):
+    asked = network.recipe("inception_v4", batch_size=8, image_size=75, dtype="bfloat16")
+    assert build.model(asked).dtype == "bfloat16"
+    dtypes = []
+    monkeypatch.setattr(floor, "measured_rates", lambda dtype: dtypes.append(dtype) or Rates(1.0, 1.0))
+    program = types.SimpleNamespace(cost_analysis=lambda: {"flops": 1.0, "bytes accessed": 1.0})
+    limits = floor.limits(program, build.model(asked), image_size=75, batch_size=8, operations=5, held=11, train=False)
+    assert dtypes == ["bfloat16"] and limits.by_hand == Floor(40, 4 * 11 + 8 * 2 * 31_759, 508_188.0, "bytes")
+
+
+def test_too_little_memory_is_a_sentence(monkeypatch):
+    def fail(mode, experiment):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
+
+    monkeypatch.setattr(speed, "prepare", fail)
+    with pytest.raises(speed.UserError, match="inception_v4 with 8 images of 75 pixels needs more memory"):
+        speed.benchmark("train", EXPERIMENT, seconds=1.0, repeats=1, directory=None)
+
+
+def test_mistakes(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "model", REAL_MODEL)
+    file = tmp_path / "file"
+    file.touch()
+    for arguments, message in {
+        ("--batch-size", "0"): "train.batch_size is 0; it must be 1 or more.",
+        ("--batch-size", "8", "7"): "train.batch_size: the batch size 7 cannot be shared by 4 devices",
+        ("--model", "inception_v4", "inception_v9"): "there is no network 'inception_v9'; there are inception_v3",
+        ("--image-size", "50"): "data.image_size is 50; it must be 75 or more.",
+        ("--profile", str(file)): f"{file} cannot be written: it is a file and not a directory",
+        ("--dtype", "float16"): "float16",
+        ("--repeats", "0"): "0 repeats of 5 seconds cannot be measured",
+        ("--seconds", "nan"): "3 repeats of nan seconds cannot be measured",
+        ("--crops", "10"): "benchmark infer does not take --crops 10",
+    }.items():
+        assert cli.main(["benchmark", "infer", *arguments]) == 2
+        said = capsys.readouterr()
+        assert message in said.err and said.err.count("\n") == 1 and not said.out
