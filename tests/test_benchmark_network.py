@@ -1,4 +1,4 @@
-"""`benchmark train` and `infer`: the steps they time, the limits beside them, where time goes. Nothing here is timed."""
+"""`benchmark train` and `infer`: the steps they time, the limits beside them, and where time goes. Nothing is timed."""
 
 import json
 import types
