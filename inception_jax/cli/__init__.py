@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax import experiment
+from inception_jax import experiment, xla_flags
 from inception_jax.cli.arguments import PROG
 from inception_jax.cli.benchmark import Benchmark
 from inception_jax.cli.data import Data
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return_unknown_args=True,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+        xla_flags.set_flags()
         return verb(flags)
     except UserError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
