@@ -25,6 +25,8 @@ TITLES = {
     COMPILED: "timm compiled",
     "keras": "Keras",
 }
+# Whom ours is compared with.
+_VERSUS = {"better_layout": "better layout", COMPILED: "compiled", "keras": "Keras"}
 # What makes two records the same case.
 _KEY = ("device", "dtype", "mode", "model", "image_size", "batch_size")
 
@@ -119,26 +121,28 @@ def tables(records: Sequence[Record]) -> str:
 
 def _table(title: str, records: Sequence[Record]) -> str:
     names = [name for name in TITLES if any(name in record["summary"] for record in records)]
-    versus = [name for name in (COMPILED, "keras") if name in names]
-    head = ["model", "batch", "size", *(f"{TITLES[name]}, images/s" for name in names), "ours / better layout"]
-    head += [f"ours / {TITLES[name].removeprefix('timm ')}" for name in versus]
-    head += ["share of the product's rate: ours", "better layout", "MB: ours", "better layout"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for record in records:
-        summary = record["summary"]
-        ours, better = summary.get(OURS, {}), summary.get(summary.get("better_layout"), {})
-        memory = [record["facts"].get(name, {}).get("peak_megabytes") for name in (OURS, summary.get("better_layout"))]
-        rows.append(
-            [
-                *(str(record[field]) for field in ("model", "batch_size", "image_size")),
-                *(_rate(summary.get(name)) for name in names),
-                _number(better.get("ratio"), "{:.2f}"),
-                *(_number(summary.get(name, {}).get("ratio"), "{:.2f}") for name in versus),
-                *(_number(side.get("share"), "{:.0%}") for side in (ours, better)),
-                *(_number(megabytes, "{:,.0f}") for megabytes in memory),
-            ]
-        )
+    versus = [name for name in _VERSUS if any(name in record["summary"] for record in records)]
+    sides = " / ".join(["ours", *(_VERSUS[name] for name in versus)])
+    head = ["model", "batch", "size", *(f"{TITLES[name]}, images/s" for name in names)]
+    head += [*(f"ours / {_VERSUS[name]}" for name in versus), f"share of the product: {sides}", f"MB: {sides}"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(record, names, versus) for record in records)]
     return "\n".join([f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _row(record: Record, names: Sequence[str], versus: Sequence[str]) -> list[str]:
+    summary = record["summary"]
+    # The better layout is known by the name of the one that it is.
+    others = [summary.get("better_layout") if name == "better_layout" else name for name in versus]
+    sides = [OURS, *others]
+    shares = (_number(summary.get(name, {}).get("share"), "{:.0%}") for name in sides)
+    memory = (_number(record["facts"].get(name, {}).get("peak_megabytes"), "{:,.0f}") for name in sides)
+    return [
+        *(str(record[field]) for field in ("model", "batch_size", "image_size")),
+        *(_rate(summary.get(name)) for name in names),
+        *(_number(summary.get(name, {}).get("ratio"), "{:.2f}") for name in others),
+        " / ".join(shares),
+        " / ".join(memory),
+    ]
 
 
 def _notes(records: Sequence[Record]) -> list[str]:
