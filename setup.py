@@ -30,6 +30,9 @@ setup(
         "onnx": ["jax2onnx==0.13.0", "onnxruntime>=1.32"],
         "hub": ["huggingface_hub>=1.0"],
         "gcs": ["gcsfs>=2026.10.1"],
+        # For benchmarks/compare_peers.py alone. facenet-pytorch is not among them: it asks for a PyTorch and a NumPy of
+        # years ago, without need.
+        "peers": ["torch>=2.13", "timm>=1.0.31", "keras>=3.15"],
         "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", *WEIGHTS],
     },
     entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},

@@ -1,0 +1,196 @@
+"""Measured cases: what follows from their rates, the file that they are kept in, and its tables."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inception_jax.errors import UserError
+from inception_jax.whole import writing
+from peers.cases import COMPILED, LAYOUTS, OURS, PRODUCTS
+
+Record = dict[str, Any]
+"""One measured case: the fields of its Case, rounds, seconds, rates, facts and failures of the race, summary, and where
+and how it was measured: machine, versions, command, measured (the time)."""
+
+LIBRARIES = ("inception_jax", "jax", "jaxlib", "flax", "numpy", "torch", "timm", "facenet-pytorch", "keras")
+TITLES = {
+    OURS: "ours",
+    "timm": "timm NCHW",
+    "timm-channels-last": "timm NHWC",
+    COMPILED: "timm compiled",
+    "keras": "Keras",
+}
+# Whom ours is compared with.
+_VERSUS = {"better_layout": "better layout", COMPILED: "compiled", "keras": "Keras"}
+# What makes two records the same case.
+_KEY = ("device", "dtype", "mode", "model", "image_size", "batch_size")
+
+
+def summarize(mode: str, rates: Mapping[str, Sequence[float]], facts: Mapping[str, Mapping[str, Any]]) -> Record:
+    """What follows from the rates of the rounds.
+
+    Args:
+      mode: infer or train; a training step counts as three forward passes.
+      rates: of each contestant, images a second of each round; of the products, operations a second.
+      facts: of each contestant; ours knows the multiply-adds of an image.
+
+    Returns:
+      `limit`, the median operations a second of the products, the faster of each round; `better_layout`, which of
+      PyTorch's two is faster; and for each contestant `images_per_second`, `least`, `greatest`, `ratio` (the median
+      over the rounds of ours by its own), `operations_per_second` and `share` of the limit (the median over the
+      rounds). What needs a contestant that failed is missing.
+    """
+    limits = [max(turn) for turn in zip(*(rates[name] for name in PRODUCTS if name in rates), strict=True)]
+    summary: Record = {"limit": statistics.median(limits)} if limits else {}
+    layouts = [name for name in LAYOUTS if name in rates]
+    if layouts:
+        summary["better_layout"] = max(layouts, key=lambda name: statistics.median(rates[name]))
+    multiply_adds = facts.get(OURS, {}).get("multiply_adds")
+    operations = 2 * multiply_adds * (3 if mode == "train" else 1) if multiply_adds else None
+    for name in rates.keys() - set(PRODUCTS):
+        row = {"images_per_second": statistics.median(rates[name])}
+        row |= {"least": min(rates[name]), "greatest": max(rates[name])}
+        if OURS in rates:
+            row["ratio"] = _median_ratio(rates[OURS], rates[name])
+        if operations:
+            row["operations_per_second"] = operations * row["images_per_second"]
+        if operations and limits:
+            row["share"] = operations * _median_ratio(rates[name], limits)
+        summary[name] = row
+    return summary
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a file that `write` wrote; none where there is no file."""
+    try:
+        records = json.loads(path.read_text())["cases"]
+        return records if all(set(_KEY) <= set(record) for record in records) else _not_ours(path)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        return _not_ours(path)
+
+
+def _not_ours(path: Path) -> Any:
+    raise UserError(f"{path} is not a file of compare_peers.py; give --out and --table one that is, or a new name.")
+
+
+def join(records: Iterable[Record], more: Iterable[Record]) -> list[Record]:
+    """Both, in the order of the tables; a case that was measured again takes the place of the one before."""
+    by_case = {tuple(record[field] for field in _KEY): record for record in [*records, *more]}
+    return [by_case[case] for case in sorted(by_case)]
+
+
+def write(path: Path, records: Sequence[Record]) -> None:
+    """The file as one JSON object, whole or not at all."""
+    with writing(path) as file:
+        file.write(json.dumps({"cases": records}, indent=1).encode() + b"\n")
+
+
+def machine() -> dict[str, Any]:
+    """The cores that this process may use, and what they are."""
+    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    return {"cores": len(os.sched_getaffinity(0)), "cpu": name, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of those libraries that are installed."""
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def tables(records: Sequence[Record]) -> str:
+    """Markdown: a table for each mode, device and dtype, and under them what the reader must know."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["mode"], record["dtype"], record["device"]), []).append(record)
+    parts = [_table(f"{mode}, {dtype} on {device}", group) for (mode, dtype, device), group in groups.items()]
+    return "\n\n".join([*parts, "\n".join(_notes(records))])
+
+
+def _table(title: str, records: Sequence[Record]) -> str:
+    names = [name for name in TITLES if any(name in record["summary"] for record in records)]
+    versus = [name for name in _VERSUS if any(name in record["summary"] for record in records)]
+    sides = " / ".join(["ours", *(_VERSUS[name] for name in versus)])
+    head = ["model", "batch", "size", *(f"{TITLES[name]}, images/s" for name in names)]
+    head += [*(f"ours / {_VERSUS[name]}" for name in versus), f"share of the product: {sides}", f"MB: {sides}"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(record, names, versus) for record in records)]
+    return "\n".join([f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _row(record: Record, names: Sequence[str], versus: Sequence[str]) -> list[str]:
+    summary = record["summary"]
+    # The better layout is known by the name of the one that it is.
+    others = [summary.get("better_layout") if name == "better_layout" else name for name in versus]
+    sides = [OURS, *others]
+    shares = (_number(summary.get(name, {}).get("share"), "{:.0%}") for name in sides)
+    memory = (_number(record["facts"].get(name, {}).get("peak_megabytes"), "{:,.0f}") for name in sides)
+    return [
+        *(str(record[field]) for field in ("model", "batch_size", "image_size")),
+        *(_rate(summary.get(name)) for name in names),
+        *(_number(summary.get(name, {}).get("ratio"), "{:.2f}") for name in others),
+        " / ".join(shares),
+        " / ".join(memory),
+    ]
+
+
+def _notes(records: Sequence[Record]) -> list[str]:
+    notes = ["Median (least to greatest) of the rounds; a ratio is the median of the rounds' ratios."]
+    if any(record["model"] == "inception_resnet_v1_facenet" for record in records):
+        notes.append("Of inception_resnet_v1_facenet timm's columns are facenet-pytorch's.")
+    for record in records:
+        case = f"{record['mode']} {record['model']}, batch {record['batch_size']} at {record['image_size']}"
+        notes += [f"{case}: {TITLES.get(name, name)}: {why}" for name, why in record["failures"].items()]
+    notes += _once(_parameters(record) for record in records)
+    devices = sorted({fact["device"] for record in records for fact in record["facts"].values() if "device" in fact})
+    limits = [record["summary"]["limit"] / 1e9 for record in records if "limit" in record["summary"]]
+    if limits:
+        notes.append(f"The product runs at {min(limits):,.0f} to {max(limits):,.0f} GFLOP/s ({', '.join(devices)}).")
+    notes += _once("{cores} cores, {cpu}, {system}.".format(**record["machine"]) for record in records)
+    notes += _once(", ".join(f"{n} {v}" for n, v in record["versions"].items()) + "." for record in records)
+    notes += _once(f"{record['measured'][:10]}: `{record['command']}`" for record in records)
+    return [f"- {note}" for note in notes]
+
+
+def _parameters(record: Record) -> str:
+    """What is to be said where a contestant trains other parameters than ours does; else nothing."""
+    counts = {name: fact["parameters"] for name, fact in record["facts"].items() if fact.get("parameters")}
+    others = [f"{TITLES[name]} {count:,}" for name, count in counts.items() if count != counts.get(OURS, count)]
+    return f"{record['model']} has {counts[OURS]:,} parameters, but {', '.join(others)}." if others else ""
+
+
+def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def _rate(row: Mapping[str, float] | None) -> str:
+    if row is None:
+        return "-"
+    median, least, greatest = (f"{row[key]:,.3g}" for key in ("images_per_second", "least", "greatest"))
+    return f"{median} ({least} to {greatest})"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _once(sentences: Iterable[str]) -> list[str]:
+    return [sentence for sentence in dict.fromkeys(sentences) if sentence]
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
