@@ -21,6 +21,7 @@ from inception_jax.data import preparation as preparations
 from inception_jax.data.preparation import Preparation
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import describe
+from inception_jax.models.layers import PLAIN
 from inception_jax.models.network import Network
 from inception_jax.weights import import_weights, pytorch_format, save_weights
 
@@ -169,7 +170,7 @@ def _logits(model: Network, variables: Any, images: jax.Array) -> jax.Array:
 
 
 def _for_inference(model: Network) -> Network:
-    return model.clone(dtype=None, aux_head=False, bn_axis_name=None, dropout_rate=0.0, bn_momentum=0.0)
+    return model.clone(dtype=None, aux_head=False, bn_axis_name=None, dropout_rate=0.0, bn_momentum=0.0, backend=PLAIN)
 
 
 def _without_aux_head(variables: Mapping[str, Any]) -> dict[str, Any]:

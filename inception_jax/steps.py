@@ -100,7 +100,7 @@ def train_step(
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
     # Times the devices, because all metrics are averaged together.
     metrics["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32) * jax.lax.axis_size(AXIS)
-    grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
+    grads, batch_stats, metrics = _mean_over_devices((grads, batch_stats, metrics))
     metrics["gradient_norm"] = optax.tree.norm(grads)
     if stage_norms:
         metrics |= {f"gradient_norm/{stage}": optax.tree.norm(part) for stage, part in grads.items()}
@@ -193,6 +193,11 @@ def place(tree: Any) -> Any:
 def parameter_sets(state: TrainState) -> dict[str, Any]:
     """The parameters that an evaluation looks at, by the name they have in the metrics."""
     return {"averaged": averaged_params(state.opt_state), "raw": state.params}
+
+
+def _mean_over_devices(tree: Any) -> Any:
+    # XLA copies all that it is to reduce, even where there is nobody to reduce it with.
+    return jax.lax.pmean(tree, AXIS) if jax.lax.axis_size(AXIS) > 1 else tree
 
 
 def _sown(intermediates: Metrics, stage_norms: bool) -> Metrics:

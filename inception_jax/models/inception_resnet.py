@@ -118,7 +118,8 @@ class ResidualBlock(nn.Module):
         branches = [Tower(self.layers, rows, name=f"branch_{i}")(x) for i, rows in enumerate(self.towers, start=1)]
         residual = self.layers.conv(x.shape[-1], (1, 1), name="linear")(concatenate(branches))
         x = x + self.scale * residual
-        return nn.relu(x) if self.relu else x
+        # Or XLA adds up all the residuals before this one again in every block, for as long as the grid stays.
+        return self.layers.computed_once(nn.relu(x) if self.relu else x)
 
 
 class InceptionResNet(Network):

@@ -5,17 +5,41 @@ Shapes are NHWC; a kernel `(1, 7)` has height 1 and width 7.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from inception_jax.models import cpu
 
 # TF-Slim's slim.variance_scaling_initializer(): He et al. over the inputs, truncated at two standard deviations.
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 Row = tuple[Any, ...]
 """A convolution in a table: (features, kernel), (features, kernel, strides) or (features, kernel, strides, padding)."""
+
+
+class Forms(NamedTuple):
+    """Convolution and pooling as one backend computes them fastest; all forms give the same numbers to rounding."""
+
+    convolve: Callable[..., jax.Array]
+    """As `nn.Conv` calls `lax.conv_general_dilated`."""
+    max_pool: Callable[[jax.Array], jax.Array]
+    average_pool: Callable[..., jax.Array]
+    computed_once: Callable[[jax.Array], jax.Array]
+    """The same array, which XLA is not to compute again in each of its uses."""
+
+
+PLAIN = "plain"
+"""The name of the forms that every backend and every converter knows."""
+
+
+def forms(backend: str | None = None) -> Forms:
+    """The forms for a backend by JAX's name, None the one at hand; the plain ones where it has none of its own."""
+    if (backend or jax.default_backend()) == "cpu":
+        return Forms(cpu.convolve, cpu.max_pool, cpu.average_pool, jax.lax.optimization_barrier)
+    return Forms(jax.lax.conv_general_dilated, max_pool, average_pool, lambda array: array)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +50,12 @@ class Layers:
     """`nn.Conv` with its dtype and initialiser."""
     norm: Callable[..., nn.Module]
     """`nn.BatchNorm` with its dtype, momentum and mode."""
+    max_pool: Callable[[jax.Array], jax.Array]
+    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
     average_pool: Callable[[jax.Array], jax.Array]
     """3x3 average of stride 1, SAME."""
+    computed_once: Callable[[jax.Array], jax.Array]
+    """`Forms.computed_once`."""
     width: float
     """Factor on the features of every convolution."""
 
@@ -81,7 +109,7 @@ class MaxPool(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
-        return max_pool(x)
+        return self.layers.max_pool(x)
 
 
 class Reduction(nn.Module):
@@ -97,7 +125,7 @@ class Reduction(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, towers + C]."""
         branches = [Tower(self.layers, rows, name=f"branch_{i}")(x) for i, rows in enumerate(self.towers, start=1)]
-        return concatenate([*branches, max_pool(x)])
+        return concatenate([*branches, self.layers.max_pool(x)])
 
 
 def reduction_a(k: int, l: int, m: int, n: int) -> tuple[Sequence[Row], ...]:  # noqa: E741 (the paper's letters)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.models.layers import KERNEL_INIT, ConvNorm, Layers, average_pool
+from inception_jax.models.layers import KERNEL_INIT, ConvNorm, Layers, forms
 
 SMALLEST_SIDE = 75
 """Pixels; below it Reduction-B has nothing left to reduce."""
@@ -37,6 +37,8 @@ class Network(nn.Module):
     bn_momentum: float = 0.9997
     bn_axis_name: str | None = None
     count_include_pad: bool = False
+    backend: str | None = None
+    """Whose forms of convolution and pooling are taken (`layers.forms`); None is the one at hand."""
 
     def stages(self) -> Sequence[Stage]:
         """The stages from the image to the last block."""
@@ -82,10 +84,15 @@ class Network(nn.Module):
             dtype=self.dtype,
             axis_name=self.bn_axis_name,
         )
+        best = forms(self.backend)
         return Layers(
-            conv=functools.partial(nn.Conv, dtype=self.dtype, kernel_init=KERNEL_INIT),
+            conv=functools.partial(
+                nn.Conv, dtype=self.dtype, kernel_init=KERNEL_INIT, conv_general_dilated=best.convolve
+            ),
             norm=norm,
-            average_pool=functools.partial(average_pool, count_include_pad=self.count_include_pad),
+            max_pool=best.max_pool,
+            average_pool=functools.partial(best.average_pool, count_include_pad=self.count_include_pad),
+            computed_once=best.computed_once,
             width=self.width,
         )
 

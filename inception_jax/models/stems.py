@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from inception_jax.models.layers import ConvNorm, Layers, MaxPool, Tower, concatenate, max_pool
+from inception_jax.models.layers import ConvNorm, Layers, MaxPool, Tower, concatenate
 from inception_jax.models.network import Stage
 
 
@@ -17,7 +17,7 @@ class PoolBesideConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C + 96]."""
-        return concatenate([max_pool(x), ConvNorm(self.layers, 96, 3, 2, "VALID", name="conv")(x)])
+        return concatenate([self.layers.max_pool(x), ConvNorm(self.layers, 96, 3, 2, "VALID", name="conv")(x)])
 
 
 class ShortBesideLong(nn.Module):
@@ -46,7 +46,7 @@ class ConvBesidePool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C + 192]."""
-        return concatenate([ConvNorm(self.layers, 192, 3, 2, "VALID", name="conv")(x), max_pool(x)])
+        return concatenate([ConvNorm(self.layers, 192, 3, 2, "VALID", name="conv")(x), self.layers.max_pool(x)])
 
 
 def _conv(*row) -> functools.partial:
