@@ -1,4 +1,4 @@
-"""The verbs that measure: benchmark data, save."""
+"""The verbs that measure: benchmark data, save; startup has a file of its own."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import tyro
 
 from inception_jax import experiment
 from inception_jax.cli.arguments import PROG, Directory, arg, no_more
+from inception_jax.cli.startup import MeasureStartup
 from inception_jax.config import DataConfig
 
 
@@ -79,10 +80,12 @@ class MeasureSave:
 
 @dataclasses.dataclass
 class Benchmark:
-    """Measure the input pipeline, or what checkpoints cost."""
+    """Measure the input pipeline, what checkpoints cost, or how long a start takes."""
 
     verb: Annotated[
-        Annotated[MeasureData, tyro.conf.subcommand("data")] | Annotated[MeasureSave, tyro.conf.subcommand("save")],
+        Annotated[MeasureData, tyro.conf.subcommand("data")]
+        | Annotated[MeasureSave, tyro.conf.subcommand("save")]
+        | Annotated[MeasureStartup, tyro.conf.subcommand("startup")],
         arg(name=""),
     ]
 
