@@ -16,6 +16,7 @@ from inception_jax.data.pipeline import images_per_process
 from inception_jax.data.sources import Source, sample
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
+from inception_jax.models.initialize import variable_shapes
 from inception_jax.models.network import Network
 from inception_jax.progress import say
 
@@ -117,10 +118,9 @@ def optimizer(experiment: Experiment, factor: optax.Schedule) -> optax.GradientT
 
 def state_shapes(experiment: Experiment, network: Network) -> steps.TrainState:
     """The shapes of the run's state, for restoring one."""
-    images = jax.ShapeDtypeStruct((1, experiment.data.image_size, experiment.data.image_size, 3), "float32")
     # Every schedule gives the optimiser's state the same shapes.
     chain = optimizer(experiment, optax.constant_schedule(0.0))
-    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    variables = variable_shapes(network, experiment.data.image_size)
     return jax.eval_shape(lambda v: steps.create_state(v, chain, experiment.seed), variables)
 
 

@@ -19,7 +19,7 @@ from inception_jax.errors import Preempted, RunFailed
 from inception_jax.evaluate import evaluate
 from inception_jax.inference import transfer
 from inception_jax.inflight import InFlight
-from inception_jax.models.initialize import initial_variables
+from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.network import Network
 from inception_jax.models.summary import count_parameters, summarize
 from inception_jax.preemption import Preemption
@@ -279,13 +279,12 @@ def _info(
 ) -> runs.RunInfo:
     size = experiment.data.image_size
     device = jax.devices()[0].device_kind
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
     return runs.RunInfo(
         name=name,
         steps=plan.steps,
         training_images=len(training),
         validation_images=len(validation),
-        parameters=count_parameters(shapes["params"]),
+        parameters=count_parameters(variable_shapes(network, size)["params"]),
         multiply_adds=sum(row.multiply_adds for row in summarize(network, size)),
         machine=f"{jax.device_count()} x {device}, JAX {jax.__version__}, Flax {flax.__version__}",
     )

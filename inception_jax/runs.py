@@ -8,15 +8,17 @@ RUN/checkpoints/    see checkpoint/run.py
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from tensorboardX import SummaryWriter
+from typing import TYPE_CHECKING, Any
 
 from inception_jax import config, whole
 from inception_jax.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -101,17 +103,12 @@ class MetricsWriter:
     def __init__(self, directory: str | Path, *, step: int):
         """Opens the files of `directory`, keeping the lines up to and including `step`."""
         directory = Path(directory)
-        self._directory = directory
+        self._directory, self._step = directory, step
         kept = [record for record in read_metrics(directory) if record["step"] <= step]
-        # The suffix, because tensorboardX names its file by the second and empties one of that name.
-        suffix = f".{step:09d}"
         with whole.writing(directory / METRICS) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
         with _saying(directory):
             self._file = (directory / METRICS).open("a")
-            self._events = SummaryWriter(
-                str(directory / "tensorboard"), purge_step=step + 1, flush_secs=10, filename_suffix=suffix
-            )
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one record; `step` and `split` name it, every other number becomes a TensorBoard scalar."""
@@ -126,7 +123,21 @@ class MetricsWriter:
     def close(self) -> None:
         """Flushes and closes both."""
         self._file.close()
-        self._events.close()
+        if "_events" in vars(self):
+            self._events.close()
+
+    @functools.cached_property
+    def _events(self) -> "SummaryWriter":
+        # Not before the first record, when the devices have a step to do meanwhile: it imports PyTorch where there is
+        # one, which takes seconds.
+        from tensorboardX import SummaryWriter
+
+        # The suffix, because tensorboardX names its file by the second and empties one of that name.
+        suffix = f".{self._step:09d}"
+        with _saying(self._directory):
+            return SummaryWriter(
+                str(self._directory / "tensorboard"), purge_step=self._step + 1, flush_secs=10, filename_suffix=suffix
+            )
 
 
 @contextlib.contextmanager

@@ -43,7 +43,8 @@ def create_state(variables: dict[str, Any], optimizer: optax.GradientTransformat
         step=jnp.zeros([], jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=optimizer.init(variables["params"]),
+        # In one program: leaf by leaf JAX compiles one for each shape, a hundred of them.
+        opt_state=jax.jit(optimizer.init)(variables["params"]),
         rng=jax.random.key_data(jax.random.key(seed)),
     )
 

@@ -109,9 +109,14 @@ def _check_room(directory: Path, experiment: Experiment, network: Network) -> No
 
 
 def keep_compiled(directory: str | Path) -> None:
-    """Keeps compiled programs in `directory`/.compilation-cache, so that a second start is quick."""
+    """Keeps compiled programs in `directory`/.compilation-cache, so that a second start is quick.
+
+    A user's own cache, as by JAX_COMPILATION_CACHE_DIR, and what is kept in it stay as they are.
+    """
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(Path(directory).resolve() / ".compilation-cache"))
+        # Small programs too, of which a start has dozens: by default those of under a second are compiled every time.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def refuse_another_experiment(directory: Path, experiment: Experiment) -> None:

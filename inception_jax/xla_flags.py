@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 CPU = {
-    # XLA gives float32 convolutions to YNNPACK, which runs those of large maps, 1x1 ones and the gradients at a third to
-    # two thirds of the rate that Eigen has for them: Inception-v4 answers 1.6 times as fast with Eigen's.
+    # XLA gives float32 convolutions to YNNPACK, which runs those of large maps, 1x1 ones and gradients at a third to
+    # two thirds of Eigen's rate. Without it Inception-v4 classifies 1.6 times as fast (docs/performance.md).
     "xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",
 }
 

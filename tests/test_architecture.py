@@ -21,7 +21,7 @@ LAYERS = [
     ["loop", "importer", "predict", "evaluation", "export", "show", "benchmark"],
     ["train"],
     ["cli"],
-    ["__main__"],
+    ["__main__", "watched"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -11,7 +11,7 @@ import pytest
 from inception_jax.errors import UserError
 from inception_jax.models import create_model, list_models
 from inception_jax.models.inception_resnet import V2, ResidualBlock
-from inception_jax.models.initialize import initial_variables
+from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.summary import count_parameters, summarize
 
 PARAMETERS_AND_FINAL_WIDTH = [
@@ -448,6 +448,15 @@ def test_initial_variables_are_distributed_as_flax_would():
         assert float(np.std(a)) == pytest.approx(float(np.std(b)), rel=tolerance), path
         assert float(np.mean(a)) == pytest.approx(float(np.mean(b)), abs=tolerance * (float(np.std(b)) + 1e-6)), path
         assert np.abs(a).max() <= np.abs(b).max() * 1.2 + 1e-6, path
+
+
+def test_a_network_is_traced_once_for_its_shapes():
+    model, alike = (create_model("inception_resnet_v1", width=0.05, depths=(1, 1, 1)) for _ in range(2))
+    shapes = variable_shapes(model, 75)
+    assert variable_shapes(alike, 75) is shapes
+    wider = create_model("inception_resnet_v1", width=0.1, depths=(1, 1, 1))
+    assert variable_shapes(wider, 75)["params"]["stem_conv_1"]["conv"]["kernel"].shape == (3, 3, 3, 3)
+    assert shapes["params"]["stem_conv_1"]["conv"]["kernel"].shape == (3, 3, 3, 2)
 
 
 def test_initial_variables_depend_on_seed_and_name_only():

@@ -166,6 +166,14 @@ def test_tensorboard_holds_the_same_numbers(tmp_path):
     }
 
 
+def test_tensorboard_waits_for_the_first_record(tmp_path):
+    writer = runs.MetricsWriter(tmp_path, step=0)
+    assert not (tmp_path / "tensorboard").exists()
+    writer.write(train(10))
+    assert (tmp_path / "tensorboard").exists()
+    writer.close()
+
+
 def test_tensorboard_is_told_what_a_resume_drops_and_keeps_the_rest(tmp_path):
     write(tmp_path, [train(10), train(20)])
     write(tmp_path, [train(20, loss=9.0)], step=10)  # within the same second

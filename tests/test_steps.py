@@ -99,6 +99,23 @@ def test_parallel_gradient_is_the_mean_of_the_devices_gradients(by_hand):
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-3)
 
 
+def test_the_optimisers_state_is_what_optax_gives_and_is_compiled_as_one_program(by_hand):
+    _, _, variables, _ = by_hand
+    compiled = []
+
+    def listen(event, duration_secs, **_):
+        compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        state = steps.create_state(variables, PLAIN, 0)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    # The others are those of the step, the key and its data, one each.
+    assert compiled.count("/jax/core/compile/backend_compile_duration") <= 4
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, PLAIN.init(variables["params"]))
+
+
 def test_stage_norms_are_those_of_each_stage(by_hand):
     model, batch, variables, (gradient, _) = by_hand
     state = steps.place(steps.create_state(variables, PLAIN, 0))

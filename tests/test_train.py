@@ -310,3 +310,17 @@ def test_a_plan_covers_each_epoch_and_ends_with_an_evaluation():
     assert plan.steps == 29 and plan.steps_per_epoch == 14.42
     plan = build.plan(changed(SMALL, train={"steps": 30, "batch_size": 100}, evaluation={"every_epochs": 1.0}), 1442)
     assert plan.evaluations == {14, 29, 30}
+
+
+def test_small_programs_are_kept_too_unless_the_user_keeps_them(tmp_path):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        for own, expected in ((str(tmp_path / "own"), before[names[1]]), (None, 0)):
+            jax.config.update(names[0], own)
+            train.keep_compiled(tmp_path)
+            assert jax.config.jax_compilation_cache_dir == (own or str(tmp_path / ".compilation-cache"))
+            assert jax.config.jax_persistent_cache_min_compile_time_secs == expected
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -1,4 +1,4 @@
-"""The verbs that measure: benchmark train, infer, data, save."""
+"""The verbs that measure: benchmark train, infer, data, save; startup has a file of its own."""
 
 import dataclasses
 import itertools
@@ -11,6 +11,7 @@ import tyro
 
 from inception_jax import experiment
 from inception_jax.cli.arguments import PROG, Directory, arg, no_more
+from inception_jax.cli.startup import MeasureStartup
 from inception_jax.config import DataConfig, ModelConfig
 
 
@@ -139,13 +140,14 @@ class MeasureSave:
 
 @dataclasses.dataclass
 class Benchmark:
-    """Measure training, inference, the input pipeline, or what checkpoints cost."""
+    """Measure training, inference, the input pipeline, what checkpoints cost, or how long a start takes."""
 
     verb: Annotated[
         Annotated[MeasureTrain, tyro.conf.subcommand("train")]
         | Annotated[MeasureInfer, tyro.conf.subcommand("infer")]
         | Annotated[MeasureData, tyro.conf.subcommand("data")]
-        | Annotated[MeasureSave, tyro.conf.subcommand("save")],
+        | Annotated[MeasureSave, tyro.conf.subcommand("save")]
+        | Annotated[MeasureStartup, tyro.conf.subcommand("startup")],
         arg(name=""),
     ]
 

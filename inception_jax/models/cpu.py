@@ -114,13 +114,13 @@ def _max_pool_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array]:
     # So that it is computed once and not again for each of the nine.
     first = lax.optimization_barrier(first)
 
-    def part(tap: int, down: int, right: int) -> jax.Array:
+    def placed(tap: int, down: int, right: int) -> jax.Array:
         chosen = jnp.where(first == tap, gradient, jnp.zeros((), gradient.dtype))
         return jnp.pad(chosen, ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0)))
 
     # Even rows are a window's first and the next one's last, and so are even columns.
-    even = [part(0, 0, 0) + part(2, 0, 1) + part(6, 1, 0) + part(8, 1, 1), part(1, 0, 0) + part(7, 1, 0)]
-    odd = [part(3, 0, 0) + part(5, 0, 1), part(4, 0, 0)]
+    even = [placed(0, 0, 0) + placed(2, 0, 1) + placed(6, 1, 0) + placed(8, 1, 1), placed(1, 0, 0) + placed(7, 1, 0)]
+    odd = [placed(3, 0, 0) + placed(5, 0, 1), placed(4, 0, 0)]
     pairs = jnp.stack([jnp.stack(even, axis=3), jnp.stack(odd, axis=3)], axis=2)
     whole = pairs.reshape(number, 2 * high + 2, 2 * wide + 2, channels)[:, : images.shape[1], : images.shape[2]]
     return (whole,)

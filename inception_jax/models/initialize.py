@@ -5,6 +5,7 @@
 only, so the numbers are the same on every host, device and version of JAX.
 """
 
+import functools
 import zlib
 from typing import Any
 
@@ -25,9 +26,19 @@ def initial_variables(model: Network, seed: int, image_size: int = 299) -> dict[
     Convolutions: He's truncated normal over their inputs; classifiers: LeCun's; biases and running means 0; scales and
     running variances 1. No parameter's shape depends on `image_size` (pixels).
     """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = variable_shapes(model, image_size)
     return tree_map_with_path(lambda path, leaf: _draw(keystr(path, simple=True, separator="/"), leaf, seed), shapes)
+
+
+@functools.cache
+def variable_shapes(model: Network, image_size: int | tuple[int, int] = 299) -> dict[str, Any]:
+    """`{"params": ..., "batch_stats": ...}` as shapes and types, for square images or (height, width).
+
+    Traced once for each network: a start asks for them several times, and a deep network takes a second each time.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def _draw(name: str, leaf: jax.ShapeDtypeStruct, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from inception_jax.models.initialize import variable_shapes
 from inception_jax.models.network import Network
 
 
@@ -32,7 +33,7 @@ def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[S
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = variable_shapes(model, image_size)
     rows: dict[str, StageSummary] = {}
 
     def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
