@@ -111,9 +111,9 @@ def kept_by_hand(model: Network, image_size: int) -> int:
     kept = list(_kept(model.clone(remat=False), image_size).values())
     if not model.remat:
         return sum({key: size for stage in kept for key, size in stage.items()}.values())
-    inputs = [next(iter(stage.values())) for stage in kept]
-    rest = [sum(stage.values()) - given for stage, given in zip(kept, inputs, strict=True)]
-    return sum(inputs) + max(rest)
+    inputs = dict(next(iter(stage.items())) for stage in kept)
+    rest = max(sum(size for key, size in stage.items() if key not in inputs) for stage in kept)
+    return sum(inputs.values()) + rest
 
 
 def _kept(model: Network, image_size: int) -> dict[str, dict[int, int]]:
