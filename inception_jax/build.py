@@ -84,6 +84,7 @@ def model(experiment: Experiment) -> Network:
         aux_head=m.aux_head,
         bn_momentum=m.bn_momentum,
         bn_axis_name=steps.AXIS if m.bn_statistics == "global" else None,
+        remat=experiment.train.remat,
     )
 
 

@@ -119,6 +119,8 @@ class TrainConfig:
     """Share of the target spread over all classes (Inception-v3 paper)."""
     aux_weight: float = 0.4
     """Weight of the auxiliary loss (TF-Slim)."""
+    remat: bool = False
+    """Keep only what goes into each stage and compute the rest again in the backward pass: less memory, more time."""
     log_every: int = 100
     """Steps between training lines in metrics.jsonl; evaluations and checkpoints have one too."""
     checkpoint_every: int = 1000
@@ -214,6 +216,7 @@ _FREE = (
     "data.on_error",
     "train.epochs",
     "train.steps",
+    "train.remat",
     "train.log_every",
     "train.checkpoint_every",
     "train.keep",
@@ -269,8 +272,8 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
 def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, Any]]:
     """The fields in which two trainings differ, with both values.
 
-    Fields that change no number of a training do not count: its length, what is written when, threads, and what a
-    broken image does, so that a run that one has stopped can go on without it.
+    Fields that change no number of a training do not count: its length, what is written when, threads, what is kept in
+    memory, and what a broken image does, so that a run that one has stopped can go on without it.
     """
     there = to_flat_dict(theirs)
     return {

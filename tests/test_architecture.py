@@ -17,7 +17,7 @@ LAYERS = [
     ["models", "data", "optim", "runs", "inflight", "hosts", "workdir", "preemption"],
     ["steps", "checkpoint", "compare", "weights"],
     ["build", "experiment"],
-    ["evaluate", "inference"],
+    ["evaluate", "inference", "memory"],
     ["loop", "importer", "predict", "evaluation", "export", "show", "benchmark"],
     ["train"],
     ["cli"],

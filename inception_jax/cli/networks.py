@@ -4,11 +4,12 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from inception_jax.cli.arguments import PROG, arg, no_more
+from inception_jax.config import DataConfig, Experiment, ModelConfig, TrainConfig
 from inception_jax.errors import UserError
 
 
@@ -26,6 +27,16 @@ class Summary:
     """Factor on the features of every convolution."""
     depths: Annotated[tuple[int, int, int] | None, arg(metavar="A B C")] = None
     """Blocks at the 35, 17 and 8 grids."""
+    memory: bool = False
+    """Also predict the memory of training: compiles the step twice, a minute or two for a network in full."""
+    dtype: Annotated[Literal["float32", "bfloat16"], arg(metavar="DTYPE")] = "float32"
+    """With --memory: float32 or bfloat16;"""
+    remat: bool = False
+    """as trained with --train.remat True;"""
+    batches: Annotated[tuple[int, int], arg(metavar="N M")] = (8, 32)
+    """batches to compile for, in images on each device;"""
+    gigabytes: Annotated[tuple[float, ...], arg(metavar="GB ...")] = (16, 32, 80)
+    """memories, of 1,000,000,000 bytes, to find the largest batch for."""
     json: bool = False
     """Print one JSON object."""
 
@@ -34,10 +45,30 @@ class Summary:
         from inception_jax.models import create_model, summary
 
         no_more(flags, "summary")
+        if not self.memory and any(getattr(self, name) != getattr(Summary, name) for name in _OF_MEMORY):
+            raise UserError(f"{', '.join(f'--{name}' for name in _OF_MEMORY)} belong to --memory; give that, too.")
         network = create_model(self.model, num_classes=self.num_classes, width=self.width, depths=self.depths)
         rows = summary.summarize(network, self.image_size)
-        print(summary.to_json(self.model, self.image_size, rows) if self.json else summary.table(rows))
+        text, more = summary.table(rows), {}
+        if self.memory:
+            from inception_jax import memory
+
+            predicted = memory.predict(self._training(), self.batches, self.gigabytes)
+            text, more = f"{text}\n\n{memory.table(predicted)}", {"memory": dataclasses.asdict(predicted)}
+        print(summary.to_json(self.model, self.image_size, rows, **more) if self.json else text)
         return 0
+
+    def _training(self) -> Experiment:
+        return Experiment(
+            model=ModelConfig(
+                self.model, num_classes=self.num_classes, width=self.width, depths=self.depths, dtype=self.dtype
+            ),
+            data=DataConfig(image_size=self.image_size),
+            train=TrainConfig(remat=self.remat),
+        )
+
+
+_OF_MEMORY = ("dtype", "remat", "batches", "gigabytes")
 
 
 @dataclasses.dataclass

@@ -42,6 +42,7 @@ def create_model(
     bn_momentum: float = 0.9997,
     bn_axis_name: str | None = None,
     count_include_pad: bool = False,
+    remat: bool = False,
 ) -> Network:
     """A network as a linen module: `model.init(key, images)`, `model.apply(variables, images, train=False)`.
 
@@ -59,6 +60,7 @@ def create_model(
       bn_momentum: decay of the running BN statistics.
       bn_axis_name: mapped axis over which BN statistics are taken together; None is each device for itself.
       count_include_pad: whether 3x3 average pools divide by 9 at the borders too (torchvision's and timm's v3).
+      remat: in training keep only what goes into each stage, and compute the stage again in the backward pass.
 
     Raises:
       UserError: an unknown name, or an option that the network does not have.
@@ -82,6 +84,7 @@ def create_model(
         bn_momentum=bn_momentum,
         bn_axis_name=bn_axis_name,
         count_include_pad=count_include_pad,
+        remat=remat,
         **options,
     )
 
@@ -93,7 +96,7 @@ def describe(model: Network) -> dict[str, Any]:
     return {"name": name, **fields, "dtype": None if model.dtype is None else jnp.dtype(model.dtype).name}
 
 
-# All that `create_model` takes but the dtype, which JSON does not know.
+# All that `create_model` takes but the dtype, which JSON does not know, and `remat`, which is how it is trained.
 _DESCRIBED = (
     "num_classes",
     "width",

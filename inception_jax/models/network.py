@@ -26,6 +26,7 @@ class Network(nn.Module):
     Under the collection "intermediates" are sown: `zero_share`, the share of zeros before the average pool (section
     3.3's sign of a dying network); for each stage `activation_rms/STAGE`, the root mean square of what it gives; and,
     with `aux_head` in training, `aux_logits`.
+    With `remat` training keeps only what goes into each stage and computes the stage again in the backward pass.
     """
 
     num_classes: int = 1000
@@ -39,6 +40,7 @@ class Network(nn.Module):
     count_include_pad: bool = False
     backend: str | None = None
     """Whose forms of convolution and pooling are taken (`layers.forms`); None is the one at hand."""
+    remat: bool = False
 
     def stages(self) -> Sequence[Stage]:
         """The stages from the image to the last block."""
@@ -54,11 +56,13 @@ class Network(nn.Module):
         check_images(images.shape)
         layers = self.layers(train)
         x = images
+        # A function and not the stage's class is lifted, so that the parameters keep their names.
+        run = nn.remat(_run) if self.remat and train else _run
         for name, stage in self.stages():
             if name == "reduction_b" and self.aux_head and (train or self.is_initializing()):
                 aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
                 self.sow("intermediates", "aux_logits", aux_logits, reduce_fn=_last, init_fn=_nothing)
-            x = stage(layers=layers, name=name)(x)
+            x = run(stage(layers=layers, name=name), x)
             # Costs nothing where nobody asks for it: XLA leaves out what is not used.
             rms = jnp.sqrt(jnp.mean(jnp.square(x.astype(_head_dtype(x)))))
             self.sow("intermediates", f"activation_rms/{name}", rms, reduce_fn=_last, init_fn=_nothing)
@@ -133,6 +137,10 @@ def check_images(shape: Sequence[int]) -> None:
         raise UserError(
             f"images are {shape[1]}x{shape[2]} pixels; the networks need {SMALLEST_SIDE} or more a side: resize them."
         )
+
+
+def _run(stage: nn.Module, x: jax.Array) -> jax.Array:
+    return stage(x)
 
 
 def _head_dtype(x: jax.Array) -> Any:

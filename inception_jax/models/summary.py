@@ -74,12 +74,12 @@ def table(rows: Sequence[StageSummary]) -> str:
     return "\n".join([*lines, f"{'total':<18}{'':>16}{parameters:>14,}{multiply_adds:>17,}"])
 
 
-def to_json(model: str, image_size: int, rows: Sequence[StageSummary]) -> str:
-    """The rows as one JSON object with totals."""
+def to_json(model: str, image_size: int, rows: Sequence[StageSummary], **more: Any) -> str:
+    """The rows as one JSON object with totals, and whatever else is given."""
     parameters, multiply_adds = _totals(rows)
     stages = [dataclasses.asdict(row) for row in rows]
     facts = {"model": model, "image_size": image_size, "parameters": parameters, "multiply_adds": multiply_adds}
-    return json.dumps({**facts, "stages": stages})
+    return json.dumps({**facts, "stages": stages, **more})
 
 
 def _totals(rows: Sequence[StageSummary]) -> tuple[int, int]:

@@ -1,0 +1,155 @@
+"""How a network's step grows with batch, image size, width and depth, beside how its arithmetic grows.
+
+    python benchmarks/growth.py --model inception_v4 --plot growth.png
+
+From a middle point each of the four is made smaller and larger alone; training and inference are compiled and timed at
+every point. "grows as" is the exponent p of time ~ x^p, the slope of a line through the points with both axes
+logarithmic; beside it that of the multiply-adds. Where the first is the larger, the step grows faster than its work.
+About ten minutes on two quiet cores; what else runs on the machine is in the numbers.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from inception_jax import build
+from inception_jax.benchmark.network import prepare, recipe
+from inception_jax.errors import UserError
+from inception_jax.models.summary import summarize
+
+AXES = ("batch", "image size", "width", "depth")
+MODES = ("train", "infer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One step, measured."""
+
+    at: tuple[float, ...]
+    """Batch, image size, width, and how many blocks there are at each of the three grids."""
+    multiply_adds: float
+    """Of the step: in training three times those of the forward pass."""
+    seconds: float
+    """Of the step, the median of the repeats."""
+    compile_seconds: float
+
+
+def main() -> int:
+    """Measures along the four axes and prints a table; with --plot draws it."""
+    parser = argparse.ArgumentParser(description="Step time against batch, image size, width and depth.")
+    parser.add_argument("--model", default="inception_v4")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--image-size", type=int, nargs="+", default=[75, 149, 299])
+    parser.add_argument("--width", type=float, nargs="+", default=[0.25, 0.5, 1.0])
+    parser.add_argument("--depth", type=int, nargs="+", default=[1, 2, 4], help="blocks at each grid")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each repeat")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--plot", metavar="FILE", help="draw the curves, as .png, .svg or .pdf")
+    asked = parser.parse_args()
+    axes = [sorted(set(values)) for values in (asked.batch, asked.image_size, asked.width, asked.depth)]
+    curves: dict[str, dict[str, list[Point]]] = {}
+    try:
+        for mode in MODES:
+            curves[mode] = measure(mode, asked.model, axes, asked.seconds, asked.repeats)
+            print(table(mode, asked.model, curves[mode]), flush=True)
+    except UserError as error:
+        print(f"growth: {error}", file=sys.stderr)
+        return 2
+    if asked.plot:
+        draw(curves, asked.model, asked.plot)
+    return 0
+
+
+def measure(mode: Any, model: str, axes: list[list[float]], seconds: float, repeats: int) -> dict[str, list[Point]]:
+    """The points along each axis, the others in the middle of theirs; an axis of one value has no curve."""
+    middle = tuple(values[len(values) // 2] for values in axes)
+    points: dict[tuple[float, ...], Point] = {}
+    curves: dict[str, list[Point]] = {}
+    for i, (axis, values) in enumerate(zip(AXES, axes, strict=True)):
+        if len(values) == 1:
+            continue
+        curves[axis] = []
+        for value in values:
+            at = (*middle[:i], value, *middle[i + 1 :])
+            if at not in points:
+                points[at] = time_step(mode, model, at, seconds, repeats)
+            curves[axis].append(points[at])
+    return curves
+
+
+def time_step(mode: Any, model: str, at: tuple[float, ...], seconds: float, repeats: int) -> Point:
+    """Compiles one step and times it."""
+    batch, size, width, depth = int(at[0]), int(at[1]), at[2], int(at[3])
+    made = recipe(model, batch_size=batch, image_size=size, dtype="float32")
+    made = dataclasses.replace(made, model=dataclasses.replace(made.model, width=width, depths=(depth,) * 3))
+    forward = batch * sum(row.multiply_adds for row in summarize(build.model(made), size))
+    step = prepare(mode, made)
+    step()
+    step.finish()
+    rate = statistics.median(step.steps_per_second(seconds) for _ in range(repeats))
+    return Point(at, forward * (3 if mode == "train" else 1), 1 / rate, step.compile_seconds)
+
+
+def slope(x: list[float], y: list[float]) -> float:
+    """The exponent p of y ~ x^p that fits best."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def table(mode: str, model: str, curves: dict[str, list[Point]]) -> str:
+    """Every point, and below each curve how its columns grow."""
+    return "\n".join(_lines(mode, model, curves))
+
+
+def _lines(mode: str, model: str, curves: dict[str, list[Point]]) -> Iterator[str]:
+    yield f"\n{model}, {mode}"
+    for i, (axis, points) in enumerate(curves.items()):
+        number = AXES.index(axis)
+        rest = ", ".join(f"{a} {points[0].at[j]:g}" for j, a in enumerate(AXES) if j != number)
+        yield "\n" * bool(i) + f"{axis:<12}{'G multiply-adds':>17}{'ms a step':>12}{'G/s':>8}{'compile s':>11}   {rest}"
+        for p in points:
+            work = p.multiply_adds / 1e9
+            cells = f"{work:>17,.2f}{p.seconds * 1e3:>12,.1f}{work / p.seconds:>8,.1f}{p.compile_seconds:>11.1f}"
+            yield f"{p.at[number]:<12g}{cells}"
+        x = [p.at[number] for p in points]
+        work, time, compiling = (
+            slope(x, [getattr(p, name) for p in points]) for name in ("multiply_adds", "seconds", "compile_seconds")
+        )
+        yield f"{'grows as':<12}{f'x^{work:.2f}':>17}{f'x^{time:.2f}':>12}{'':>8}{f'x^{compiling:.2f}':>11}"
+
+
+def draw(curves: dict[str, dict[str, list[Point]]], model: str, file: str) -> None:
+    """Draws a row of panels for each mode: step time, and the multiply-adds scaled to meet it at the last point."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    axes = list(curves[MODES[0]])
+    figure, panels = pyplot.subplots(
+        len(MODES), len(axes), figsize=(3.2 * len(axes), 6), squeeze=False, layout="constrained"
+    )
+    for row, mode in zip(panels, MODES, strict=True):
+        for panel, axis in zip(row, axes, strict=True):
+            points = curves[mode][axis]
+            x = [p.at[AXES.index(axis)] for p in points]
+            time, work = [p.seconds * 1e3 for p in points], [p.multiply_adds for p in points]
+            panel.loglog(x, time, "o-", label=f"time, $x^{{{slope(x, time):.2f}}}$")
+            scaled = [time[-1] * w / work[-1] for w in work]
+            panel.loglog(x, scaled, "--", color="grey", label=f"multiply-adds, $x^{{{slope(x, work):.2f}}}$")
+            panel.set_xticks(x, [f"{value:g}" for value in x])
+            panel.minorticks_off()
+            panel.set(xlabel=axis, title=f"{mode}: {axis}")
+            panel.legend(fontsize="small")
+        row[0].set_ylabel("ms a step")
+    figure.suptitle(model)
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The memory that `summary --memory` predicts against what a training takes: on Linux, on a CPU.
+
+    python benchmarks/memory.py --model inception_v4 --image-size 149 --batches 16 32
+
+For each batch a process of its own compiles the training step, gives back what compiling took, and trains a few steps;
+the kernel says how far its memory rose meanwhile. What it had before the first step, code and state, is taken off, and
+the state added again, because the prediction has it too. The difference between the two batches, by image, is free of
+all that and is the figure to look at. On a CPU --remat needs XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    """Measures each batch, predicts it and prints the table; with --child, the part of one process."""
+    parser = argparse.ArgumentParser(description="The predicted memory of training against the measured one.")
+    parser.add_argument("--model", default="inception_v4")
+    parser.add_argument("--image-size", type=int, default=149)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--remat", action="store_true")
+    parser.add_argument("--batches", type=int, nargs=2, default=(16, 32), metavar="N")
+    parser.add_argument("--steps", type=int, default=3, help="that each process trains")
+    parser.add_argument("--child", type=int, metavar="N", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if not sys.platform.startswith("linux"):
+        print("memory: only Linux says how far a process's memory rose since a moment.", file=sys.stderr)
+        return 2
+    if asked.child:
+        print(json.dumps(train(experiment(asked, asked.child), asked.steps)))
+        return 0
+    from inception_jax.memory import step_bytes
+
+    measured, predicted = [], []
+    print(f"{asked.model}, width {asked.width:g}, {asked.image_size} pixels{', with remat' * asked.remat}")
+    print(f"{'batch':<12}{'predicted':>12}{'measured':>12}{'of it':>8}")
+    for batch in asked.batches:
+        command = [sys.executable, __file__, *sys.argv[1:], "--child", str(batch)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        measured.append(json.loads(done.stdout)["bytes"])
+        predicted.append(step_bytes(experiment(asked, batch), batch))
+        print(row(str(batch), predicted[-1], measured[-1]), flush=True)
+    images = asked.batches[1] - asked.batches[0]
+    print(row("an image", *((bytes_[1] - bytes_[0]) / images for bytes_ in (predicted, measured))))
+    return 0
+
+
+def row(name: str, predicted: float, measured: float) -> str:
+    """A line of the table, in MB of 1,000,000 bytes; how much of the measured the prediction is."""
+    return f"{name:<12}{predicted / 1e6:>9,.1f} MB{measured / 1e6:>9,.1f} MB{predicted / measured:>8.2f}"
+
+
+def experiment(asked: argparse.Namespace, batch: int) -> Any:
+    """What is trained: the paper's recipe with the network, input and batch that were asked for."""
+    from inception_jax.benchmark.network import recipe
+
+    made = recipe(asked.model, batch_size=batch, image_size=asked.image_size, dtype="float32")
+    return dataclasses.replace(
+        made,
+        model=dataclasses.replace(made.model, width=asked.width),
+        train=dataclasses.replace(made.train, remat=asked.remat),
+    )
+
+
+def train(training: Any, steps: int) -> dict[str, int]:
+    """Trains a few steps on random images; the bytes by which that raised the process's memory, with the state."""
+    from inception_jax.benchmark.network import prepare
+
+    step = prepare("train", training)
+    ctypes.CDLL(None).malloc_trim(0)
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts anew
+    for _ in range(steps):
+        step()
+    step.finish()
+    return {"bytes": status("VmHWM") - before + step.held_bytes}
+
+
+def status(name: str) -> int:
+    """A size that the kernel keeps of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (size,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return int(size) * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
