@@ -16,7 +16,13 @@ CPU = {
     # XLA gives float32 convolutions to YNNPACK, which runs those of large maps, 1x1 ones and gradients at a third to
     # two thirds of Eigen's rate. Without it Inception-v4 classifies 1.6 times as fast (docs/performance.md).
     "xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",
+    # Keeps optimization barriers to the end. Without them XLA adds up the residuals of all blocks before in each block
+    # again (the released Inception-ResNet-v2 takes 1.2 times as long) and undoes what `train.remat` asks for.
+    "xla_disable_hlo_passes": "cse_barrier_expander",
 }
+
+# What a library must hold, too, to know the value: XLA ends the process at one that it does not.
+_VALUES = {"xla_cpu_experimental_ynn_fusion_type": b"_INDIVIDUAL_CONVOLUTION"}
 
 # Not measured by us: no GPU was at hand.
 CUDA = {
@@ -35,12 +41,17 @@ TPU = {
 
 
 def set_flags() -> None:
-    """Adds our flags to the environment; leaves it alone once JAX has been imported, which may have read it."""
+    """Adds our flags to the environment; leaves it alone once JAX has been imported, which may have read it.
+
+    The command line does. A program of its own calls it before its first `import jax`.
+    """
     if "jax" in sys.modules:
         return
     xla, cuda, tpu = _libraries("jaxlib"), _libraries("jax_plugins", "xla_cuda*/"), _libraries("libtpu")
-    add(os.environ, "XLA_FLAGS", CPU, xla)
-    if cuda:
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or not (cuda or tpu):
+        # Not where a card would read them, too.
+        add(os.environ, "XLA_FLAGS", CPU, xla)
+    elif cuda:
         # Both read XLA_FLAGS.
         add(os.environ, "XLA_FLAGS", CUDA, [*xla, *cuda])
     add(os.environ, "LIBTPU_INIT_ARGS", TPU, tpu)
@@ -71,7 +82,11 @@ def add(
 def _known(library: Path, names: Iterable[str]) -> set[str]:
     """Those of the names that stand in a library as strings: a few milliseconds for one that does."""
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return {name for name in names if content.find(b"\0" + name.encode() + b"\0") >= 0}
+        return {
+            name
+            for name in names
+            if content.find(b"\0" + name.encode() + b"\0") >= 0 and content.find(_VALUES.get(name, b"")) >= 0
+        }
 
 
 def _libraries(package: str, folder: str = "") -> list[Path]:

@@ -45,6 +45,13 @@ def test_what_one_of_the_libraries_does_not_know_is_left_out(tmp_path):
     assert added(None, []) is None
 
 
+def test_a_value_that_a_library_does_not_know_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(xla_flags, "_VALUES", {"xla_second": b"_A_VALUE"})
+    old, new = library(tmp_path, "a.so", "xla_second"), library(tmp_path, "b.so", "xla_second", "ENUM_A_VALUE")
+    assert added(None, [old], {"xla_second": "A_VALUE"}) is None
+    assert added(None, [new], {"xla_second": "A_VALUE"}) == "--xla_second=A_VALUE"
+
+
 # The plain installation has neither a plugin for CUDA nor libtpu; jaxlib's CPU library knows CUDA's flags, too.
 def test_flags_are_set_for_the_devices_that_can_be_opened(tmp_path, monkeypatch):
     xla = library(tmp_path, "jaxlib.so", "xla_cpu", "xla_cuda")
@@ -54,15 +61,17 @@ def test_flags_are_set_for_the_devices_that_can_be_opened(tmp_path, monkeypatch)
         monkeypatch.setattr(xla_flags, name.upper(), {f"xla_{name}": "1"})
     monkeypatch.delitem(sys.modules, "jax", raising=False)
 
-    def flags(**installed):
+    def flags(environment=(), **installed):
         monkeypatch.setattr(xla_flags, "_libraries", lambda package, folder="": installed.get(package, []))
-        monkeypatch.setattr(os, "environ", {})
+        monkeypatch.setattr(os, "environ", dict(environment))
         xla_flags.set_flags()
         return os.environ
 
     assert flags(jaxlib=[xla]) == {"XLA_FLAGS": "--xla_cpu=1"}
-    assert flags(jaxlib=[xla], jax_plugins=[cuda]) == {"XLA_FLAGS": "--xla_cpu=1 --xla_cuda=1"}
-    assert flags(jaxlib=[xla], libtpu=[tpu]) == {"XLA_FLAGS": "--xla_cpu=1", "LIBTPU_INIT_ARGS": "--xla_tpu=1"}
+    assert flags(jaxlib=[xla], jax_plugins=[cuda]) == {"XLA_FLAGS": "--xla_cuda=1"}
+    assert flags(jaxlib=[xla], libtpu=[tpu]) == {"LIBTPU_INIT_ARGS": "--xla_tpu=1"}
+    asked = {"JAX_PLATFORMS": "cpu"}
+    assert flags(asked, jaxlib=[xla], jax_plugins=[cuda]) == {**asked, "XLA_FLAGS": "--xla_cpu=1"}
     monkeypatch.setitem(sys.modules, "jax", None)
     assert flags(jaxlib=[xla], jax_plugins=[cuda], libtpu=[tpu]) == {}
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
+from inception_jax import xla_flags
 from inception_jax.benchmark.memory import peak_megabytes
 from peers.cases import COMPILED, OURS, Case
 
@@ -35,6 +36,7 @@ class Contestant:
 def prepare(name: str, case: Case) -> Contestant:
     """The contestant of that name; only its own libraries are imported."""
     if name == OURS:
+        xla_flags.set_flags()
         from peers import ours
 
         return ours.prepare(case)

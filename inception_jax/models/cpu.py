@@ -100,17 +100,19 @@ def _halved(images: jax.Array) -> Pair:
     return (images.shape[1] - 1) // 2, (images.shape[2] - 1) // 2
 
 
-def _max_pool_forward(images: jax.Array) -> tuple[jax.Array, Any]:
-    pooled = max_pool(images)
-    return pooled, (images, pooled)
+def _max_pool_forward(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return max_pool(images), images
 
 
-def _max_pool_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array]:
-    images, pooled = saved
-    number, high, wide, channels = pooled.shape
-    first = jnp.full(pooled.shape, 9, jnp.int32)
-    for tap, part in reversed(list(enumerate(_taps(images, (3, 3), (2, 2), (high, wide))))):
-        first = jnp.where(part == pooled, tap, first)  # Of equals the first one counts, as in XLA's own.
+def _max_pool_backward(images: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    number, high, wide, channels = gradient.shape
+    largest, *others = _taps(images, (3, 3), (2, 2), (high, wide))
+    first = jnp.zeros(gradient.shape, jnp.int32)
+    for tap, part in enumerate(others, start=1):
+        # Of equals the first one counts, as in XLA's own. They are not compared with what the forward pass found: XLA
+        # may compute the images again, with another rounding, and none would be equal.
+        larger = part > largest
+        largest, first = jnp.where(larger, part, largest), jnp.where(larger, tap, first)
     # So that it is computed once and not again for each of the nine.
     first = lax.optimization_barrier(first)
 
