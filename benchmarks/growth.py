@@ -15,12 +15,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
+from inception_jax import xla_flags
 
-from inception_jax import build
-from inception_jax.benchmark.network import prepare, recipe
-from inception_jax.errors import UserError
-from inception_jax.models.summary import summarize
+xla_flags.set_flags()  # before anything imports JAX
+
+import numpy as np  # noqa: E402
+
+from inception_jax import build  # noqa: E402
+from inception_jax.benchmark.network import prepare, recipe  # noqa: E402
+from inception_jax.errors import UserError  # noqa: E402
+from inception_jax.models.summary import summarize  # noqa: E402
 
 AXES = ("batch", "image size", "width", "depth")
 MODES = ("train", "infer")

@@ -5,7 +5,7 @@
 For each batch a process of its own compiles the training step, gives back what compiling took, and trains a few steps;
 the kernel says how far its memory rose meanwhile. What it had before the first step, code and state, is taken off, and
 the state added again, because the prediction has it too. The difference between the two batches, by image, is free of
-all that and is the figure to look at. On a CPU --remat needs XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander.
+all that and is the figure to look at.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from inception_jax import xla_flags
 
 
 def main() -> int:
@@ -29,6 +31,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3, help="that each process trains")
     parser.add_argument("--child", type=int, metavar="N", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    xla_flags.set_flags()
     if not sys.platform.startswith("linux"):
         print("memory: only Linux says how far a process's memory rose since a moment.", file=sys.stderr)
         return 2

@@ -25,8 +25,7 @@ from inception_jax.models.layers import PLAIN
 from inception_jax.models.network import Network
 from inception_jax.weights import import_weights, pytorch_format, save_weights
 
-PLATFORMS = ("cpu", "cuda", "tpu")  # of StableHLO files
-OPSET = 21  # of ONNX files
+PLATFORMS, OPSET = ("cpu", "cuda", "tpu"), 21  # of StableHLO and of ONNX files
 
 
 @dataclasses.dataclass(frozen=True)

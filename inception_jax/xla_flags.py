@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 CPU = {
-    # XLA gives float32 convolutions to YNNPACK, which runs those of large maps, 1x1 ones and gradients at a third to
-    # two thirds of Eigen's rate. Without it Inception-v4 classifies 1.6 times as fast (docs/performance.md).
+    # XLA gives convolutions to YNNPACK, which runs those of large maps, 1x1 ones and gradients at a third to two thirds
+    # of Eigen's rate in float32: without it Inception-v4 classifies 1.6 times as fast (docs/performance.md); in
+    # float64, which Eigen is not asked for, they are several times slower with it, so the tests do not set it.
     "xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",
     # Keeps optimization barriers to the end. Without them XLA adds up the residuals of all blocks before in each block
     # again (the released Inception-ResNet-v2 takes 1.2 times as long) and undoes what `train.remat` asks for.

@@ -11,16 +11,20 @@ from inception_jax.models.layers import PLAIN, forms
 OURS, THEIRS = forms("cpu"), forms(PLAIN)
 # Every kind of convolution in the networks, on maps whose last row and column the stride reaches and leaves out.
 CONVOLUTIONS = [
-    ((9, 9), (1, 1), 1, "SAME"),
-    ((9, 8), (3, 3), 1, "SAME"),
-    ((9, 8), (3, 3), 1, "VALID"),
-    ((9, 9), (3, 3), 2, "VALID"),
-    ((8, 11), (3, 3), 2, "VALID"),
-    ((9, 8), (1, 7), 1, "SAME"),
-    ((5, 5), (5, 5), 1, "VALID"),
+    # Size of the images, kernel, features in and out, stride, padding.
+    ((9, 9), (1, 1), (3, 4), 1, "SAME"),
+    ((9, 8), (3, 3), (3, 4), 1, "SAME"),
+    ((9, 8), (3, 3), (3, 4), 1, "VALID"),
+    ((9, 9), (3, 3), (3, 4), 2, "VALID"),
+    ((8, 11), (3, 3), (3, 4), 2, "VALID"),
+    ((9, 8), (1, 7), (3, 4), 1, "SAME"),
+    # So many numbers in the kernel that its gradients are products, too.
+    ((5, 4), (7, 1), (100, 96), 1, "SAME"),
+    ((5, 4), (3, 3), (90, 85), 1, "VALID"),
+    ((5, 5), (5, 5), (3, 4), 1, "VALID"),
     # Strided with padding, which a tap may leave out wholly: no network has it, `nn.Conv` can ask for it.
-    ((9, 8), (3, 3), 2, "SAME"),
-    ((3, 4), (5, 3), 2, "SAME"),
+    ((9, 8), (3, 3), (3, 4), 2, "SAME"),
+    ((3, 4), (5, 3), (3, 4), 2, "SAME"),
 ]
 
 
@@ -40,9 +44,9 @@ def with_gradients(function, *arguments):
     return value, *back(values(*value.shape))
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), CONVOLUTIONS)
-def test_convolutions_and_their_gradients(size, kernel, stride, padding):
-    images, weights = values(2, *size, 3), values(*kernel, 3, 4)
+@pytest.mark.parametrize(("size", "kernel", "features", "stride", "padding"), CONVOLUTIONS)
+def test_convolutions_and_their_gradients(size, kernel, features, stride, padding):
+    images, weights = values(2, *size, features[0]), values(*kernel, *features)
     ours, theirs = (
         with_gradients(
             lambda x, w, form=form: form.convolve(

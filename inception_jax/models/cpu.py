@@ -16,6 +16,10 @@ Pads = tuple[tuple[int, int], ...]
 """Zeros before and after, of the height and of the width."""
 Pair = tuple[int, int]
 
+_FEW, _LARGE = 1024, 2**16
+"""Values of a channel in a batch, and numbers in a kernel: with so few and so many, transposing the kernel, which XLA
+does, takes longer than the products with it."""
+
 
 def convolve(images: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, **_: Any) -> jax.Array:
     """`lax.conv_general_dilated` as `nn.Conv` calls it, of NHWC images and an HWIO kernel, not dilated or grouped.
@@ -41,10 +45,11 @@ def _forward(images: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) ->
 
 def _backward(strides: Pair, pads: Pads, saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     images, kernel = saved
-    if kernel.shape[:2] != (1, 1) and strides == (1, 1):
+    flat = _flat(gradient)
+    few = flat.shape[0] <= _FEW and kernel.size >= _LARGE
+    if kernel.shape[:2] != (1, 1) and strides == (1, 1) and not few:
         return jax.vjp(functools.partial(_plain, strides=strides, pads=pads), images, kernel)[1](gradient)
     # As many matrix products as the kernel has taps: [N H W, C] the images under a tap, [N H W, F] the gradient.
-    flat = _flat(gradient)
     under = [_flat(part) for part in _taps(_padded(images, pads), kernel.shape[:2], strides, gradient.shape[1:3])]
     of_kernel = jnp.stack([(flat.T @ part).T for part in under]).reshape(kernel.shape)
     of_taps = (flat @ kernel.reshape(-1, kernel.shape[-1]).T).reshape(*gradient.shape[:3], -1, images.shape[3])
@@ -55,7 +60,8 @@ _convolution.defvjp(_forward, _backward)
 
 
 def _padded(images: jax.Array, pads: Pads) -> jax.Array:
-    return jnp.pad(images, ((0, 0), *pads, (0, 0)))
+    # The barrier, here and below, has them computed once and not again in every use.
+    return lax.optimization_barrier(jnp.pad(images, ((0, 0), *pads, (0, 0))))
 
 
 def _flat(images: jax.Array) -> jax.Array:
@@ -85,7 +91,7 @@ def _summed(of_taps: jax.Array, shape: Sequence[int], kernel: Pair, strides: Pai
             )
         ]
         parts.append(lax.pad(of_taps[:, :, :, tap], zero, ((0, 0, 0), *edges, (0, 0, 0))))
-    return functools.reduce(jnp.add, parts)
+    return lax.optimization_barrier(functools.reduce(jnp.add, parts))
 
 
 @jax.custom_vjp
@@ -113,7 +119,6 @@ def _max_pool_backward(images: jax.Array, gradient: jax.Array) -> tuple[jax.Arra
         # may compute the images again, with another rounding, and none would be equal.
         larger = part > largest
         largest, first = jnp.where(larger, part, largest), jnp.where(larger, tap, first)
-    # So that it is computed once and not again for each of the nine.
     first = lax.optimization_barrier(first)
 
     def placed(tap: int, down: int, right: int) -> jax.Array:
