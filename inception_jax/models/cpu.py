@@ -50,7 +50,9 @@ def _backward(strides: Pair, pads: Pads, saved: Any, gradient: jax.Array) -> tup
     if kernel.shape[:2] != (1, 1) and strides == (1, 1) and not few:
         return jax.vjp(functools.partial(_plain, strides=strides, pads=pads), images, kernel)[1](gradient)
     # As many matrix products as the kernel has taps: [N H W, C] the images under a tap, [N H W, F] the gradient.
-    under = [_flat(part) for part in _taps(_padded(images, pads), kernel.shape[:2], strides, gradient.shape[1:3])]
+    # The barriers, here and below, have them computed once and not again in every use.
+    padded = lax.optimization_barrier(_padded(images, pads))
+    under = [_flat(part) for part in _taps(padded, kernel.shape[:2], strides, gradient.shape[1:3])]
     of_kernel = jnp.stack([(flat.T @ part).T for part in under]).reshape(kernel.shape)
     of_taps = (flat @ kernel.reshape(-1, kernel.shape[-1]).T).reshape(*gradient.shape[:3], -1, images.shape[3])
     return _summed(of_taps, images.shape, kernel.shape[:2], strides, pads), of_kernel
@@ -60,8 +62,7 @@ _convolution.defvjp(_forward, _backward)
 
 
 def _padded(images: jax.Array, pads: Pads) -> jax.Array:
-    # The barrier, here and below, has them computed once and not again in every use.
-    return lax.optimization_barrier(jnp.pad(images, ((0, 0), *pads, (0, 0))))
+    return jnp.pad(images, ((0, 0), *pads, (0, 0)))
 
 
 def _flat(images: jax.Array) -> jax.Array:
