@@ -5,6 +5,7 @@ in it: a GPU's workspaces of cuDNN, the images that wait, Python itself.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -119,7 +120,7 @@ def kept_by_hand(model: Network, image_size: int) -> int:
 def _kept(model: Network, image_size: int) -> dict[str, dict[int, int]]:
     """For each stage the bytes of what is kept, by the identity of the array; first what goes into the stage."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    rngs = {name: jax.random.key(0) for name in ("params", "dropout")}
     arrays: list[jax.Array] = []  # so that no identity is given twice
     stages: dict[str, dict[int, int]] = {}
 
@@ -131,12 +132,9 @@ def _kept(model: Network, image_size: int) -> dict[str, dict[int, int]]:
             stages.setdefault(path[0], {})[id(args[0])] = args[0].size * args[0].dtype.itemsize
         return call(*args, **kwargs)
 
-    def train(variables: Any, images: jax.Array) -> Any:
-        rngs = {"dropout": jax.random.key(0)}
-        return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats", "intermediates"])
-
     with nn.intercept_methods(watch):
-        jax.eval_shape(train, variables, images)
+        # Not `apply`, where of stages that are alike only the first is called.
+        jax.eval_shape(functools.partial(model.init, train=True), rngs, images)
     return stages
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 
 import jax
@@ -93,7 +94,9 @@ def test_remat_is_for_training_and_for_every_stage():
     counts = []
     for train in (True, False):
         program = jax.make_jaxpr(functools.partial(model.apply, train=train, **options))(variables, images)
-        counts.append(sum(equation.primitive.name in ("checkpoint", "remat2") for equation in program.eqns))
+        within = [equation.params["jaxpr"].eqns for equation in program.eqns if equation.primitive.name == "jit"]
+        names = [equation.primitive.name for equation in itertools.chain(program.eqns, *within)]
+        counts.append(names.count("checkpoint") + names.count("remat2"))
     assert counts == [len(model.stages()), 0]
 
 

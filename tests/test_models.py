@@ -459,6 +459,17 @@ def test_a_network_is_traced_once_for_its_shapes():
     assert shapes["params"]["stem_conv_1"]["conv"]["kernel"].shape == (3, 3, 3, 2)
 
 
+def test_in_training_stages_that_are_alike_are_traced_once():
+    model = narrow("inception_resnet_v1").clone(depths=(3, 4, 2))
+    program = jax.make_jaxpr(
+        functools.partial(model.apply, train=True, rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"])
+    )(shapes(model, 75), jax.ShapeDtypeStruct((2, 75, 75, 3), jnp.float32))
+    stages = [equation.params["jaxpr"] for equation in program.eqns if equation.params.get("name") == "_run"]
+    # All but 2, 3 and 1 of the blocks.
+    assert len(stages) == len(model.stages())
+    assert len({id(stage) for stage in stages}) == len(stages) - 6
+
+
 def test_initial_variables_depend_on_seed_and_name_only():
     small, large = narrow("inception_v4"), create_model("inception_v4", num_classes=10, width=0.1, depths=(2, 1, 1))
     a, b, c = initial_variables(small, 0, 75), initial_variables(large, 0, 139), initial_variables(small, 1, 75)

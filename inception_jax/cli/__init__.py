@@ -1,5 +1,6 @@
 """The command line: one class per verb, its fields the arguments; no logic of its own, nothing slow imported early."""
 
+import gc
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         xla_flags.set_flags()
+        # Tracing makes millions of objects that stay; Python's default is to look all of them over at every 700th.
+        gc.set_threshold(50_000, 20, 20)
         return verb(flags)
     except UserError as error:
         print(f"{PROG}: {error}", file=sys.stderr)

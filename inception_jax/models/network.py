@@ -56,8 +56,11 @@ class Network(nn.Module):
         check_images(images.shape)
         layers = self.layers(train)
         x = images
-        # A function and not the stage's class is lifted, so that the parameters keep their names.
-        run = nn.remat(_run) if self.remat and train else _run
+        run = _run
+        if train and not self.is_initializing():
+            # Of stages that are alike the first alone is traced, forward and backward. A function and not the stage's
+            # class is lifted, so that the parameters keep their names; a new one, so that no other network's is found.
+            run = nn.jit(nn.remat(_run) if self.remat else _run, rngs=False)
         for name, stage in self.stages():
             if name == "reduction_b" and self.aux_head and (train or self.is_initializing()):
                 aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
