@@ -1,5 +1,6 @@
 """Four devices on the CPU, so that what is parallel is tested as such."""
 
+import gc
 import os
 import signal
 
@@ -16,3 +17,11 @@ os.environ.setdefault(
 )
 # Started in the background by a shell, the suite would have its children ignore Ctrl-C, which some are sent.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# As the command line has it: tracing makes millions of objects that stay.
+gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_collection_modifyitems(items):
+    # Files with slow tests first: one that comes last keeps one process at work when the other has nothing left to do.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -22,6 +22,9 @@ CONVOLUTIONS = [
     ((5, 4), (7, 1), (100, 96), 1, "SAME"),
     ((5, 4), (3, 3), (90, 85), 1, "VALID"),
     ((5, 5), (5, 5), (3, 4), 1, "VALID"),
+    # So many values and so few features that the gradient is transposed first.
+    ((17, 16), (1, 1), (6, 4), 1, "SAME"),
+    ((40, 34), (3, 3), (6, 4), 2, "VALID"),
     # Strided with padding, which a tap may leave out wholly: no network has it, `nn.Conv` can ask for it.
     ((9, 8), (3, 3), (3, 4), 2, "SAME"),
     ((3, 4), (5, 3), (3, 4), 2, "SAME"),
