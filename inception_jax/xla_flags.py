@@ -35,7 +35,7 @@ CUDA = {
 # Not measured by us: no TPU was at hand.
 TPU = {
     # All-reduces gradients while the layers before are still computed, also where they differ in size, as an Inception
-    # network's do. Off by default; MaxText and AXLearn set both.
+    # network's do. Off by default; the scripts of MaxText set both.
     "xla_tpu_enable_data_parallel_all_reduce_opt": "true",
     "xla_tpu_data_parallel_opt_different_sized_ops": "true",
 }
