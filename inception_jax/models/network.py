@@ -27,6 +27,7 @@ class Network(nn.Module):
     3.3's sign of a dying network); for each stage `activation_rms/STAGE`, the root mean square of what it gives; and,
     with `aux_head` in training, `aux_logits`.
     With `remat` training keeps only what goes into each stage and computes the stage again in the backward pass.
+    In training stages that are alike are traced once, so that `nn.intercept_methods` sees only the first of them.
     """
 
     num_classes: int = 1000
