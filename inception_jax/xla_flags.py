@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
+from inception_jax import malloc
+
 CPU = {
     # XLA gives convolutions to YNNPACK, which runs those of large maps, 1x1 ones and gradients at a third to two thirds
     # of Eigen's rate in float32: without it Inception-v4 classifies 1.6 times as fast (docs/performance.md); in
@@ -44,7 +46,8 @@ TPU = {
 def set_flags() -> None:
     """Adds our flags to the environment; leaves it alone once JAX has been imported, which may have read it.
 
-    The command line does. A program of its own calls it before its first `import jax`.
+    On a CPU it has the C library keep freed memory, too (malloc.py). The command line calls it; a program of its own
+    does so before its first `import jax`.
     """
     if "jax" in sys.modules:
         return
@@ -52,6 +55,7 @@ def set_flags() -> None:
     if os.environ.get("JAX_PLATFORMS") == "cpu" or not (cuda or tpu):
         # Not where a card would read them, too.
         add(os.environ, "XLA_FLAGS", CPU, xla)
+        malloc.keep_freed()
     elif cuda:
         # Both read XLA_FLAGS.
         add(os.environ, "XLA_FLAGS", CUDA, [*xla, *cuda])

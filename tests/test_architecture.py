@@ -12,7 +12,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import what stands on the lines above it, and its own line where it is a folder.
 LAYERS = [
-    ["errors", "xla_flags"],
+    ["errors", "malloc"],
+    ["xla_flags"],
     ["config", "progress", "whole"],
     ["models", "data", "optim", "runs", "inflight", "hosts", "workdir", "preemption"],
     ["steps", "checkpoint", "compare", "weights"],
@@ -83,7 +84,9 @@ def test_one_file_says_pmap_and_pmean():
     assert len(re.findall(r"\bpmap\(", text)) == len(re.findall(r"\bpmean\(", text)) == 1
 
 
-@pytest.mark.parametrize("module", ["config", "runs", "workdir", "compare", "experiment", "progress", "xla_flags"])
+@pytest.mark.parametrize(
+    "module", ["config", "runs", "workdir", "compare", "experiment", "progress", "xla_flags", "malloc"]
+)
 def test_what_needs_no_jax_imports_none(module):
     for path in FILES:
         if module_of(path) == module:
