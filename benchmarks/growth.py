@@ -21,7 +21,7 @@ xla_flags.set_flags()  # before anything imports JAX
 
 import numpy as np  # noqa: E402
 
-from inception_jax import build  # noqa: E402
+from inception_jax import build, steps  # noqa: E402
 from inception_jax.benchmark.network import prepare, recipe  # noqa: E402
 from inception_jax.errors import UserError  # noqa: E402
 from inception_jax.models.summary import summarize  # noqa: E402
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plot", metavar="FILE", help="draw the curves, as .png, .svg or .pdf")
     asked = parser.parse_args()
+    steps.run_in_line()
     axes = [sorted(set(values)) for values in (asked.batch, asked.image_size, asked.width, asked.depth)]
     curves: dict[str, dict[str, list[Point]]] = {}
     try:

@@ -170,6 +170,15 @@ def predict_step(
     return jax.lax.all_gather({"probabilities": probabilities, **others}, AXIS, tiled=True)
 
 
+def run_in_line() -> None:
+    """Has the thread that launches a program run it, where the only device is a CPU; call it before the first array.
+
+    What a program needs is then allocated by the main thread, whose heap keeps it (malloc.py). Nothing is lost: the
+    host's work competes with the device's for the same cores. XLA runs what is parallel in threads all the same.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any) -> Any:
     """`step` over all devices: its last argument split along the devices, the others and its results replicated.
 

@@ -16,6 +16,7 @@ from peers.contestant import Contestant, jax_peak_megabytes
 
 def prepare(case: Case) -> Contestant:
     """The step of the paper's recipe, but for the distortion of colours, which no peer does on the device."""
+    steps.run_in_line()
     experiment = Experiment(
         model=ModelConfig(name=case.model, num_classes=case.classes, dtype=case.dtype),
         data=DataConfig(image_size=case.image_size, colour=False),

@@ -28,7 +28,10 @@ class Processes:
     """and which this is, from 0."""
 
     def join(self) -> None:
-        """Joins them, if asked to."""
+        """Joins them, if asked to; the next thing is to open the devices."""
+        from inception_jax import steps
+
+        steps.run_in_line()
         given = (self.coordinator, self.processes, self.process_id)
         if self.distributed or any(value is not None for value in given):
             from inception_jax import hosts

@@ -40,10 +40,11 @@ class MeasureNetwork:
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Measures and prints."""
-        from inception_jax import workdir
+        from inception_jax import steps, workdir
         from inception_jax.benchmark import network, speed
 
         no_more(flags, f"benchmark {self.mode}")
+        steps.run_in_line()
         # A mistake in the last of them is not to cost the measuring of the others.
         recipes = [
             network.recipe(model, batch_size=batch_size, image_size=image_size, dtype=self.dtype)
@@ -96,9 +97,11 @@ class MeasureData:
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Measures and prints."""
+        from inception_jax import steps
         from inception_jax.benchmark import data
 
         no_more(flags, "benchmark data")
+        steps.run_in_line()
         report = data.benchmark(
             self.source,
             image_size=self.image_size,
