@@ -219,3 +219,23 @@ def test_help_starts_quickly_and_without_jax():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ})
     assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+# JAX takes its devices down at the exit, and what still compiles then ends the process: here aborting stands for that.
+INTERRUPTED = """
+import atexit, os, sys
+from inception_jax import cli
+def interrupt(*_):
+    raise KeyboardInterrupt
+cli.Train.__call__ = interrupt
+sys.argv = ["inception-jax", "train", "experiment.py", "--workdir", "run"]
+atexit.register(os.abort)
+print("still in the buffer")
+sys.exit(cli.main())
+"""
+
+
+def test_ctrl_c_does_not_wait_for_what_is_being_compiled():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "still in the buffer\n")
+    assert done.stderr.splitlines()[-1] == "inception-jax: interrupted; the same command goes on."

@@ -1,6 +1,8 @@
 """The command line: one class per verb, its fields the arguments; no logic of its own, nothing slow imported early."""
 
+import atexit
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -32,6 +34,7 @@ Verb = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0, 1 for a run that failed, 2 for a mistake, 75 for SIGTERM, 130 for Ctrl-C."""
+    of_its_own = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
@@ -63,10 +66,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         goes_on = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
         goes_on = goes_on or (arguments[:1] == ["evaluate"] and "--out" in arguments)
         print(f"\n{PROG}: interrupted" + "; the same command goes on." * goes_on, file=sys.stderr)
+        if of_its_own:
+            atexit.register(_leave, 130)
         return 130
 
 
 DESCRIPTION = "Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax."
+
+
+def _leave(code: int) -> None:
+    # A program that is being compiled goes on in XLA's threads, and ends in a segmentation fault once JAX has taken its
+    # devices down, which it does after this: atexit begins with the last.
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _fields(path: str) -> int:
