@@ -131,12 +131,17 @@ def compete(name: str, folder: str, *, seconds: float, batch_size: int) -> None:
 def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     """First the peak of memory after the imports, then batches without end."""
     os.environ["JAX_PLATFORMS"] = "cpu"
+    from inception_jax import xla_flags
+
+    xla_flags.set_flags()  # before anything imports JAX
     import jax
 
     from inception_jax.data import open_source, training_batches
     from inception_jax.data.colour import distort_colour, to_network_range
+    from inception_jax.steps import run_in_line
 
     yield peak_megabytes()
+    run_in_line()
     prepare = jax.jit(lambda key, images: to_network_range(distort_colour(key, images)))
     batches = training_batches(
         open_source(f"folder:{folder}", "train"),

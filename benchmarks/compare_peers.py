@@ -5,8 +5,8 @@
     python benchmarks/compare_peers.py --models inception_v3 --modes train --image-sizes 149 299 --out peers.json
     python benchmarks/compare_peers.py --table peers.json
 
-The second command adds its cases to those of the first; a case that is measured again replaces the old one. On a GPU:
-`--device cuda --dtype bfloat16 --batch-sizes 64 128`, which nobody has run yet.
+The second command adds its cases to those of the first; a case that is measured again against the same peers replaces
+the old one. On a GPU: `--device cuda --dtype bfloat16 --batch-sizes 64 128`, which nobody has run yet.
 
 Every contestant is a process of its own, and of all of them only one runs at a time. In every round each takes its turn
 of some seconds, so that what else the machine does hits all alike; a ratio is the median of the rounds' ratios. Beside

@@ -147,6 +147,7 @@ def draw(curves: dict[str, dict[str, list[Point]]], model: str, file: str) -> No
             scaled = [time[-1] * w / work[-1] for w in work]
             panel.loglog(x, scaled, "--", color="grey", label=f"multiply-adds, $x^{{{slope(x, work):.2f}}}$")
             panel.set_xticks(x, [f"{value:g}" for value in x])
+            panel.set_yticks(time, [f"{value:,.3g}" for value in time])
             panel.minorticks_off()
             panel.set(xlabel=axis, title=f"{mode}: {axis}")
             panel.legend(fontsize="small")

@@ -79,7 +79,9 @@ def train(training: Any, steps: int) -> dict[str, float]:
     The first step has the system give the memory, and is off the clock.
     """
     from inception_jax.benchmark.network import prepare
+    from inception_jax.steps import run_in_line
 
+    run_in_line()
     step = prepare("train", training)
     ctypes.CDLL(None).malloc_trim(0)
     before = status("VmRSS")

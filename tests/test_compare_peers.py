@@ -229,6 +229,11 @@ def test_cases_are_added_and_measured_again(tmp_path, monkeypatch):
     assert [(r["batch_size"], r["rounds"]) for r in second] == [(1, 2), (4, 2)]
     assert first[0]["rates"] == RATES and first[0]["facts"] == FACTS and first[0]["versions"]["jax"]
     assert first[0]["command"].endswith("compare_peers.py " + " ".join([*asked, "4"]))
+    # Against other peers it is another race.
+    others = race.Outcome(FACTS, {name: rates for name, rates in RATES.items() if name != "timm"}, {})
+    monkeypatch.setattr(race, "race", lambda commands, environment, rounds: others)
+    assert compare_peers.main([*asked, "4", "--rounds", "3"]) == 0
+    assert sorted((r["batch_size"], r["rounds"]) for r in report.read(file)) == [(1, 2), (4, 2), (4, 3)]
     # Interrupted in the second case: the first is kept, beside those of before.
     turns = iter([race.Outcome(FACTS, RATES, {})])
 
@@ -239,7 +244,7 @@ def test_cases_are_added_and_measured_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(race, "race", interrupted)
     assert compare_peers.main([*asked, "16", "64"]) == 130
-    assert [r["batch_size"] for r in report.read(file)] == [1, 4, 16]
+    assert [r["batch_size"] for r in report.read(file)] == [1, 4, 4, 16]
 
 
 def test_mistakes(tmp_path, capsys):

@@ -27,8 +27,8 @@ TITLES = {
 }
 # Whom ours is compared with.
 _VERSUS = {"better_layout": "better layout", COMPILED: "compiled", "keras": "Keras"}
-# What makes two records the same case.
-_KEY = ("device", "dtype", "mode", "model", "image_size", "batch_size")
+_CASE = ("device", "dtype", "mode", "model", "image_size", "batch_size")
+_RACE = ("rates", "failures")
 
 
 def summarize(mode: str, rates: Mapping[str, Sequence[float]], facts: Mapping[str, Mapping[str, Any]]) -> Record:
@@ -69,7 +69,7 @@ def read(path: Path) -> list[Record]:
     """The records of a file that `write` wrote; none where there is no file."""
     try:
         records = json.loads(path.read_text())["cases"]
-        return records if all(set(_KEY) <= set(record) for record in records) else _not_ours(path)
+        return records if all({*_CASE, *_RACE} <= set(record) for record in records) else _not_ours(path)
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):
@@ -81,9 +81,15 @@ def _not_ours(path: Path) -> Any:
 
 
 def join(records: Iterable[Record], more: Iterable[Record]) -> list[Record]:
-    """Both, in the order of the tables; a case that was measured again takes the place of the one before."""
-    by_case = {tuple(record[field] for field in _KEY): record for record in [*records, *more]}
-    return [by_case[case] for case in sorted(by_case)]
+    """Both, in the order of the tables; what was measured again against the same peers takes the place of before."""
+    by_race = {_race(record): record for record in [*records, *more]}
+    return [by_race[race] for race in sorted(by_race)]
+
+
+def _race(record: Record) -> tuple[Any, ...]:
+    """What makes two records the same: the case, and who took part, to the end or not."""
+    contestants = tuple(sorted(name for field in _RACE for name in record[field]))
+    return (*(record[field] for field in _CASE), contestants)
 
 
 def write(path: Path, records: Sequence[Record]) -> None:
