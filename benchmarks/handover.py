@@ -2,10 +2,10 @@
 
     python benchmarks/handover.py --model inception_v4 --batch-size 4 --seconds 40
 
-On a machine with more than one last-level cache, or on virtual cores, which the host may move from one to another, the
-same network on the same cores has two speeds: XLA's convolutions lay the images under each tap out in memory, and what
-one core has laid out another multiplies. The last lines give the network's speed where the cores hand over fast and
-where slowly, a limit half way between the least and the greatest; the matrix product beside it hands over little.
+On a machine with more than one last-level cache, or on virtual cores, which the host may move from one core to another,
+the same network has two speeds: XLA's convolutions lay the images under each tap out in memory, and what one core has
+laid out another multiplies. The last lines give medians: of the seconds in which cores handed over fast, and of those
+in which they did so slowly, if there were any. The matrix product beside it hands over little.
 """
 
 import argparse
@@ -36,7 +36,7 @@ SLOW = 0.6
 
 
 def main() -> int:
-    """Measures in turn, a second the network, a quarter the product, and prints."""
+    """Measures in turn, a second the network, a quarter of one the product; prints; returns 0, or 2 for a mistake."""
     parser = argparse.ArgumentParser(description="A network's speed beside how fast cores hand over what they wrote.")
     parser.add_argument("--model", default="inception_v4")
     parser.add_argument("--mode", default="infer", choices=("train", "infer"))
