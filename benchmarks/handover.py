@@ -1,11 +1,11 @@
-"""How fast one core reads what another has just written, beside how fast a network runs on them, second by second.
+"""How fast one core reads what another has just written, beside how fast a network runs on them, turn by turn.
 
-    python benchmarks/handover.py --model inception_v4 --batch-size 4 --seconds 40
+    python benchmarks/handover.py --model inception_v4 --batch-size 4 --turns 40
 
 On a machine with more than one last-level cache, or on virtual cores, which the host may move from one core to another,
 the same network has two speeds: XLA's convolutions lay the images under each tap out in memory, and what one core has
-laid out another multiplies. The last lines give medians: of the seconds in which cores handed over fast, and of those
-in which they did so slowly, if there were any. The matrix product beside it hands over little.
+laid out another multiplies. The last lines give medians: of the turns in which cores handed over fast, and of those in
+which they did so slowly, if there were any. The matrix product beside it hands over little.
 """
 
 import argparse
@@ -36,14 +36,19 @@ SLOW = 0.6
 
 
 def main() -> int:
-    """Measures in turn, a second the network, a quarter of one the product; prints; returns 0, or 2 for a mistake."""
+    """Measures all in turn and prints; returns 0, or 2 for a mistake."""
     parser = argparse.ArgumentParser(description="A network's speed beside how fast cores hand over what they wrote.")
     parser.add_argument("--model", default="inception_v4")
     parser.add_argument("--mode", default="infer", choices=("train", "infer"))
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--image-size", type=int, default=299)
-    parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument(
+        "--turns", type=int, default=40, help="each a second of the network and half of one of the rest"
+    )
     asked = parser.parse_args()
+    if asked.turns < 1:
+        print(f"handover: {asked.turns} turns cannot be run; give --turns 1 or more.", file=sys.stderr)
+        return 2
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         print("handover: this takes Linux and two cores.", file=sys.stderr)
         return 2
@@ -62,7 +67,7 @@ def main() -> int:
     step.finish()
     print(f"{'hand-over, GB/s':>16}{'images/s':>10}{'product, GFLOP/s':>18}")
     rows: list[tuple[float, float, float]] = []
-    for _ in range(max(2, asked.seconds)):
+    for _ in range(asked.turns):
         images = step.steps_per_second(1.0) * asked.batch_size
         rows.append((handover(), images, 2e-9 * SIDE**3 * products(lambda: multiply(matrix).block_until_ready())))
         print(f"{rows[-1][0]:>16.1f}{images:>10.2f}{rows[-1][2]:>18.0f}", flush=True)

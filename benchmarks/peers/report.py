@@ -27,6 +27,7 @@ TITLES = {
 }
 # Whom ours is compared with.
 _VERSUS = {"better_layout": "better layout", COMPILED: "compiled", "keras": "Keras"}
+# The fields of a case, and those that name who took part, to the end or not.
 _CASE = ("device", "dtype", "mode", "model", "image_size", "batch_size")
 _RACE = ("rates", "failures")
 
@@ -87,7 +88,7 @@ def join(records: Iterable[Record], more: Iterable[Record]) -> list[Record]:
 
 
 def _race(record: Record) -> tuple[Any, ...]:
-    """What makes two records the same: the case, and who took part, to the end or not."""
+    """What makes two records the same."""
     contestants = tuple(sorted(name for field in _RACE for name in record[field]))
     return (*(record[field] for field in _CASE), contestants)
 
