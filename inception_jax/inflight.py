@@ -22,12 +22,12 @@ class InFlight:
         """Takes the metrics of the step that has just been launched, replacing those of the one before."""
         self._step, self._done = step, self._pool.submit(_fetch, metrics)
 
-    def take(self) -> tuple[int, dict[str, float]] | None:
-        """The newest step and its metrics, waited for; None where they have been taken already."""
+    def take(self) -> tuple[int, dict[str, float], float] | None:
+        """The newest step, its metrics, waited for, and when the devices ended it; None where it has been taken."""
         if self._done is None:
             return None
-        (values, _), self._done = self._done.result(), None
-        return self._step, values
+        (values, ended), self._done = self._done.result(), None
+        return self._step, values, ended
 
     def drop(self) -> None:
         """Forgets the step under way."""

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from inception_jax import build, checkpoint, runs, steps
+from inception_jax.clock import Clock, Window
 from inception_jax.config import Experiment
 from inception_jax.data.sources import Source
 from inception_jax.errors import Preempted, RunFailed
@@ -31,10 +32,9 @@ class _NotFinite(Exception):
 
 
 class Loop:
-    """One run, its loop in the order evaluate, save, next batch, step, log.
+    """One run, its loop in the order next batch, step, log, evaluate, save.
 
-    Saving before the next batch is drawn makes a resume exact. The metrics of a step are read after the next one has
-    been launched, so that the device never waits for the host.
+    The metrics of a step are read after the next one has been launched, so that the device never waits for the host.
     """
 
     def __init__(
@@ -60,9 +60,8 @@ class Loop:
         self.train_step = build.train_step(experiment, network, self.chain)
         self.evaluate_step = build.evaluate_step(network)
         self.compiled: set[str] = set()
-        self.compiling = 0.0
         self.in_flight = InFlight()
-        self.rollbacks = self.dead = 0
+        self.rollbacks = self.dead = self.skipped = 0
         self._take_up(self.start)
 
     def _take_up(self, step: int) -> None:
@@ -110,8 +109,8 @@ class Loop:
 
     def go(self, state: steps.TrainState, next_batch: int) -> None:
         """Trains to the end."""
-        self.begin = self._clock()
-        self._count_anew(self.start)
+        self.clock = Clock(self.seconds_before)
+        self.window = Window(self.start, self.clock.now())
         with contextlib.ExitStack() as open_things:
             open_things.enter_context(contextlib.closing(self.in_flight))
             batches = open_things.enter_context(
@@ -123,11 +122,16 @@ class Loop:
             step = self.start
             while step < self.plan.steps:
                 try:
-                    batch = self._next(batches)
+                    batch, waited = self._next(batches)
                     next_batch += 1
+                    compiles = "training" not in self.compiled
                     state, metrics = self._call("training", self.train_step, state, batch)
                     self._log()
+                    self.window.waited += waited
                     step += 1
+                    if compiles:  # Its time is off the clock, so it counts neither as a step of a line nor for the ETA.
+                        self.window = Window(step, self.clock.now())
+                        self.progress.restart(step, self.clock.now())
                     self.in_flight.launched(step, metrics)
                     self._look(state, step, next_batch)
                 except _NotFinite as error:
@@ -152,7 +156,7 @@ class Loop:
             self.last_saved = step
         if stopping:
             raise Preempted(step)
-        self._count_anew(step)
+        self.window = Window(step, self.clock.now())
 
     def _roll_back(self, reason: str) -> tuple[steps.TrainState, int]:
         """The state and step of the newest checkpoint, to go on from with the images that come next."""
@@ -171,11 +175,9 @@ class Loop:
         self.checkpoints.wait()
         saved = checkpoint.newest(self.directory)
         assert saved is not None  # one was written
-        spent = self._spent()
         self._take_up(saved.step)
-        self.seconds_before, self.begin = spent, self._clock()  # The time that was lost was spent.
-        self.progress.step(saved.step)
-        self._count_anew(saved.step)
+        self.progress.restart(saved.step, self.clock.now())
+        self.window, self.skipped = Window(saved.step, self.clock.now()), 0
         return self._restored(saved), saved.step
 
     def _evaluate(self, state: steps.TrainState, step: int) -> float:
@@ -184,7 +186,7 @@ class Loop:
         for name, params in steps.parameter_sets(state).items():
             with contextlib.closing(build.validation_batches(self.experiment, self.validation)) as batches:
                 results = evaluate(evaluate_step, params, state.batch_stats, batches)
-            records[name] = self._record(step, "validation", parameters=name, **results)
+            records[name] = self._record(step, "validation", self.clock.now(), parameters=name, **results)
             self._write(records[name])
         self.progress.validation(records)
         return records["averaged"]["top1_error"]
@@ -200,27 +202,24 @@ class Loop:
         results = jax.block_until_ready(step(*arguments))
         taken = time.monotonic() - begin
         self.compiled.add(name)
-        self.compiling += taken
+        self.clock.exclude(taken)
         if self.writer:
             say(f"  first {name} step, compiling included: {taken:.1f} s")
         return results
 
-    def _clock(self) -> float:
-        return time.monotonic() - self.compiling
-
-    def _next(self, batches: Any) -> dict[str, np.ndarray]:
+    def _next(self, batches: Any) -> tuple[dict[str, np.ndarray], float]:
+        """The next batch, and the seconds that the devices waited for it."""
         begin = time.monotonic()
         batch = next(batches)
         # Only while the devices had nothing to do: a wait behind a step that goes on costs nothing.
-        self.waited += max(0.0, time.monotonic() - max(begin, self.in_flight.idle_since()))
-        return batch
+        return batch, max(0.0, time.monotonic() - max(begin, self.in_flight.idle_since()))
 
     def _log(self, *, due: bool = False) -> None:
         """Reads the pending metrics: stops the run if they are not finite, writes them if they are due."""
         taken = self.in_flight.take()
         if taken is None:
             return
-        step, values = taken
+        step, values, ended = taken
         rate = self.experiment.optim.learning_rate * float(self.schedule(step - 1))
         loss, norm, variance = (values[name] for name in ("loss", "gradient_norm", "least_variance"))
         # Not `variance < 0`, which NaN is not either.
@@ -234,31 +233,19 @@ class Loop:
         self.progress.step(step)
         if not due and step % self.experiment.train.log_every:
             return
-        seconds = max(self._clock() - self.logged_at, 1e-9)
+        # When the devices had finished this step, not now: they may have finished the next one, too.
+        seconds = self.clock.at(ended)
+        speed = self.window.speed(step, seconds, self.experiment.train.batch_size)
         record = self._record(
-            step,
-            "train",
-            **values,
-            learning_rate=rate,
-            images_per_second=self.experiment.train.batch_size * (step - self.logged_step) / seconds,
-            data_wait_share=self.waited / seconds,
-            skipped_images=self.skipped,
+            step, "train", seconds, **values, learning_rate=rate, **speed, skipped_images=self.skipped
         )
         self._write(record)
         self.progress.training(record)
-        self._count_anew(step)
+        self.window, self.skipped = Window(step, seconds), 0
 
-    def _count_anew(self, step: int) -> None:
-        """Starts what a training line says of the steps since the line before."""
-        self.logged_at, self.logged_step, self.waited, self.skipped = self._clock(), step, 0.0, 0
-
-    def _record(self, step: int, split: str, **values: Any) -> dict[str, Any]:
+    def _record(self, step: int, split: str, seconds: float, **values: Any) -> dict[str, Any]:
         epoch = step / self.plan.steps_per_epoch
-        return {"step": step, "epoch": epoch, "split": split, **values, "seconds": self._spent()}
-
-    def _spent(self) -> float:
-        """Seconds of training and evaluating since the run's beginning."""
-        return self.seconds_before + self._clock() - self.begin
+        return {"step": step, "epoch": epoch, "split": split, **values, "seconds": seconds}
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self.writer:

@@ -1,7 +1,6 @@
 """What a run says while it goes on: a bar with ETA on a terminal, plain lines elsewhere."""
 
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,13 +23,24 @@ class Progress:
 
     def __init__(self, name: str, *, start: int, total: int, quiet: bool = False):
         """`quiet` shows nothing: for all processes but the first."""
-        self._quiet, self._start, self._total = quiet, start, total
+        self._quiet, self._total = quiet, total
         self._terminal = sys.stderr.isatty() and not quiet
         self._bar = tqdm(
-            total=total, initial=start, desc=name, unit="step", disable=not self._terminal, dynamic_ncols=True
+            total=total,
+            initial=start,
+            desc=name,
+            disable=not self._terminal,
+            dynamic_ncols=True,
+            # Without tqdm's own ETA, which would count compilation in.
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
-        self._begin = time.monotonic()
+        self._start, self._begin = start, 0.0
         self._lines, self._warned = 0, False
+
+    def restart(self, step: int, seconds: float) -> None:
+        """Counts the time left from here: `seconds` is the run's clock after `step`."""
+        self._start, self._begin = step, seconds
+        self.step(step)
 
     def step(self, step: int) -> None:
         """Moves the bar."""
@@ -38,17 +48,22 @@ class Progress:
 
     def training(self, record: Mapping[str, Any]) -> None:
         """Shows a training record."""
-        text = f"loss {record['loss']:.3f}  top-1 error {record['top1_error']:.1%}"
-        wait = f"data wait {record['data_wait_share']:.0%}"
+        parts = [f"loss {record['loss']:.3f}", f"top-1 error {record['top1_error']:.1%}"]
+        if (speed := record.get("images_per_second")) is not None:
+            parts.append(f"{speed:.1f} images/s")
+        if (wait := record.get("data_wait_share")) is not None:
+            parts.append(f"data wait {wait:.0%}")
+        if record["step"] > self._start:
+            parts.append(f"{self._eta(record)} left")
+        text = "  ".join(parts)
         if self._terminal:
-            self._bar.set_postfix_str(f"{text}  {wait}")
+            self._bar.set_postfix_str(text)
         else:
-            speed = f"{record['images_per_second']:.1f} images/s"
-            self._say(f"{self._where(record)}  {text}  {speed}  {wait}  {self._eta(record)}")
+            self._say(f"{self._where(record)}  {text}")
         # Not in the first line, whose first batch found no batch made ahead.
-        if self._lines and record["data_wait_share"] > 0.1 and not self._warned:
+        if self._lines and (wait or 0.0) > 0.1 and not self._warned:
             self._warned = True
-            self._say(_STARVED.format(record["data_wait_share"]))
+            self._say(_STARVED.format(wait))
         self._lines += 1
 
     def validation(self, records: Mapping[str, Mapping[str, Any]]) -> None:
@@ -70,6 +85,5 @@ class Progress:
         return f"step {record['step']}/{self._total}  epoch {record['epoch']:.2f}"
 
     def _eta(self, record: Mapping[str, Any]) -> str:
-        done = record["step"] - self._start
-        left = (self._total - record["step"]) * (time.monotonic() - self._begin) / max(done, 1)
-        return f"{tqdm.format_interval(left)} left"
+        seconds = (record["seconds"] - self._begin) / (record["step"] - self._start)
+        return tqdm.format_interval((self._total - record["step"]) * seconds)

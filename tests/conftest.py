@@ -6,6 +6,8 @@ import signal
 
 # Most of the suite is compiling, which takes LLVM two thirds of the time when it need not optimise.
 QUICK = "--xla_backend_optimization_level=0"
+# Seconds after which a child process is taken to hang. No test measures time: a loaded machine is to pass, too.
+PATIENCE = 240
 # What the command line sets, so that a test and the commands that it starts compute the same; but convolutions stay
 # with YNNPACK, since in float64 they are several times slower without.
 FLAGS = "--xla_disable_hlo_passes=cse_barrier_expander --xla_cpu_experimental_ynn_fusion_type=+individual_convolution"

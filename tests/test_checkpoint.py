@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import PATIENCE
 
 from inception_jax import checkpoint
 from inception_jax.config import DataConfig, Experiment, ModelConfig
@@ -354,7 +355,7 @@ def in_another_process(code, *arguments):
     """Runs `code` with this file's names and `arguments` as `sys.argv[1:]`; returns its standard output and error."""
     start = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_checkpoint import *\n"
     command = [sys.executable, "-c", start + textwrap.dedent(code), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.stats
+from conftest import PATIENCE
 from test_hosts import finish, start
 from test_steps import Shallow
 
@@ -489,7 +490,7 @@ def test_two_processes_killed_go_on_to_what_one_finds(nets, tmp_path, monkeypatc
         return start(["-c", PROCESS, deaths, *map(str, arguments)])
 
     both = pair("6", "killed")
-    assert both[0].wait(timeout=120) == -signal.SIGKILL
+    assert both[0].wait(timeout=PATIENCE) == -signal.SIGKILL
     both[1].kill()
     finish(both)
     assert len(list((tmp_path / "killed" / "unfinished").glob("*-0-*.npz"))) == 6

@@ -6,10 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
-from conftest import QUICK
+from conftest import PATIENCE, QUICK
 from test_train import SMALL, changed, timeless, write_experiment
 
 from inception_jax import checkpoint, hosts, runs, train
@@ -35,7 +34,7 @@ def start(arguments, *, processes=2, devices=2):
 
 def finish(processes):
     """Exit codes and what was said."""
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     return [process.returncode for process in processes], said
 
 
@@ -64,9 +63,8 @@ def test_a_run_survives_the_loss_of_a_process_and_moves_to_other_devices(tmp_pat
     pair = start([*command, "10"])
     wait_for("step 5/10", pair[0])
     pair[1].send_signal(signal.SIGKILL)
-    lost = time.monotonic()
     codes, said = finish(pair)
-    assert codes[1] == -signal.SIGKILL and codes[0] != 0 and time.monotonic() - lost < 60
+    assert codes[1] == -signal.SIGKILL and codes[0] != 0
     assert "another task died" in said[0]
     before = runs.read_metrics(tmp_path / "moved")
 

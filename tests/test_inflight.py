@@ -31,7 +31,8 @@ class Slow:
 def test_a_step_is_taken_once(in_flight):
     assert in_flight.take() is None
     in_flight.launched(3, {"loss": 2.5})
-    assert in_flight.take() == (3, {"loss": 2.5})
+    step, metrics, ended = in_flight.take()
+    assert (step, metrics) == (3, {"loss": 2.5}) and ended <= time.monotonic()
     assert in_flight.take() is None
 
 
@@ -44,8 +45,9 @@ def test_the_devices_are_idle_from_the_end_of_the_step_on(in_flight):
     loss.end.set()
     while in_flight.idle_since() == math.inf:
         time.sleep(0.001)
-    assert before <= in_flight.idle_since() <= time.monotonic()
-    assert in_flight.take() == (1, {"loss": 1.0}) and in_flight.idle_since() == -math.inf
+    ended = in_flight.idle_since()
+    assert before <= ended <= time.monotonic()
+    assert in_flight.take() == (1, {"loss": 1.0}, ended) and in_flight.idle_since() == -math.inf
 
 
 def test_an_error_of_the_step_is_not_lost(in_flight):

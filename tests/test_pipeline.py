@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import PATIENCE
 
 from inception_jax.data import evaluation_batches, training_batches
 from inception_jax.data.sources import Record, Source
@@ -256,7 +257,7 @@ def test_closing_ends_the_threads():
     assert threads
     batches.close()
     for thread in threads:
-        thread.join(timeout=5)
+        thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 
 
@@ -271,7 +272,7 @@ def read(index):
     return Record(np.zeros((4, 4), np.uint8), 0, "x")
 
 batches = training_batches(
-    Source(("0",), 10**6, read), batch_size=10**4, devices=1, seed=0, image_size=8, crop_area=(1.0, 1.0),
+    Source(("0",), 10**6, read), batch_size=10**5, devices=1, seed=0, image_size=8, crop_area=(1.0, 1.0),
     crop_aspect=(1.0, 1.0), flip=False, resize="bilinear", threads=4, prefetch=4,
 )
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -283,6 +284,6 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupted_program_ends_at_once():
-    # Its four batches are 100 s of reading each.
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=15)
+    # Its four batches are 1,000 s of reading each.
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "interrupted\n" and done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from conftest import PATIENCE
 
 from inception_jax import errors, preemption
 from inception_jax.preemption import Preemption
@@ -43,7 +44,7 @@ def loop(*arguments):
 def ended(process):
     """The exit code and the printed lines; a loop that does not end is a failure."""
     try:
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     return process.returncode, out.splitlines()

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +24,6 @@ def test_the_readmes_supervisor_goes_on_after_a_preemption_and_not_after_a_mista
     )
     fake.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-c", script.replace("sleep 5", ":")], cwd=tmp_path, env=environment, timeout=30)
+    done = subprocess.run(["sh", "-c", script.replace("sleep 5", ":")], cwd=tmp_path, env=environment, timeout=PATIENCE)
     assert done.returncode == last
     assert (tmp_path / "codes").read_text().split() == [str(code) for code in codes[codes.index(last) + 1 :]]

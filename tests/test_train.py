@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import PATIENCE
 
 from inception_jax import build, checkpoint, config, evaluation, inflight, runs, train, workdir
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
@@ -73,16 +75,36 @@ def test_a_run_writes_what_others_read(whole):
     assert lines == whole.metrics
     training = [m for m in lines if m["split"] == "train"]
     assert [m["step"] for m in training] == [1, 2, 3, 4, 5, 6]
-    assert set(training[0]) == {
+    every = {
         *("step", "epoch", "split", "loss", "top1_error", "top5_error", "zero_share", "gradient_norm"),
-        *("least_variance", "learning_rate", "skipped_images", *TIMES),
+        *("least_variance", "learning_rate", "skipped_images", "seconds"),
     }
+    # The first step compiles, so its speed is not known.
+    assert set(training[0]) == every and set(training[1]) == {*every, *TIMES}
     assert training[0]["epoch"] == pytest.approx(8 / 1442) and training[0]["learning_rate"] == pytest.approx(0.045)
     validation = [m for m in lines if m["split"] == "validation"]
     assert [(m["step"], m["parameters"]) for m in validation] == [(s, p) for s in (3, 6) for p in ("averaged", "raw")]
     assert {m["images"] for m in validation} == {355}
     assert all(0 <= m["top5_error"] <= m["top1_error"] <= 1 for m in lines)
     assert list((whole.directory / "tensorboard").glob("events*"))
+
+
+def test_the_speed_of_a_line_is_that_of_its_steps(tmp_path):
+    # A line at each second step and at each evaluation, after steps 3 and 6: some follow another by one step only.
+    run = train.fit(changed(SMALL, train={"log_every": 2, "steps": 7}), tmp_path / "run")
+    lines = [m for m in run.metrics if m["split"] == "train"]
+    assert [m["step"] for m in lines] == [2, 3, 4, 6, 7]
+    assert all(m["images_per_second"] > 0 and 0 <= m["data_wait_share"] <= 1 for m in lines)
+    validated = {m["step"] for m in run.metrics if m["split"] == "validation"}
+    assert validated == {3, 6, 7}
+    for before, after in itertools.pairwise(lines):
+        images, seconds = 8 * (after["step"] - before["step"]), after["seconds"] - before["seconds"]
+        if before["step"] not in validated:
+            assert after["images_per_second"] == pytest.approx(images / seconds)
+        else:  # The time of evaluating and saving belongs to no step.
+            assert after["images_per_second"] > images / seconds
+    seconds = [m["seconds"] for m in run.metrics]
+    assert seconds == sorted(seconds)
 
 
 @pytest.mark.slow
@@ -211,7 +233,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_numbers(whole, t
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert any("step 1/6" in line for line in process.stderr)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=30)[1]
+    said = process.communicate(timeout=PATIENCE)[1]
     stopped = runs.read_metrics(tmp_path / "run")[-1]["step"]
     assert process.returncode == 75 and 1 <= stopped < 6
     assert f"stopped by SIGTERM after step {stopped}; the same command goes on from there." in said

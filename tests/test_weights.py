@@ -9,7 +9,6 @@ import dataclasses
 import json
 import logging
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,6 @@ class Peer:
     weights: dict[str, np.ndarray]
     model: Network
     variables: dict[str, Any]
-    seconds: float
-    """That the import took."""
 
     def numbers(self, suffix: str = "") -> dict[str, np.ndarray]:
         return dict(np.load(GOLDEN / f"{self.name}{suffix}.npz"))
@@ -70,10 +67,8 @@ def load(name: str) -> Peer:
     description = json.loads((GOLDEN / f"{name}.json").read_text())
     layout = description["kernel_layout"]
     weights = {e["name"]: oracle_rng.weight(e["name"], e["shape"], e["kind"], layout) for e in description["state"]}
-    start = time.perf_counter()
     model, variables = import_weights(network, weights, format=format)
-    seconds = time.perf_counter() - start
-    return Peer(name, format, network, description, weights, model, variables, seconds)
+    return Peer(name, format, network, description, weights, model, variables)
 
 
 def equal(ours: Any, theirs: Any) -> bool:
@@ -163,7 +158,7 @@ def as_in_pytorch(peer: Peer, layer: str, running_var: np.ndarray, side: int) ->
 # In and out
 
 
-def test_import_keeps_every_number_within_time(peer):
+def test_import_keeps_every_number(peer):
     trainable = count_parameters(peer.variables["params"])
     scales = (
         0 if peer.format != "keras" else sum(e["shape"][0] for e in peer.description["state"] if e["kind"] == "mean")
@@ -171,7 +166,6 @@ def test_import_keeps_every_number_within_time(peer):
     assert trainable == peer.description["trainable_parameters"] + scales
     assert peer.model.num_classes == (512 if peer.format == "facenet" else 1000)
     assert peer.model.dtype is None
-    assert peer.seconds < 5 or peer.network != "inception_resnet_v2_slim"
 
 
 def test_export_of_import_is_the_peers_own_mapping(peer):

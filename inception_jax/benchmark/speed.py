@@ -14,14 +14,14 @@ from inception_jax import build
 from inception_jax.benchmark import floor
 from inception_jax.benchmark.floor import Limits
 from inception_jax.benchmark.memory import peak_megabytes
-from inception_jax.benchmark.network import DType, Mode, prepare
-from inception_jax.benchmark.profile import profile
+from inception_jax.benchmark.network import DType, Mode, Prepared, prepare
 from inception_jax.config import Experiment
 from inception_jax.data.cores import available_cores
 from inception_jax.errors import UserError
 from inception_jax.models.summary import summarize
 
 _WARM_UP = 3
+_PROFILED = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +62,7 @@ class Report:
     """Of the processor, that this process may use."""
     versions: dict[str, str]
     profile: str | None
-    """Where a profile of ten steps was written."""
-    shares: dict[str, float]
-    """Of the profile's time, by `profile.KINDS`; empty without one."""
+    """Directory with a profile of ten more steps; None where none was asked for."""
 
 
 def benchmark(mode: Mode, experiment: Experiment, *, seconds: float, repeats: int, directory: Path | None) -> Report:
@@ -75,7 +73,7 @@ def benchmark(mode: Mode, experiment: Experiment, *, seconds: float, repeats: in
       experiment: as `recipe` makes them.
       seconds: of each repeat, of a step at least.
       repeats: how often the step is timed for so long.
-      directory: for a profile of ten more steps; None takes none.
+      directory: for a profile of ten more steps (plugins/profile/TIME/HOST.xplane.pb); None takes none.
 
     Raises:
       UserError: the step needs more memory than there is, or a value is out of its range.
@@ -116,8 +114,7 @@ def table(report: Report) -> str:
         + (f"; the {r.peak_of} held {r.peak_megabytes:,.1f} MB at most" if r.peak_megabytes else ""),
     ]
     if r.profile:
-        said = ", ".join(f"{kind} {share:.1%}" for kind, share in r.shares.items())
-        lines.append(f"{'time':<16}{said or 'the profile names no operation'}; {r.profile}")
+        lines.append(f"{'profile':<16}pip install xprof && xprof server --logdir {r.profile}")
     return "\n".join(lines)
 
 
@@ -130,7 +127,8 @@ def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, d
     size, batch = experiment.data.image_size, experiment.train.batch_size
     rates = [batch * prepared.steps_per_second(seconds) for _ in range(repeats)]
     median, held = statistics.median(rates), _peak_bytes()
-    shares = profile(prepared, prepared.finish, prepared.program, directory) if directory else {}
+    if directory:
+        _profile(prepared, directory)
     network = build.model(experiment)
     multiply_adds = sum(row.multiply_adds for row in summarize(network, size))
     operations = 2 * multiply_adds * (3 if mode == "train" else 1)
@@ -163,8 +161,17 @@ def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, d
         peak_megabytes=held / 1e6 if held > held_before else None,
         **_machine(),
         profile=None if directory is None else str(directory),
-        shares=shares,
     )
+
+
+def _profile(prepared: Prepared, directory: Path) -> None:
+    """Writes what XProf and TensorBoard show of ten steps."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # Each call of a Python function would cost time, and the host seem slow.
+    with jax.profiler.trace(directory, profiler_options=options):
+        for _ in range(_PROFILED):
+            prepared()
+        prepared.finish()
 
 
 def _step_bytes(program: Any) -> int:

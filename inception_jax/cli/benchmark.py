@@ -34,7 +34,7 @@ class MeasureNetwork:
     repeats: int = 3
     """Of the measurement; the median counts."""
     profile: Directory = None
-    """Also write a profile of ten steps there, for TensorBoard and XProf, and say where their time went."""
+    """Also write a profile of ten steps for XProf there (pip install xprof; xprof server --logdir DIR/NAME)."""
     json: bool = False
     """Print one JSON object, or one on each line where several are measured."""
 
