@@ -50,6 +50,8 @@ def wait_for(what, process):
 MOVING = changed(
     SMALL,
     model={"bn_statistics": "global", "dropout_rate": 0.0},
+    # Small steps: at the paper's rate this net blows a rounding up a hundredfold a step.
+    optim={"learning_rate": 1e-4},
     data={"colour": False},
     train={"steps": 10, "checkpoint_every": 3},
     evaluation={"every_epochs": 100.0},
@@ -89,10 +91,8 @@ def test_a_run_survives_the_loss_of_a_process_and_moves_to_other_devices(tmp_pat
     moved = [m for m in runs.read_metrics(tmp_path / "moved") if m["split"] == "train"]
     alone = [m for m in whole.metrics if m["split"] == "train"]
     assert [m["step"] for m in moved] == [m["step"] for m in alone] == list(range(1, 11))
-    assert moved[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-6)
     for ours, theirs in zip(moved, alone, strict=True):
-        # From 0 in the first step to 0.5 % in the eighth: a net of this depth blows a rounding up threefold each step.
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=5e-2)
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
 AGREEMENT = """
