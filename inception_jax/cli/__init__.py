@@ -14,15 +14,28 @@ from inception_jax.cli.arguments import PROG
 from inception_jax.cli.benchmark import Benchmark
 from inception_jax.cli.data import Data
 from inception_jax.cli.evaluate import Evaluate
+from inception_jax.cli.experiments import Experiments
 from inception_jax.cli.networks import Export, Import, Predict, Summary
 from inception_jax.cli.runs import Compare, Train
 from inception_jax.errors import Preempted, RunFailed, UserError
 
-VERBS = ("train", "compare", "evaluate", "summary", "import", "export", "predict", "data", "benchmark")
+VERBS = (
+    "train",
+    "compare",
+    "evaluate",
+    "experiments",
+    "summary",
+    "import",
+    "export",
+    "predict",
+    "data",
+    "benchmark",
+)
 Verb = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Experiments, tyro.conf.subcommand("experiments")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
@@ -71,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-DESCRIPTION = "Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax."
+DESCRIPTION = """Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax."""
 
 
 def _leave(code: int) -> None:
