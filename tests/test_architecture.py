@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["errors", "malloc"],
     ["xla_flags"],
-    ["config", "packaged", "progress", "whole"],
+    ["config", "packaged", "progress", "whole", "installed"],
     ["models", "data", "optim", "runs", "inflight", "hosts", "workdir", "preemption"],
     ["steps", "checkpoint", "compare", "weights"],
     ["build", "experiment"],

@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
             raise UserError(f"there is no verb {arguments[0]!r}; there are {', '.join(VERBS)}.")
+        if arguments[:1] == ["--version"]:
+            return _version()
         if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):
             return _fields(arguments[1])
         verb, flags = experiment.parse(
@@ -84,7 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-DESCRIPTION = """Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax."""
+DESCRIPTION = """Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax.
+--version prints what a bug report needs."""
+
+
+def _version() -> int:
+    from inception_jax import installed
+
+    # As the commands have them, so that a flag with which no device can be opened is found here, too.
+    xla_flags.set_flags()
+    for line in installed.lines():
+        print(line, flush=True)
+    return 0
 
 
 def _leave(code: int) -> None:
