@@ -16,11 +16,30 @@ setup(
     name="inception_jax",
     version="0.1.0",
     description="Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax, trained and compared",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    keywords=["inception", "inception-v4", "inception-resnet", "image classification", "jax", "flax"],
+    # An SPDX expression takes the place of the licence's classifier; setuptools refuses both together.
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["inception_jax", "inception_jax.*"]),
+    packages=[*find_packages(include=["inception_jax", "inception_jax.*"]), "inception_jax.experiments"],
+    # In a checkout the experiments lie where they are read and edited; installed, inside the package.
+    package_dir={"inception_jax.experiments": "experiments"},
+    package_data={"inception_jax": ["py.typed"]},
     install_requires=requirements(),
     extras_require={
         "cuda": ["jax[cuda12]"],
@@ -33,7 +52,8 @@ setup(
         # For benchmarks/compare_peers.py alone. facenet-pytorch is not among them: it asks for a PyTorch and a NumPy of
         # years ago, without need.
         "peers": ["torch>=2.13", "timm>=1.0.31", "keras>=3.15"],
-        "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", *WEIGHTS],
+        # setuptools: the wheel is built by the tests, without a network.
+        "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", "setuptools>=80", *WEIGHTS],
     },
     entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},
 )

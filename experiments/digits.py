@@ -3,7 +3,7 @@
 Repeats: Figures 21-24 (residual against pure networks of the same cost) in small: 1,442 real images of 8x8 pixels
 resized to 75x75, networks of a quarter of the width, 8 epochs of 64 images a step.
 
-    inception-jax compare experiments/digits.py --workdir runs/digits
+    inception-jax compare digits --workdir runs/digits
 
 Each network has the best of four rates for it, top-1 error in % of the averaged parameters on 355 validation images
 after 8 epochs (digits_rates.py; one seed, so differences of one or two points mean nothing):

@@ -1,6 +1,6 @@
 """The sweep behind the rates of digits.py: four networks at four rates, about 20 minutes on two CPU cores.
 
-inception-jax compare experiments/digits_rates.py --workdir runs/digits_rates --evaluation.every-epochs 1
+inception-jax compare digits_rates --workdir runs/digits_rates --evaluation.every-epochs 1
 """
 
 from digits import RATES, run

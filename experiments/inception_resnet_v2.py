@@ -2,7 +2,7 @@
 
 Repeats: section 4 and Figures 23-26 of arXiv 1602.07261.
 
-    inception-jax train experiments/inception_resnet_v2.py --workdir runs/inception_resnet_v2 [--data.data-dir DIR]
+    inception-jax train inception_resnet_v2 --workdir runs/inception_resnet_v2 [--data.data-dir DIR]
 
 Needs `imagenet2012` prepared as array_record by tensorflow-datasets (README, "ImageNet").
 

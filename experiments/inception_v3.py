@@ -2,7 +2,7 @@
 
 Repeats: section 4 and the baseline of Figures 21 and 22 of arXiv 1602.07261.
 
-    inception-jax train experiments/inception_v3.py --workdir runs/inception_v3 [--data.data-dir DIR]
+    inception-jax train inception_v3 --workdir runs/inception_v3 [--data.data-dir DIR]
 
 Needs `imagenet2012` prepared as array_record by tensorflow-datasets (README, "ImageNet").
 

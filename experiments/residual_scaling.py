@@ -3,8 +3,8 @@
 Repeats: section 3.3 of arXiv 1602.07261. There Inception-ResNets with more than 1,000 filters "died" in training, the
 layer before the average pool giving only zeros, unless the residuals were scaled down before the addition.
 
-    inception-jax compare experiments/residual_scaling.py --workdir runs/residual_scaling
-    python experiments/residual_scaling.py runs/residual_scaling    # the table of what happened inside
+    inception-jax compare residual_scaling --workdir runs/residual_scaling
+    python experiments/residual_scaling.py runs/residual_scaling    # in a checkout: the table of what happened inside
     inception-jax compare runs/residual_scaling/wide_0.045_* --out DIR --metrics zero_share
 
 Inception-ResNet-v2 as drawn (384, 1,152 and 2,144 filters) and at a quarter of the width, at 75 pixels, for STEPS steps

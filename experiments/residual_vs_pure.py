@@ -5,7 +5,7 @@ Inception-v4 and Inception-ResNet-v2, and Inception-ResNet-v2 at the released de
 cost (10/20/10: 14.1 G multiply-adds against 12.3 G; Figure 15's 5/10/5 has 9.3 G). All see the same images in the same
 order where their seed is the same, for the same budget.
 
-    inception-jax compare experiments/residual_vs_pure.py --workdir runs/residual_vs_pure [--data.source tfds:DIR]
+    inception-jax compare residual_vs_pure --workdir runs/residual_vs_pure [--data.source tfds:DIR]
 
 The rates: the paper has one, 0.045, for all. A rate that suits one network may not suit another, so each network also
 runs at its own best one, where that is another, or at several where a sweep cannot tell which it is: run

@@ -4,7 +4,7 @@ Repeats: Figures 21-26 of arXiv 1602.07261 with networks of a quarter of the wid
 images of 28x28 pixels resized to 75, four epochs of 32 images a step, and the paper's schedule compressed into them.
 
     apt-get install dataset-fashion-mnist
-    inception-jax compare experiments/residual_vs_pure_fashion.py --workdir runs/fashion
+    inception-jax compare residual_vs_pure_fashion --workdir runs/fashion
 
 Cost: 36 runs of two to four minutes on one core, and a minute to compile each network. `train --run NAME` in another
 process trains one of them; `compare` then draws what is there and trains the rest.

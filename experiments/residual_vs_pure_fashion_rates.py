@@ -1,6 +1,6 @@
 """The sweep behind the rates of residual_vs_pure_fashion.py: five networks at four rates, three epochs.
 
-    inception-jax compare experiments/residual_vs_pure_fashion_rates.py --workdir runs/fashion_rates \\
+    inception-jax compare residual_vs_pure_fashion_rates --workdir runs/fashion_rates \\
         --evaluation.every-epochs 1
 
 About 30 minutes on two cores; the errors are in docs/residual_vs_pure.md.

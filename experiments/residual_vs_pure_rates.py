@@ -1,6 +1,6 @@
 """The sweep behind the rates of residual_vs_pure.py: five networks at three rates, ten epochs each, on ImageNet.
 
-    inception-jax compare experiments/residual_vs_pure_rates.py --workdir runs/residual_vs_pure_rates
+    inception-jax compare residual_vs_pure_rates --workdir runs/residual_vs_pure_rates
 
 The schedule is that of the study compressed into ten epochs: the rate falls to 0.94 of itself fifty times. A network's
 best rate is that of its least final error; where it is the highest or the lowest here, the sweep must go on beyond it.

@@ -1,6 +1,6 @@
 """Why the pure networks are slow in residual_vs_pure_fashion.py: the final map, the depth, or the path of the gradient.
 
-    inception-jax compare experiments/residual_vs_pure_why.py --workdir runs/why --metrics gradient_norm/stem_conv_1
+    inception-jax compare residual_vs_pure_why --workdir runs/why --metrics gradient_norm/stem_conv_1
 
 Inception-v4 and Inception-ResNet-v2 for two epochs, one seed, watched stage by stage. At 75 pixels the last grid is one
 pixel, at 107 it has 2x2: if the small map were the cause, the gap would close there. With one block on each grid

@@ -3,7 +3,7 @@
 Repeats: section 4 of arXiv 1602.07261, its optimiser and its averaging, and what people who rebuild it get wrong.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=4 \\
-        inception-jax compare experiments/section_4_ablation.py --workdir runs/section_4_ablation
+        inception-jax compare section_4_ablation --workdir runs/section_4_ablation
 
 Four devices, so that BN has something to be per replica or over all of: 8 images each. EMA off is the raw parameters of
 the same run (`final raw top-1`). One seed: a difference of a point or two means nothing. About 10 minutes on two cores;

@@ -1,7 +1,18 @@
 """Inception-v4 and the Inception-ResNets (arXiv 1602.07261) in JAX and Flax."""
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    # Before anything else is imported: fcntl and resource are not there, nor is array_record.
+    _REASON = "inception_jax does not run on Windows itself; use WSL2 there, or Linux or macOS."
+    _script = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if _script.startswith("inception-jax") or sys.orig_argv[1:3] == ["-m", "inception_jax"]:
+        print(f"inception-jax: {_REASON}", file=sys.stderr)
+        sys.exit(2)
+    raise ImportError(_REASON)
 
 if TYPE_CHECKING:
     from inception_jax.inference import load_checkpoint

@@ -13,21 +13,24 @@ from typing import Any
 
 import tyro
 
-from inception_jax import config
+from inception_jax import config, packaged
 from inception_jax.config import Experiment
 from inception_jax.errors import UserError
 
 
 def load_runs(path: str | Path) -> dict[str, Experiment]:
-    """The runs of an experiment file: a Python file, which is executed, with `runs() -> dict[str, Experiment]`."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no experiment file {path}; give a Python file such as experiments/digits.py.")
+    """The runs of an experiment: a Python file, which is executed, with `runs() -> dict[str, Experiment]`.
+
+    Where there is no file `path`, it is the name of a packaged experiment.
+    """
+    path = _file(Path(path))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; an experiment file ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # As `python FILE` would: experiments may import their neighbours.
+    # A copy of a packaged one finds them there; last, so that no file of the user's is hidden by their names.
+    sys.path.append(str(packaged.directory()))
     try:
         spec.loader.exec_module(module)
         found = module.runs()
@@ -41,6 +44,18 @@ def load_runs(path: str | Path) -> dict[str, Experiment]:
     if not isinstance(found, dict) or not all(isinstance(e, Experiment) for e in found.values()) or not found:
         raise UserError(f"{path}: runs() must return a dictionary of names and Experiments, with one entry or more.")
     return found
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    known = packaged.files()
+    if str(path) in known:
+        return known[str(path)]
+    what = f"experiment file {path}" if path.suffix == ".py" else f"experiment {path}"
+    if path.suffix == ".py" and path.stem in known:
+        raise UserError(f"there is no {what}; the packaged experiment is called {path.stem}.")
+    raise UserError(f"there is no {what}; give a Python file, or a packaged one: {', '.join(known)}.")
 
 
 def choose_run(runs: dict[str, Experiment], name: str | None, path: str | Path) -> tuple[str, Experiment]:

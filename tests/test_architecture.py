@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["errors", "malloc"],
     ["xla_flags"],
-    ["config", "progress", "whole", "clock"],
+    ["config", "packaged", "progress", "whole", "installed", "clock"],
     ["models", "data", "optim", "runs", "inflight", "hosts", "workdir", "preemption"],
     ["steps", "checkpoint", "compare", "weights"],
     ["build", "experiment"],
@@ -85,7 +85,8 @@ def test_one_file_says_pmap_and_pmean():
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "runs", "workdir", "compare", "experiment", "progress", "xla_flags", "malloc", "clock"]
+    "module",
+    ["config", "runs", "workdir", "compare", "experiment", "packaged", "progress", "xla_flags", "malloc", "clock"],
 )
 def test_what_needs_no_jax_imports_none(module):
     for path in FILES:

@@ -104,7 +104,7 @@ def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, me
         (("summary", "inception_v9"), "no network 'inception_v9'"),
         (("summary", "inception_v4", "--image-size", "60"), "60x60 pixels; the networks need 75"),
         (("summary", "inception_v4", "--depth", "1"), "summary does not take --depth 1"),
-        (("sumary",), "no verb 'sumary'; there are train, compare, evaluate, summary, "),
+        (("sumary",), "no verb 'sumary'; there are train, compare, evaluate, experiments, "),
     ],
 )
 def test_other_mistakes_are_one_line_and_exit_2(capfd, experiment, monkeypatch, tmp_path, arguments, message):

@@ -14,15 +14,28 @@ from inception_jax.cli.arguments import PROG
 from inception_jax.cli.benchmark import Benchmark
 from inception_jax.cli.data import Data
 from inception_jax.cli.evaluate import Evaluate
+from inception_jax.cli.experiments import Experiments
 from inception_jax.cli.networks import Export, Import, Predict, Summary
 from inception_jax.cli.runs import Compare, Train
 from inception_jax.errors import Preempted, RunFailed, UserError
 
-VERBS = ("train", "compare", "evaluate", "summary", "import", "export", "predict", "data", "benchmark")
+VERBS = (
+    "train",
+    "compare",
+    "evaluate",
+    "experiments",
+    "summary",
+    "import",
+    "export",
+    "predict",
+    "data",
+    "benchmark",
+)
 Verb = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Experiments, tyro.conf.subcommand("experiments")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
@@ -39,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
             raise UserError(f"there is no verb {arguments[0]!r}; there are {', '.join(VERBS)}.")
+        if arguments[:1] == ["--version"]:
+            return _version()
         if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):
             return _fields(arguments[1])
         verb, flags = experiment.parse(
@@ -71,7 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-DESCRIPTION = "Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax."
+DESCRIPTION = """Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax.
+--version prints what a bug report needs."""
+
+
+def _version() -> int:
+    from inception_jax import installed
+
+    # As the commands have them, so that a flag with which no device can be opened is found here, too.
+    xla_flags.set_flags()
+    for line in installed.lines():
+        print(line, flush=True)
+    return 0
 
 
 def _leave(code: int) -> None:

@@ -119,10 +119,10 @@ class MeasureData:
 class MeasureSave:
     """Measure what checkpoints cost a training: time, memory and the share of its time."""
 
-    experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT.py")]
-    """File with runs(); its fields can be set as for train."""
+    experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT")]
+    """As for train; its fields can be set as there."""
     run: Annotated[str | None, arg(metavar="NAME")] = None
-    """Which run of the file; needed where it has several."""
+    """Which run of the experiment; needed where it has several."""
     seconds: float = 10.0
     """Of the steps with a save and of those without, in each repeat."""
     repeats: int = 3

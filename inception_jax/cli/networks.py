@@ -141,7 +141,7 @@ class Export:
 
 @dataclasses.dataclass
 class Predict:
-    """Print the likeliest classes of pictures with their probabilities."""
+    """Print pictures' likeliest classes and their probabilities."""
 
     checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="RUN")]
     """A run, RUN/checkpoints/STEP, or an imported or exported checkpoint."""

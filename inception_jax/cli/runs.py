@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax import experiment
+from inception_jax import experiment, packaged
 from inception_jax.cli.arguments import PROG, Directory, Processes, arg
 from inception_jax.errors import UserError
 
@@ -17,15 +17,15 @@ from inception_jax.errors import UserError
 class Train(Processes):
     """Train one run of an experiment, going on from its newest checkpoint.
 
-    Any field of it can be set, as in --seed 3; train EXPERIMENT.py --help lists them with their values.
+    Any field of it can be set, as in --seed 3; train EXPERIMENT --help lists them with their values.
     """
 
-    experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT.py")]
-    """File with runs(); see experiments/."""
+    experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT")]
+    """A name that inception-jax experiments lists, or a Python file with runs()."""
     workdir: Annotated[str, arg(metavar="DIR")]
     """Directory of the run; what it holds is continued."""
     run: Annotated[str | None, arg(metavar="NAME")] = None
-    """Which run of the file; needed where it has several."""
+    """Which run of the experiment; needed where it has several."""
     init_from: Annotated[str | None, arg(metavar="RUN")] = None
     """Run or imported checkpoint to start from, short for --train.init-from."""
     strict: bool = False
@@ -52,13 +52,13 @@ class Train(Processes):
 class Compare(Processes):
     """Train the runs of an experiment, or take runs that exist, and draw curves and tables.
 
-    compare EXPERIMENT.py --workdir DIR resumes what is not done; compare RUN RUN ... --out DIR only draws.
+    compare EXPERIMENT --workdir DIR resumes what is not done; compare RUN RUN ... --out DIR only draws.
 
-    Runs that differ in nothing but their seed are drawn as one line.
+    Runs alike but for the seed are drawn as one line.
     """
 
-    what: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="EXPERIMENT.py|RUN ...")]
-    """One experiment file, or the directories of runs. Fields set as for train hold for all runs of the file."""
+    what: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="EXPERIMENT|RUN ...")]
+    """One experiment, as for train, or the directories of runs. Fields set as for train hold for all its runs."""
     workdir: Directory = None
     """With an experiment: a directory for each run in it, pictures and tables beside."""
     out: Directory = None
@@ -74,10 +74,10 @@ class Compare(Processes):
 
         failed: list[str] = []
         if not self.what:
-            raise UserError("compare needs an experiment file, or the directories of runs.")
+            raise UserError("compare needs an experiment, or the directories of runs.")
         if self.out:
             workdir.check_writable(self.out)
-        if len(self.what) == 1 and self.what[0].endswith(".py"):
+        if len(self.what) == 1 and self._is_experiment(self.what[0]):
             directories, failed = self._train(flags)
             if not self.first():
                 return 1 if failed else 0
@@ -99,6 +99,12 @@ class Compare(Processes):
             # What stopped the runs is why there is nothing to draw, and decides the exit code.
             print(f"{PROG}: {error}", file=sys.stderr)
         return 1 if failed else 0
+
+    def _is_experiment(self, what: str) -> bool:
+        if Path(what).is_dir():
+            # A run, which takes no --workdir: `compare digits --workdir digits` so goes on like any other.
+            return bool(self.workdir) and what in packaged.files()
+        return bool(self.workdir) or what.endswith(".py") or what in packaged.files()
 
     def _train(self, flags: Sequence[str]) -> tuple[list[Path], list[str]]:
         from inception_jax import train, workdir
