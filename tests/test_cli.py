@@ -239,3 +239,11 @@ def test_ctrl_c_does_not_wait_for_what_is_being_compiled():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "still in the buffer\n")
     assert done.stderr.splitlines()[-1] == "inception-jax: interrupted; the same command goes on."
+
+
+def test_a_reader_that_wants_no_more_is_no_mistake():
+    command = [sys.executable, "-m", "inception_jax", "experiments"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

@@ -67,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         xla_flags.set_flags()
         # Tracing makes millions of objects that stay; Python's default is to look all of them over at every 700th.
         gc.set_threshold(50_000, 20, 20)
-        return verb(flags)
+        code = verb(flags)
+        sys.stdout.flush()  # Here, where a reader that has gone is known of.
+        return code
     except UserError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
@@ -77,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Preempted as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 75
+    except BrokenPipeError:
+        # The reader of the output, such as head, has closed it; Python would write the rest into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         goes_on = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
         goes_on = goes_on or (arguments[:1] == ["evaluate"] and "--out" in arguments)
