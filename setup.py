@@ -48,6 +48,8 @@ setup(
         # Newer versions of jax2onnx want an older Orbax than this package.
         "onnx": ["jax2onnx==0.13.0", "onnxruntime>=1.32"],
         "hub": ["huggingface_hub>=1.0"],
+        # The program that shows what tensorboardX writes; it does so without TensorFlow.
+        "tensorboard": ["tensorboard>=2.21"],
         "gcs": ["gcsfs>=2026.10.1"],
         # For benchmarks/compare_peers.py alone. facenet-pytorch is not among them: it asks for a PyTorch and a NumPy of
         # years ago, without need.

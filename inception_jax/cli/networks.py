@@ -32,7 +32,7 @@ class Summary:
     dtype: Annotated[Literal["float32", "bfloat16"], arg(metavar="DTYPE")] = "float32"
     """With --memory: float32 or bfloat16;"""
     remat: bool = False
-    """as trained with --train.remat True;"""
+    """as trained with --train.remat;"""
     batches: Annotated[tuple[int, int], arg(metavar="N M")] = (8, 32)
     """batches to compile for, in images on each device;"""
     gigabytes: Annotated[tuple[float, ...], arg(metavar="GB ...")] = (16, 32, 80)
