@@ -262,20 +262,21 @@ def test_closing_ends_the_threads():
 
 
 INTERRUPTED = """
-import os, signal, threading, time
+import gc, os, signal, threading, time
 import numpy as np
 from inception_jax.data import training_batches
 from inception_jax.data.sources import Record, Source
 
 def read(index):
-    time.sleep(0.01)
+    time.sleep(0.1)
     return Record(np.zeros((4, 4), np.uint8), 0, "x")
 
 batches = training_batches(
-    Source(("0",), 10**6, read), batch_size=10**5, devices=1, seed=0, image_size=8, crop_area=(1.0, 1.0),
+    Source(("0",), 10**6, read), batch_size=10**4, devices=1, seed=0, image_size=8, crop_area=(1.0, 1.0),
     crop_aspect=(1.0, 1.0), flip=False, resize="bilinear", threads=4, prefetch=4,
 )
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+gc.disable()  # JAX's callback of the collector swallows what is raised in it.
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     next(batches)
 except KeyboardInterrupt:
