@@ -50,15 +50,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
     parser.add_argument("--directory", help="where to work, for a look at it afterwards; by default a temporary one")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        place = Path(asked.directory or stack.enter_context(tempfile.TemporaryDirectory()))
+        place = Path(args.directory or stack.enter_context(tempfile.TemporaryDirectory()))
         place.mkdir(parents=True, exist_ok=True)
         experiment = place / "experiment.py"
         experiment.write_text(EXPERIMENT)
         command = [sys.executable, "-m", "inception_jax", "compare", str(experiment), "--workdir"]
         undisturbed([*command, str(place / "calm")], place / "calm.log")
-        disturbed([*command, str(place / "killed")], place / "killed.log", asked)
+        disturbed([*command, str(place / "killed")], place / "killed.log", args)
         found = differences(place / "calm", place / "killed")
     print("\n".join(found) or "the states, the metrics and the pictures are the same")
     return 1 if found else 0
@@ -72,21 +72,21 @@ def undisturbed(command: list[str], log: Path) -> None:
     print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def disturbed(command: list[str], log: Path, asked: argparse.Namespace) -> None:
+def disturbed(command: list[str], log: Path, args: argparse.Namespace) -> None:
     """Starts the command, kills it when it has said some lines, and so on; the last start is left to end."""
-    random_moment = random.Random(asked.seed)
+    random_moment = random.Random(args.seed)
     log.touch()
     for start in itertools.count(1):
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         killed = start - 1
-        if killed < asked.kills:
+        if killed < args.kills:
             # By lines and not by seconds: most of a start's time goes into compiling, and most can go wrong after it.
             lines, more = random_moment.randint(0, 30), random_moment.uniform(0.0, 0.5)
             said = wait_for_lines(process, log, len(read_lines(log)) + lines)
             time.sleep(more)
             if process.poll() is None:
-                os.killpg(process.pid, signal.Signals[f"SIG{asked.signal}"])
+                os.killpg(process.pid, signal.Signals[f"SIG{args.signal}"])
                 process.wait(timeout=30)
                 print(f"kill {start} {more:.2f} s after: {said[:100]}", flush=True)
                 continue
@@ -136,7 +136,7 @@ def same_state(run: Path, other: Path) -> bool:
     states = []
     for directory in (run, other):
         saved = checkpoint.read(directory)
-        template = build.state_shapes(saved.experiment, build.model(saved.experiment))
+        template = build.state_shapes(saved.experiment, build.make_model(saved.experiment))
         states.append((saved.step, saved.next_batch, jax.tree.leaves(saved.state(template))))
     (*ours, our_leaves), (*theirs, their_leaves) = states
     return ours == theirs and all(map(np.array_equal, our_leaves, their_leaves))

@@ -45,19 +45,19 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--images", type=int, default=512, help="photographs that are made for it")
     parser.add_argument("--contestant", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if importlib.util.find_spec("tensorflow") is None:
         print("compare_input: this comparison needs TensorFlow; pip install tensorflow-cpu.", file=sys.stderr)
         return 2
-    if asked.contestant:
-        compete(*asked.contestant, seconds=asked.seconds, batch_size=asked.batch_size)
+    if args.contestant:
+        serve(*args.contestant, seconds=args.seconds, batch_size=args.batch_size)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         # In another process, because a child's peak of memory starts from its parent's.
         make = "import sys, pathlib; from inception_jax.benchmark.photographs import write_photographs as write; "
         call = "write(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
-        subprocess.run([sys.executable, "-c", make + call, folder, str(asked.images)], check=True)
-        print(table(race(folder, asked.rounds, asked.seconds, asked.batch_size), asked.batch_size))
+        subprocess.run([sys.executable, "-c", make + call, folder, str(args.images)], check=True)
+        print(table(race(folder, args.rounds, args.seconds, args.batch_size), args.batch_size))
     return 0
 
 
@@ -108,7 +108,7 @@ def table(measured: dict[str, list[dict[str, float]]], batch_size: int) -> str:
     return "\n".join(lines)
 
 
-def compete(name: str, folder: str, *, seconds: float, batch_size: int) -> None:
+def serve(name: str, folder: str, *, seconds: float, batch_size: int) -> None:
     """One contestant: for every line on standard input a measurement as JSON on standard output."""
     side, kind = name.split()
     make = {"ours": our_batches, "tf.data": their_batches}[side]
@@ -131,18 +131,18 @@ def compete(name: str, folder: str, *, seconds: float, batch_size: int) -> None:
 def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     """First the peak of memory after the imports, then batches without end."""
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from inception_jax import xla_flags
+    from inception_jax.system import xla_flags
 
     xla_flags.set_flags()  # before anything imports JAX
     import jax
 
     from inception_jax.data import open_source, training_batches
     from inception_jax.data.colour import distort_colour, to_network_range
-    from inception_jax.steps import run_in_line
+    from inception_jax.steps import use_synchronous_cpu_dispatch
 
     yield peak_megabytes()
-    run_in_line()
-    prepare = jax.jit(lambda key, images: to_network_range(distort_colour(key, images)))
+    use_synchronous_cpu_dispatch()
+    preprocess = jax.jit(lambda key, images: to_network_range(distort_colour(key, images)))
     batches = training_batches(
         open_source(f"folder:{folder}", "train"),
         batch_size=batch_size,
@@ -159,7 +159,7 @@ def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     with contextlib.closing(batches):
         for step, batch in enumerate(batches):
             images = batch["images"][0]
-            yield prepare(jax.random.key(step), images).block_until_ready() if colour else images
+            yield preprocess(jax.random.key(step), images).block_until_ready() if colour else images
 
 
 def their_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
@@ -169,7 +169,7 @@ def their_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any
 
     yield peak_megabytes()
 
-    def prepare(path: Any) -> Any:
+    def preprocess(path: Any) -> Any:
         encoded = tf.io.read_file(path)
         begin, size, _ = tf.image.sample_distorted_bounding_box(
             tf.image.extract_jpeg_shape(encoded),
@@ -185,7 +185,7 @@ def their_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any
 
     files = sorted(map(str, Path(folder).rglob("*.jpg")))
     dataset = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files)).repeat()
-    dataset = dataset.map(prepare, num_parallel_calls=len(os.sched_getaffinity(0)))
+    dataset = dataset.map(preprocess, num_parallel_calls=len(os.sched_getaffinity(0)))
     yield from iter(dataset.batch(batch_size).prefetch(PREFETCH))
 
 

@@ -46,14 +46,14 @@ from inception_jax.errors import RunFailed, UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, or prints what was measured; returns 0, 1 if the file could not be written, 2 for a mistake, 130."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    asked = parse(arguments)
+    args = parse(arguments)
     try:
-        if asked.contestant:
-            serve(*asked.contestant, seconds=asked.seconds)
-        elif asked.table:
-            print_file(asked.table)
+        if args.contestant:
+            serve(*args.contestant, seconds=args.seconds)
+        elif args.table:
+            print_file(args.table)
         else:
-            measure(asked, shlex.join(["python", "benchmarks/compare_peers.py", *arguments]))
+            measure(args, shlex.join(["python", "benchmarks/compare_peers.py", *arguments]))
         return 0
     except UserError as error:
         print(f"compare_peers: {error}", file=sys.stderr)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"compare_peers: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = f"; the cases before are in {asked.out}." if asked.out else "."
+        kept = f"; the cases before are in {args.out}." if args.out else "."
         print(f"\ncompare_peers: interrupted{kept}", file=sys.stderr)
         return 130
 
@@ -85,30 +85,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(asked: argparse.Namespace, command: str) -> None:
+def measure(args: argparse.Namespace, command: str) -> None:
     """Runs all cases, keeps each as soon as it is done, and prints the tables of all of them."""
-    if asked.rounds < 1 or not asked.seconds > 0:
-        raise UserError(f"{asked.rounds} rounds of {asked.seconds:g} seconds cannot be run; give 1 or more, above 0.")
-    where = {"device": asked.device, "dtype": asked.dtype}
-    wanted = cases.grid(asked.modes, asked.models, asked.batch_sizes, asked.image_sizes, **where)
-    kept = report.read(asked.out) if asked.out else []
-    if asked.out:
-        report.write(asked.out, kept)  # now, and not after the first case, to find that it cannot be written
+    if args.rounds < 1 or not args.seconds > 0:
+        raise UserError(f"{args.rounds} rounds of {args.seconds:g} seconds cannot be run; give 1 or more, above 0.")
+    where = {"device": args.device, "dtype": args.dtype}
+    wanted = cases.grid(args.modes, args.models, args.batch_sizes, args.image_sizes, **where)
+    kept = report.read(args.out) if args.out else []
+    if args.out:
+        report.write(args.out, kept)  # now, and not after the first case, to find that it cannot be written
     measured: list[report.Record] = []
     for case in wanted:
         say(f"{case}:")
-        measured.append(run(case, asked) | {"command": command})
-        if asked.out:
-            report.write(asked.out, report.join(kept, measured))
+        measured.append(run(case, args) | {"command": command})
+        if args.out:
+            report.write(args.out, report.join(kept, measured))
     print(report.tables(report.join([], measured)))
 
 
-def run(case: cases.Case, asked: argparse.Namespace) -> report.Record:
+def run(case: cases.Case, args: argparse.Namespace) -> report.Record:
     """The race of one case."""
     outcome = race.race(
-        {name: command(name, case, asked.seconds) for name in cases.contestants(case, asked.peers)},
+        {name: command(name, case, args.seconds) for name in cases.contestants(case, args.peers)},
         environment(case),
-        asked.rounds,
+        args.rounds,
     )
     summary = report.summarize(case.mode, outcome.rates, outcome.facts)
     for name, rates in outcome.rates.items():
@@ -118,8 +118,8 @@ def run(case: cases.Case, asked: argparse.Namespace) -> report.Record:
         say(f"  {name:<20}is out: {why}")
     return {
         **dataclasses.asdict(case),
-        "rounds": asked.rounds,
-        "seconds": asked.seconds,
+        "rounds": args.rounds,
+        "seconds": args.seconds,
         **dataclasses.asdict(outcome),
         "summary": summary,
         "machine": report.machine(),

@@ -15,14 +15,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from inception_jax import xla_flags
+from inception_jax.system import xla_flags
 
 xla_flags.set_flags()  # before anything imports JAX
 
 import numpy as np  # noqa: E402
 
 from inception_jax import build, steps  # noqa: E402
-from inception_jax.benchmark.network import prepare, recipe  # noqa: E402
+from inception_jax.benchmark.network import compile_step, recipe  # noqa: E402
 from inception_jax.errors import UserError  # noqa: E402
 from inception_jax.models.summary import summarize  # noqa: E402
 
@@ -54,19 +54,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plot", metavar="FILE", help="draw the curves, as .png, .svg or .pdf")
-    asked = parser.parse_args()
-    steps.run_in_line()
-    axes = [sorted(set(values)) for values in (asked.batch, asked.image_size, asked.width, asked.depth)]
+    args = parser.parse_args()
+    steps.use_synchronous_cpu_dispatch()
+    axes = [sorted(set(values)) for values in (args.batch, args.image_size, args.width, args.depth)]
     curves: dict[str, dict[str, list[Point]]] = {}
     try:
         for mode in MODES:
-            curves[mode] = measure(mode, asked.model, axes, asked.seconds, asked.repeats)
-            print(table(mode, asked.model, curves[mode]), flush=True)
+            curves[mode] = measure(mode, args.model, axes, args.seconds, args.repeats)
+            print(table(mode, args.model, curves[mode]), flush=True)
     except UserError as error:
         print(f"growth: {error}", file=sys.stderr)
         return 2
-    if asked.plot:
-        draw(curves, asked.model, asked.plot)
+    if args.plot:
+        draw(curves, args.model, args.plot)
     return 0
 
 
@@ -90,10 +90,12 @@ def measure(mode: Any, model: str, axes: list[list[float]], seconds: float, repe
 def time_step(mode: Any, model: str, at: tuple[float, ...], seconds: float, repeats: int) -> Point:
     """Compiles one step and times it."""
     batch, size, width, depth = int(at[0]), int(at[1]), at[2], int(at[3])
-    made = recipe(model, batch_size=batch, image_size=size, dtype="float32")
-    made = dataclasses.replace(made, model=dataclasses.replace(made.model, width=width, depths=(depth,) * 3))
-    forward = batch * sum(row.multiply_adds for row in summarize(build.model(made), size))
-    step = prepare(mode, made)
+    experiment = recipe(model, batch_size=batch, image_size=size, dtype="float32")
+    experiment = dataclasses.replace(
+        experiment, model=dataclasses.replace(experiment.model, width=width, depths=(depth,) * 3)
+    )
+    forward = batch * sum(row.multiply_adds for row in summarize(build.make_model(experiment), size))
+    step = compile_step(mode, experiment)
     step()
     step.finish()
     rate = statistics.median(step.steps_per_second(seconds) for _ in range(repeats))

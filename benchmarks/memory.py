@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inception_jax import xla_flags
+from inception_jax.system import xla_flags
 
 
 def main() -> int:
@@ -31,27 +31,27 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs=2, default=(16, 32), metavar="N")
     parser.add_argument("--steps", type=int, default=3, help="that each process trains after its first")
     parser.add_argument("--child", type=int, metavar="N", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     xla_flags.set_flags()
     if not sys.platform.startswith("linux"):
         print("memory: only Linux says how far a process's memory rose since a moment.", file=sys.stderr)
         return 2
-    if asked.child:
-        print(json.dumps(train(experiment(asked, asked.child), asked.steps)))
+    if args.child:
+        print(json.dumps(train(experiment(args, args.child), args.steps)))
         return 0
-    from inception_jax.memory import step_bytes
+    from inception_jax.benchmark.step_memory import step_bytes
 
     measured, predicted = [], []
-    print(f"{asked.model}, width {asked.width:g}, {asked.image_size} pixels{', with remat' * asked.remat}")
+    print(f"{args.model}, width {args.width:g}, {args.image_size} pixels{', with remat' * args.remat}")
     print(f"{'batch':<12}{'predicted':>12}{'measured':>12}{'of it':>8}{'a step':>12}")
-    for batch in asked.batches:
+    for batch in args.batches:
         command = [sys.executable, __file__, *sys.argv[1:], "--child", str(batch)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         trained = json.loads(done.stdout)
         measured.append(trained["bytes"])
-        predicted.append(step_bytes(experiment(asked, batch), batch))
+        predicted.append(step_bytes(experiment(args, batch), batch))
         print(f"{row(str(batch), predicted[-1], measured[-1])}{trained['seconds'] * 1e3:>9,.0f} ms", flush=True)
-    images = asked.batches[1] - asked.batches[0]
+    images = args.batches[1] - args.batches[0]
     print(row("an image", *((bytes_[1] - bytes_[0]) / images for bytes_ in (predicted, measured))))
     return 0
 
@@ -61,15 +61,15 @@ def row(name: str, predicted: float, measured: float) -> str:
     return f"{name:<12}{predicted / 1e6:>9,.1f} MB{measured / 1e6:>9,.1f} MB{predicted / measured:>8.2f}"
 
 
-def experiment(asked: argparse.Namespace, batch: int) -> Any:
+def experiment(args: argparse.Namespace, batch: int) -> Any:
     """What is trained: the paper's recipe with the network, input and batch that were asked for."""
     from inception_jax.benchmark.network import recipe
 
-    made = recipe(asked.model, batch_size=batch, image_size=asked.image_size, dtype="float32")
+    recipe_ = recipe(args.model, batch_size=batch, image_size=args.image_size, dtype="float32")
     return dataclasses.replace(
-        made,
-        model=dataclasses.replace(made.model, width=asked.width),
-        train=dataclasses.replace(made.train, remat=asked.remat),
+        recipe_,
+        model=dataclasses.replace(recipe_.model, width=args.width),
+        train=dataclasses.replace(recipe_.train, remat=args.remat),
     )
 
 
@@ -78,11 +78,11 @@ def train(training: Any, steps: int) -> dict[str, float]:
 
     The first step has the system give the memory, and is off the clock.
     """
-    from inception_jax.benchmark.network import prepare
-    from inception_jax.steps import run_in_line
+    from inception_jax.benchmark.network import compile_step
+    from inception_jax.steps import use_synchronous_cpu_dispatch
 
-    run_in_line()
-    step = prepare("train", training)
+    use_synchronous_cpu_dispatch()
+    step = compile_step("train", training)
     ctypes.CDLL(None).malloc_trim(0)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts anew

@@ -15,9 +15,9 @@ if sys.platform == "win32":
     raise ImportError(_REASON)
 
 if TYPE_CHECKING:
-    from inception_jax.inference import load_checkpoint
     from inception_jax.models import create_model, list_models
     from inception_jax.weights import export_weights, import_weights
+    from inception_jax.weights.checkpoint import load_checkpoint
 
 __all__ = ["create_model", "export_weights", "import_weights", "list_models", "load_checkpoint"]
 
@@ -26,7 +26,7 @@ _HOMES = {
     "list_models": "inception_jax.models",
     "import_weights": "inception_jax.weights",
     "export_weights": "inception_jax.weights",
-    "load_checkpoint": "inception_jax.inference",
+    "load_checkpoint": "inception_jax.weights.checkpoint",
 }
 
 

@@ -11,14 +11,14 @@ import optax
 from inception_jax import optim, steps
 from inception_jax.config import Experiment
 from inception_jax.data import colour, evaluation_batches, open_source, training_batches
-from inception_jax.data.cores import available_cores
 from inception_jax.data.pipeline import images_per_process
 from inception_jax.data.sources import Source, sample
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
 from inception_jax.models.initialize import variable_shapes
 from inception_jax.models.network import Network
-from inception_jax.progress import say
+from inception_jax.system.cores import available_cores
+from inception_jax.system.progress import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Plan:
     evaluations: frozenset[int]
 
 
-def plan(experiment: Experiment, images: int) -> Plan:
+def make_plan(experiment: Experiment, images: int) -> Plan:
     """The steps of a run over a training set of `images` images."""
     steps_per_epoch = images / experiment.train.batch_size
     total = experiment.train.steps or max(1, round(experiment.train.epochs * steps_per_epoch))
@@ -42,22 +42,24 @@ def plan(experiment: Experiment, images: int) -> Plan:
 def source(experiment: Experiment, split: str) -> Source:
     """The images of one split ("train" or "validation"), or as many of them as the experiment asks for."""
     d = experiment.data
-    whole = open_source(d.source, split, data_dir=d.data_dir)
+    images = open_source(d.source, split, data_dir=d.data_dir)
     field, count = (
         ("training_images", d.training_images) if split == "train" else ("validation_images", d.validation_images)
     )
     try:
-        return whole if count is None else sample(whole, count)
+        return images if count is None else sample(images, count)
     except UserError as error:
         raise UserError(f"data.{field}: {d.source}: {error}") from None
 
 
 def with_classes(experiment: Experiment, classes: int) -> Experiment:
     """The experiment with the data set's number of classes filled in; UserError if its own is too small for them."""
-    asked = experiment.model.num_classes
-    if asked is not None and asked < classes:
-        raise UserError(f"model.num_classes is {asked}, but {experiment.data.source} has {classes} classes.")
-    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, num_classes=asked or classes))
+    requested = experiment.model.num_classes
+    if requested is not None and requested < classes:
+        raise UserError(f"model.num_classes is {requested}, but {experiment.data.source} has {classes} classes.")
+    return dataclasses.replace(
+        experiment, model=dataclasses.replace(experiment.model, num_classes=requested or classes)
+    )
 
 
 def check_batches(experiment: Experiment) -> None:
@@ -70,7 +72,7 @@ def check_batches(experiment: Experiment) -> None:
             raise UserError(f"{field}: {error}") from None
 
 
-def model(experiment: Experiment) -> Network:
+def make_model(experiment: Experiment) -> Network:
     """The network; `model.num_classes` must be filled in."""
     m = experiment.model
     return create_model(
@@ -88,7 +90,7 @@ def model(experiment: Experiment) -> Network:
     )
 
 
-def schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
+def make_schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
     """Step -> factor on `optim.learning_rate`."""
     o = experiment.optim
     return optim.learning_rate_schedule(
@@ -100,11 +102,11 @@ def schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
     )
 
 
-def optimizer(experiment: Experiment, factor: optax.Schedule) -> optax.GradientTransformation:
-    """The chain of optim.py with the experiment's settings; `factor` is that of `schedule`."""
+def make_optimizer(experiment: Experiment, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The chain of optim.py with the experiment's settings; `schedule` is that of `make_schedule`."""
     o = experiment.optim
     return optim.make_optimizer(
-        factor,
+        schedule,
         learning_rate=o.learning_rate,
         weight_decay=o.weight_decay,
         clip_norm=o.clip_norm,
@@ -117,31 +119,31 @@ def optimizer(experiment: Experiment, factor: optax.Schedule) -> optax.GradientT
     )
 
 
-def state_shapes(experiment: Experiment, network: Network) -> steps.TrainState:
+def state_shapes(experiment: Experiment, model: Network) -> steps.TrainState:
     """The shapes of the run's state, for restoring one."""
     # Every schedule gives the optimiser's state the same shapes.
-    chain = optimizer(experiment, optax.constant_schedule(0.0))
-    variables = variable_shapes(network, experiment.data.image_size)
-    return jax.eval_shape(lambda v: steps.create_state(v, chain, experiment.seed), variables)
+    optimizer = make_optimizer(experiment, optax.constant_schedule(0.0))
+    variables = variable_shapes(model, experiment.data.image_size)
+    return jax.eval_shape(lambda v: steps.create_state(v, optimizer, experiment.seed), variables)
 
 
-def train_step(experiment: Experiment, network: Network, chain: optax.GradientTransformation) -> Any:
+def train_step(experiment: Experiment, model: Network, optimizer: optax.GradientTransformation) -> Any:
     """(state, batch) -> (state, metrics) on all devices; the state's memory is donated."""
     return steps.parallel(
         steps.train_step,
         donate=True,
-        model=network,
-        optimizer=chain,
-        prepare=_distorted_input if experiment.data.colour else _plain_input,
+        model=model,
+        optimizer=optimizer,
+        preprocess=_distorted_input if experiment.data.colour else _plain_input,
         label_smoothing=experiment.train.label_smoothing,
         aux_weight=experiment.train.aux_weight,
         stage_norms=experiment.train.stage_norms,
     )
 
 
-def evaluate_step(network: Network) -> Any:
+def evaluate_step(model: Network) -> Any:
     """(params, batch_stats, batch) -> sums on all devices."""
-    return steps.parallel(steps.evaluate_step, model=network, prepare=colour.to_network_range)
+    return steps.parallel(steps.evaluate_step, model=model, preprocess=colour.to_network_range)
 
 
 def train_batches(experiment: Experiment, images: Source, start: int) -> Generator[dict[str, Any], None, None]:

@@ -165,7 +165,7 @@ class Experiment:
 
 
 # (field, what it must be, test). A field that is None is not tested.
-_RULES = (
+_RANGES = (
     ("seed", "0 or more", lambda v: v >= 0),
     ("model.num_classes", "2 or more", lambda v: v >= 2),
     ("model.width", "above 0", lambda v: v > 0),
@@ -209,7 +209,7 @@ _RULES = (
 
 
 # What may change when a run is continued.
-_FREE = (
+_MAY_CHANGE = (
     "data.data_dir",
     "data.threads",
     "data.prefetch",
@@ -230,17 +230,22 @@ _FREE = (
 
 
 # What may differ between the machines of one run.
-_LOCAL = ("data.data_dir", "data.threads", "data.prefetch")
+_PER_HOST = ("data.data_dir", "data.threads", "data.prefetch")
 
 
 def check(experiment: Experiment) -> None:
     """Raises UserError, naming field, value and allowed values, at the first value out of its range."""
     values = to_flat_dict(experiment)
-    for field, allowed, holds in _RULES:
+    for field, allowed, holds in _RANGES:
         value = values[field]
         # `not holds` rather than the opposite comparison, so that NaN is refused too.
         if value is not None and not holds(value):
             raise UserError(f"{field} is {value!r}; it must be {allowed}.")
+
+
+def check_data(data: DataConfig, *, seed: int = 0) -> None:
+    """Raises UserError as `check`, for what is not a whole experiment."""
+    check(Experiment(seed=seed, data=data))
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
@@ -261,7 +266,7 @@ def to_flat_dict(experiment: Experiment) -> dict[str, Any]:
 
 def shared_fields(experiment: Experiment) -> dict[str, Any]:
     """What all machines of one run must agree on, as `to_flat_dict`."""
-    return {field: value for field, value in to_flat_dict(experiment).items() if field not in _LOCAL}
+    return {field: value for field, value in to_flat_dict(experiment).items() if field not in _PER_HOST}
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
@@ -279,7 +284,7 @@ def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, An
     return {
         field: (value, there[field])
         for field, value in to_flat_dict(ours).items()
-        if value != there[field] and field not in _FREE
+        if value != there[field] and field not in _MAY_CHANGE
     }
 
 

@@ -49,16 +49,16 @@ def make_optimizer(
     Weight decay is added to the gradients of kernels before they are clipped, because the released code has it as L2 in
     the loss.
     """
-    links = [
+    transforms = [
         optax.add_decayed_weights(weight_decay, mask=is_kernel) if weight_decay else optax.identity(),
         optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
         optax.scale_by_rms(rms_decay, rms_epsilon, initial_scale=rms_initial, eps_in_sqrt=epsilon_in_sqrt),
         optax.scale_by_learning_rate(schedule),
-        scale_by_kept(learning_rate),
+        scale_by_stored_rate(learning_rate),
         optax.trace(momentum) if momentum else optax.identity(),
         params_ema(ema_decay),
     ]
-    return optax.chain(*links)
+    return optax.chain(*transforms)
 
 
 def is_kernel(params: Any) -> Any:
@@ -66,19 +66,19 @@ def is_kernel(params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-class KeptScale(NamedTuple):
+class StoredRateState(NamedTuple):
     """A factor that is data."""
 
     factor: jax.Array
 
 
-def scale_by_kept(factor: float) -> optax.GradientTransformation:
+def scale_by_stored_rate(factor: float) -> optax.GradientTransformation:
     """Scales the updates by a factor that the state holds, where `optax.scale` makes it part of the program."""
 
-    def update(updates: Any, state: KeptScale, params: Any = None) -> tuple[Any, KeptScale]:
+    def update(updates: Any, state: StoredRateState, params: Any = None) -> tuple[Any, StoredRateState]:
         return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), state
 
-    return optax.GradientTransformation(lambda params: KeptScale(jnp.asarray(factor, jnp.float32)), update)
+    return optax.GradientTransformation(lambda params: StoredRateState(jnp.asarray(factor, jnp.float32)), update)
 
 
 class ParamsEmaState(NamedTuple):

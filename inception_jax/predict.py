@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.data import colour, preprocess
-from inception_jax.data.preparation import Preparation
+from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
-from inception_jax.inference import load_checkpoint
+from inception_jax.weights.checkpoint import load_checkpoint
 
 
 def predict(
@@ -32,33 +32,35 @@ def predict(
     Raises:
       UserError: the checkpoint cannot be used.
     """
-    model, variables, prepared = load_checkpoint(checkpoint)
-    if model.num_classes - prepared.label_offset < 1 or "classifier" not in variables["params"]:
+    model, variables, preprocessing = load_checkpoint(checkpoint)
+    if model.num_classes - preprocessing.label_offset < 1 or "classifier" not in variables["params"]:
         raise UserError(f"{checkpoint} has no classifier, so there are no classes to predict.")
 
     @jax.jit
     def probabilities(variables: Any, pixels: jax.Array) -> jax.Array:
-        logits: Any = model.apply(variables, colour.to_network_range(pixels, prepared.mean, prepared.std))
+        logits: Any = model.apply(variables, colour.to_network_range(pixels, preprocessing.mean, preprocessing.std))
         # The background is no answer: the rest is made to sum to one without it.
-        return jax.nn.softmax(logits[:, prepared.label_offset :].astype(jnp.float32))
+        return jax.nn.softmax(logits[:, preprocessing.label_offset :].astype(jnp.float32))
 
     variables = jax.device_put(variables)
     for first in range(0, len(images), batch_size):
         paths = images[first : first + batch_size]
-        read = [_read(path, prepared) for path in paths]
-        pixels = np.zeros((min(batch_size, len(images)), prepared.image_size, prepared.image_size, 3), np.uint8)
+        read = [_read(path, preprocessing) for path in paths]
+        pixels = np.zeros(
+            (min(batch_size, len(images)), preprocessing.image_size, preprocessing.image_size, 3), np.uint8
+        )
         for row, picture in enumerate(read):
             if isinstance(picture, np.ndarray):
                 pixels[row] = picture
-        found = np.asarray(probabilities(variables, pixels))
-        for path, picture, row in zip(paths, read, found, strict=False):
+        results = np.asarray(probabilities(variables, pixels))
+        for path, picture, row in zip(paths, read, results, strict=False):
             if isinstance(picture, str):
                 yield {"image": str(path), "error": picture}
             else:
-                yield {"image": str(path), "classes": _best(row, top, prepared)}
+                yield {"image": str(path), "classes": _top_classes(row, top, preprocessing)}
 
 
-def _read(path: str | Path, prepared: Preparation) -> np.ndarray | str:
+def _read(path: str | Path, preprocessing: Preprocessing) -> np.ndarray | str:
     """The picture as the network wants it, or what is wrong with it."""
     try:
         picture = preprocess.decode(Path(path).read_bytes(), str(path))
@@ -67,12 +69,12 @@ def _read(path: str | Path, prepared: Preparation) -> np.ndarray | str:
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}."
     return preprocess.central_crop(
-        picture, size=prepared.image_size, fraction=prepared.central_fraction, resize=prepared.resize
+        picture, size=preprocessing.image_size, fraction=preprocessing.central_fraction, resize=preprocessing.resize
     )
 
 
-def _best(row: np.ndarray, top: int, prepared: Preparation) -> list[dict[str, Any]]:
-    names = prepared.class_names or tuple(f"class {i}" for i in range(len(row)))
+def _top_classes(row: np.ndarray, top: int, preprocessing: Preprocessing) -> list[dict[str, Any]]:
+    names = preprocessing.class_names or tuple(f"class {i}" for i in range(len(row)))
     return [{"index": int(i), "name": names[i], "probability": float(row[i])} for i in np.argsort(-row)[:top]]
 
 

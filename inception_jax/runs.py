@@ -3,7 +3,7 @@
 RUN/config.json     the experiment, and facts about the run that do not change (`RunInfo`)
 RUN/metrics.jsonl   one JSON object a line: step, epoch, split, loss, top1_error, top5_error, ...
 RUN/tensorboard/    the same numbers as TensorBoard events
-RUN/checkpoints/    see checkpoint/run.py
+RUN/checkpoints/    see checkpoint/training.py
 """
 
 import contextlib
@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inception_jax import config, whole
+from inception_jax import config
 from inception_jax.errors import RunFailed, UserError
+from inception_jax.system.atomic import atomic_write
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -79,10 +80,10 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = path.read_text().split("\n")
-    complete, unfinished = lines[:-1], lines[-1]
+    lines, partial = lines[:-1], lines[-1]
     try:
-        records = [json.loads(line) for line in complete if line]
-        return [*records, json.loads(unfinished)] if unfinished.endswith("}") else records
+        records = [json.loads(line) for line in lines if line]
+        return [*records, json.loads(partial)] if partial.endswith("}") else records
     except ValueError as error:
         raise UserError(f"{path} holds a line that is not JSON: {error}; mend or remove that line.") from error
 
@@ -90,7 +91,7 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
 def write_config(directory: str | Path, info: RunInfo, experiment: config.Experiment) -> None:
     """Writes config.json, whole or not at all."""
     values = {"info": dataclasses.asdict(info), "experiment": config.to_dict(experiment)}
-    with whole.writing(Path(directory) / CONFIG) as file:
+    with atomic_write(Path(directory) / CONFIG) as file:
         file.write((json.dumps(values, indent=2) + "\n").encode())
 
 
@@ -105,14 +106,14 @@ class MetricsWriter:
         directory = Path(directory)
         self._directory, self._step = directory, step
         kept = [record for record in read_metrics(directory) if record["step"] <= step]
-        with whole.writing(directory / METRICS) as file:
+        with atomic_write(directory / METRICS) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
-        with _saying(directory):
+        with _as_run_failed(directory):
             self._file = (directory / METRICS).open("a")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one record; `step` and `split` name it, every other number becomes a TensorBoard scalar."""
-        with _saying(self._directory):
+        with _as_run_failed(self._directory):
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
         group = "/".join(str(record[k]) for k in ("split", "parameters") if k in record)
@@ -134,14 +135,14 @@ class MetricsWriter:
 
         # The suffix, because tensorboardX names its file by the second and empties one of that name.
         suffix = f".{self._step:09d}"
-        with _saying(self._directory):
+        with _as_run_failed(self._directory):
             return SummaryWriter(
                 str(self._directory / "tensorboard"), purge_step=self._step + 1, flush_secs=10, filename_suffix=suffix
             )
 
 
 @contextlib.contextmanager
-def _saying(directory: str | Path) -> Iterator[None]:
+def _as_run_failed(directory: str | Path) -> Iterator[None]:
     """Makes one sentence of what the file system says."""
     try:
         yield

@@ -55,7 +55,7 @@ def train_step(
     *,
     model: Network,
     optimizer: optax.GradientTransformation,
-    prepare: Callable[[jax.Array, jax.Array], jax.Array],
+    preprocess: Callable[[jax.Array, jax.Array], jax.Array],
     label_smoothing: float,
     aux_weight: float,
     stage_norms: bool = False,
@@ -67,7 +67,7 @@ def train_step(
       batch: this device's images and labels.
       model: the network.
       optimizer: the chain of `optim.make_optimizer`.
-      prepare: (key, images uint8) -> the network's input; where the colours are distorted.
+      preprocess: (key, images uint8) -> the network's input; where the colours are distorted.
       label_smoothing: share of the target spread evenly over all classes.
       aux_weight: factor on the loss of the auxiliary head.
       stage_norms: add `activation_rms/STAGE`, the root mean square of what each stage gives, and `gradient_norm/STAGE`
@@ -80,7 +80,7 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     dropout_key, colour_key = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
-    images = prepare(colour_key, batch["images"])
+    images = preprocess(colour_key, batch["images"])
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
         logits, new = model.apply(
@@ -96,7 +96,7 @@ def train_step(
             loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
         ranks = _ranks(logits, batch["labels"])
         metrics = {"loss": loss, "top1_error": jnp.mean(ranks >= 1), "top5_error": jnp.mean(ranks >= 5)}
-        return loss, (new["batch_stats"], metrics | _sown(new["intermediates"], stage_norms))
+        return loss, (new["batch_stats"], metrics | _select_sown(new["intermediates"], stage_norms))
 
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
     # Times the devices, because all metrics are averaged together.
@@ -105,7 +105,7 @@ def train_step(
     metrics["gradient_norm"] = optax.tree.norm(grads)
     if stage_norms:
         metrics |= {f"gradient_norm/{stage}": optax.tree.norm(part) for stage, part in grads.items()}
-    metrics["least_variance"] = _least_variance(batch_stats)
+    metrics["least_variance"] = _min_variance(batch_stats)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new_state = state._replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
@@ -113,7 +113,7 @@ def train_step(
 
 
 def evaluate_step(
-    params: Any, batch_stats: Any, batch: Batch, *, model: Network, prepare: Callable[[jax.Array], jax.Array]
+    params: Any, batch_stats: Any, batch: Batch, *, model: Network, preprocess: Callable[[jax.Array], jax.Array]
 ) -> Metrics:
     """One device's share of an evaluation: sums over the unmasked images of all devices, so that batches add up.
 
@@ -121,17 +121,17 @@ def evaluate_step(
     `skipped_images`, how many broken images were left out.
     """
     logits, new = model.apply(
-        {"params": params, "batch_stats": batch_stats}, prepare(batch["images"]), mutable=["intermediates"]
+        {"params": params, "batch_stats": batch_stats}, preprocess(batch["images"]), mutable=["intermediates"]
     )
     ranks = _ranks(logits, batch["labels"])
-    each = {
+    per_image = {
         "images": jnp.ones_like(ranks, jnp.float32),
         "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]),
         "top1_error": ranks >= 1,
         "top5_error": ranks >= 5,
         "zero_share": jnp.full_like(ranks, new["intermediates"]["zero_share"], jnp.float32),
     }
-    sums = {name: jnp.sum(jnp.where(batch["mask"], values, 0.0)) for name, values in each.items()}
+    sums = {name: jnp.sum(jnp.where(batch["mask"], values, 0.0)) for name, values in per_image.items()}
     sums["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32)
     return jax.lax.psum(sums, AXIS)
 
@@ -141,7 +141,7 @@ def predict_step(
     batch: Batch,
     *,
     model: Network,
-    prepare: Callable[[jax.Array], jax.Array],
+    preprocess: Callable[[jax.Array], jax.Array],
     mirrored: bool,
     label_offset: int,
 ) -> dict[str, jax.Array]:
@@ -151,7 +151,7 @@ def predict_step(
       variables: params and batch_stats.
       batch: this device's `images`, and other arrays [N, ...] that are given back as they are, in the same order.
       model: the network.
-      prepare: images uint8 -> the network's input.
+      preprocess: images uint8 -> the network's input.
       mirrored: look at each image's mirror image too and take the mean of the two softmaxes (never of the logits).
       label_offset: outputs before that of the first class. They are no answer: the softmax is over the others.
 
@@ -162,15 +162,15 @@ def predict_step(
     # One pass over both and not two passes: those would have the network in the program twice, and compile for twice as
     # long. What both need of memory is bounded by whoever chooses N.
     views = jnp.concatenate([images, images[:, :, ::-1]]) if mirrored else images
-    logits: Any = model.apply(variables, prepare(views))
+    logits: Any = model.apply(variables, preprocess(views))
     probabilities = jax.nn.softmax(logits[:, label_offset:].astype(jnp.float32))
     if mirrored:
         probabilities = jnp.mean(probabilities.reshape(2, *images.shape[:1], -1), axis=0)
-    others = {name: array for name, array in batch.items() if name != "images"}
-    return jax.lax.all_gather({"probabilities": probabilities, **others}, AXIS, tiled=True)
+    passed_through = {name: array for name, array in batch.items() if name != "images"}
+    return jax.lax.all_gather({"probabilities": probabilities, **passed_through}, AXIS, tiled=True)
 
 
-def run_in_line() -> None:
+def use_synchronous_cpu_dispatch() -> None:
     """Has the thread that launches a program run it, where the only device is a CPU; call it before the first array.
 
     What a program needs is then allocated by the main thread, whose heap keeps it (malloc.py). Nothing is lost: the
@@ -184,11 +184,11 @@ def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any)
 
     With `donate` the first argument's memory is reused for the result.
     """
-    arguments = step.__code__.co_argcount
+    count = step.__code__.co_argcount
     return jax.pmap(
         functools.partial(step, **settings),
         AXIS,
-        in_axes=(None,) * (arguments - 1) + (0,),
+        in_axes=(None,) * (count - 1) + (0,),
         out_axes=None,
         donate_argnums=(0,) if donate else (),
     )
@@ -210,12 +210,12 @@ def _mean_over_devices(tree: Any) -> Any:
     return jax.lax.pmean(tree, AXIS) if jax.lax.axis_size(AXIS) > 1 else tree
 
 
-def _sown(intermediates: Metrics, stage_norms: bool) -> Metrics:
-    wanted = ("zero_share", "activation_rms") if stage_norms else ("zero_share",)
-    return {name: value for name, value in intermediates.items() if name.split("/")[0] in wanted}
+def _select_sown(intermediates: Metrics, stage_norms: bool) -> Metrics:
+    prefixes = ("zero_share", "activation_rms") if stage_norms else ("zero_share",)
+    return {name: value for name, value in intermediates.items() if name.split("/")[0] in prefixes}
 
 
-def _least_variance(batch_stats: Any) -> jax.Array:
+def _min_variance(batch_stats: Any) -> jax.Array:
     leaves = jax.tree_util.tree_leaves_with_path(batch_stats)
     variances = [leaf.ravel() for path, leaf in leaves if path[-1].key == "var"]
     return jnp.min(jnp.concatenate(variances))

@@ -6,8 +6,7 @@ import json
 import xml.etree.ElementTree
 
 from inception_jax import config, runs
-from inception_jax.compare.curves import curves_of
-from inception_jax.compare.groups import groups_of
+from inception_jax.compare.runs_to_groups import curves_of, groups_of
 
 BATCH = 10
 MULTIPLY_ADDS = {"inception_v3": 100, "inception_resnet_v1": 110, "inception_v4": 200, "inception_resnet_v2": 220}

@@ -6,16 +6,16 @@ import types
 import jax
 import numpy as np
 import pytest
-from test_steps import Shallow
+from helpers import Shallow
 
 from inception_jax import build, cli, steps
-from inception_jax.benchmark import floor, network, speed
-from inception_jax.benchmark.floor import Floor, Rates
+from inception_jax.benchmark import network, roofline, speed
+from inception_jax.benchmark.roofline import Rates, Roofline
 from inception_jax.data import colour
 from inception_jax.models.initialize import initial_variables
 
 DEVICES, BATCH = 4, 8
-REAL_MODEL = build.model
+REAL_MODEL = build.make_model
 EXPERIMENT = network.recipe("inception_v4", batch_size=BATCH, image_size=75, dtype="float32")
 
 
@@ -23,34 +23,34 @@ EXPERIMENT = network.recipe("inception_v4", batch_size=BATCH, image_size=75, dty
 def small():
     """Three convolutions in place of every network, and a small product in place of the large one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "model", lambda experiment: Shallow(num_classes=1000, dtype=experiment.model.dtype))
-        patch.setattr(floor, "_CPU", floor._Sizes(side=64, numbers=256, launches=2))
+        patch.setattr(build, "make_model", lambda experiment: Shallow(num_classes=1000, dtype=experiment.model.dtype))
+        patch.setattr(roofline, "_CPU", roofline._Sizes(side=64, numbers=256, launches=2))
         yield
 
 
 @pytest.fixture(scope="module")
 def training():
-    return network.prepare("train", EXPERIMENT)
+    return network.compile_step("train", EXPERIMENT)
 
 
 @pytest.fixture(scope="module")
 def inference():
-    return network.prepare("infer", EXPERIMENT)
+    return network.compile_step("infer", EXPERIMENT)
 
 
 def test_the_training_step_is_that_of_train(training):
     for _ in range(3):
         training()
     metrics = training.finish()
-    model, batch = build.model(EXPERIMENT), network._random_batch(EXPERIMENT)
-    chain = build.optimizer(EXPERIMENT, build.schedule(EXPERIMENT, 1_281_167 / BATCH))
+    model, batch = build.make_model(EXPERIMENT), network._random_batch(EXPERIMENT)
+    chain = build.make_optimizer(EXPERIMENT, build.make_schedule(EXPERIMENT, 1_281_167 / BATCH))
     state = steps.place(steps.create_state(initial_variables(model, 0, 75), chain, 0))
     step = build.train_step(EXPERIMENT, model, chain)
     losses = []
     for _ in range(3):
-        state, by_hand = step(state, batch)
-        losses.append(float(by_hand["loss"]))
-    assert metrics == jax.device_get(by_hand)
+        state, analytical = step(state, batch)
+        losses.append(float(analytical["loss"]))
+    assert metrics == jax.device_get(analytical)
     assert len(set(losses)) == 3  # so that one step more or less would have been seen
 
 
@@ -58,7 +58,7 @@ def test_inference_gives_the_probabilities_of_uint8_images(inference):
     inference()
     inference()
     probabilities = inference.finish()["probabilities"]
-    model, images = build.model(EXPERIMENT), network._random_batch(EXPERIMENT)["images"].reshape(BATCH, 75, 75, 3)
+    model, images = build.make_model(EXPERIMENT), network._random_batch(EXPERIMENT)["images"].reshape(BATCH, 75, 75, 3)
     logits = model.apply(initial_variables(model, 0, 75), colour.to_network_range(images))
     np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), rtol=1e-4)
     assert inference.finish() is None  # nothing is under way
@@ -73,7 +73,7 @@ def test_a_step_is_launched_before_the_one_before_is_read(monkeypatch):
 
     step.lower = lambda *arguments: types.SimpleNamespace(compile=lambda: None)
     monkeypatch.setattr(jax, "device_get", lambda results: log.append(f"read {results}"))
-    prepared = network.Prepared(step, (np.zeros(3, np.float32),), None)
+    prepared = network.CompiledStep(step, (np.zeros(3, np.float32),), None)
     prepared()
     prepared()
     prepared.finish()
@@ -91,34 +91,34 @@ def test_steps_a_second_by_hand(inference, monkeypatch):
 def test_maps_and_bytes_by_hand():
     # 75x75x3 -> 5x5/4 -> 19x19x12 -> 3x3/2 -> 10x10x16 -> 3x3 -> 10x10x20, and 20 -> 1000.
     maps = (75 * 75 * 3 + 19 * 19 * 12) + (19 * 19 * 12 + 10 * 10 * 16) + (10 * 10 * 16 + 10 * 10 * 20) + (20 + 1000)
-    assert floor.map_numbers(build.model(EXPERIMENT), 75) == maps == 31_759
-    assert floor.bytes_by_hand(100, 7, train=False) == 107
-    assert floor.bytes_by_hand(100, 7, train=True) == 214
+    assert roofline.activation_count(build.make_model(EXPERIMENT), 75) == maps == 31_759
+    assert roofline.analytical_bytes(100, 7, train=False) == 107
+    assert roofline.analytical_bytes(100, 7, train=True) == 214
 
 
 def test_a_floor_by_hand():
     rates = Rates(flops_per_second=100.0, bytes_per_second=10.0)
-    assert floor.floor(300, 20, rates) == Floor(300, 20, 3.0, "operations")
-    assert floor.floor(300, 40, rates) == Floor(300, 40, 4.0, "bytes")
+    assert roofline.roofline(300, 20, rates) == Roofline(300, 20, 3.0, "operations")
+    assert roofline.roofline(300, 40, rates) == Roofline(300, 40, 4.0, "bytes")
 
 
 def test_the_rates_of_all_devices_by_hand(monkeypatch):
-    monkeypatch.setattr(floor, "_median_seconds", lambda launch: 2.0)
+    monkeypatch.setattr(roofline, "_median_seconds", lambda launch: 2.0)
     # On each of four devices twice 2 x 64^3 operations, and twice 256 numbers of 4 bytes read and written.
-    assert floor.measured_rates("float32") == Rates(4 * 2 * 2 * 64**3 / 2, 4 * 2 * 2 * 256 * 4 / 2)
+    assert roofline.measured_rates("float32") == Rates(4 * 2 * 2 * 64**3 / 2, 4 * 2 * 2 * 256 * 4 / 2)
 
 
 def test_cards_are_known_in_bfloat16_alone(monkeypatch):
-    assert floor.known_rates("bfloat16") is None
+    assert roofline.known_rates("bfloat16") is None
     card = types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(jax, "local_devices", lambda: [card] * DEVICES)
-    assert floor.known_rates("bfloat16") == Rates(4 * 790e12, 4 * 3e12)
-    assert floor.known_rates("float32") is None
+    assert roofline.known_rates("bfloat16") == Rates(4 * 790e12, 4 * 3e12)
+    assert roofline.known_rates("float32") is None
 
 
 def test_xla_counts_the_operations_of_a_product_and_all_devices():
     product = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
-    operations, moved = floor.of_program(product)
+    operations, moved = roofline.compiled(product)
     assert operations == DEVICES * 2 * 8**3 and moved >= DEVICES * 2 * 8 * 8 * 4
 
 
@@ -128,7 +128,7 @@ def measure(capsys, *arguments):
 
 
 def test_the_numbers_belong_together(capsys, monkeypatch, training):
-    monkeypatch.setattr(speed, "prepare", lambda mode, experiment: training)
+    monkeypatch.setattr(speed, "compile_step", lambda mode, experiment: training)
     models = ("--model", "inception_v4", "inception_v3", "--batch-size", "8", "--json")
     reports = [json.loads(line) for line in measure(capsys, "train", *models).splitlines()]
     assert [r["model"] for r in reports] == ["inception_v4", "inception_v3"]
@@ -136,24 +136,24 @@ def test_the_numbers_belong_together(capsys, monkeypatch, training):
     assert (r["mode"], r["batch_size"], r["image_size"], r["dtype"], r["devices"]) == ("train", 8, 75, "float32", 4)
     assert 0 < r["images_per_second_least"] <= r["images_per_second"] <= r["images_per_second_greatest"]
     assert r["step_milliseconds"] == pytest.approx(8e3 / r["images_per_second"])
-    by_hand = 19 * 19 * 12 * 75 + 10 * 10 * 16 * 108 + 10 * 10 * 20 * 144 + 20 * 1000
-    assert r["multiply_adds"] == by_hand
-    assert r["flops_per_second"] == pytest.approx(6 * by_hand * r["images_per_second"])
+    analytical = 19 * 19 * 12 * 75 + 10 * 10 * 16 * 108 + 10 * 10 * 20 * 144 + 20 * 1000
+    assert r["multiply_adds"] == analytical
+    assert r["flops_per_second"] == pytest.approx(6 * analytical * r["images_per_second"])
     limits = r["limits"]
-    assert r["product_share"] == pytest.approx(r["flops_per_second"] / limits["measured"]["flops_per_second"])
-    assert limits["rates"] == limits["measured"] and limits["by_hand"]["operations"] == 6 * by_hand * 8
-    assert limits["by_hand"]["bytes"] == 2 * (4 * training.held_bytes + 8 * 4 * 31_759)
-    assert limits["of_program"]["bytes"] > limits["by_hand"]["bytes"]
+    assert r["matmul_fraction"] == pytest.approx(r["flops_per_second"] / limits["measured"]["flops_per_second"])
+    assert limits["rates"] == limits["measured"] and limits["analytical"]["operations"] == 6 * analytical * 8
+    assert limits["analytical"]["bytes"] == 2 * (4 * training.held_bytes + 8 * 4 * 31_759)
+    assert limits["compiled"]["bytes"] > limits["analytical"]["bytes"]
     assert r["step_megabytes"] * 1e6 > DEVICES * training.held_bytes
     assert r["peak_of"] == "process" and (r["peak_megabytes"] is None or r["peak_megabytes"] > 50)
     assert r["profile"] is None and r["versions"]["jax"] == jax.__version__
 
 
 def test_the_table_and_the_profile(capsys, monkeypatch, inference, tmp_path):
-    monkeypatch.setattr(speed, "prepare", lambda mode, experiment: inference)
+    monkeypatch.setattr(speed, "compile_step", lambda mode, experiment: inference)
     lines = measure(capsys, "infer", "--batch-size", "8", "--profile", str(tmp_path)).splitlines()
     assert lines[0].startswith("inception_resnet_v2, inference: 8 images of 75 pixels, float32; 4 x cpu, cores: ")
-    heads = ["speed", "a step", "arithmetic", "limits", "floor by hand", "floor by XLA", "memory", "profile"]
+    heads = ["speed", "a step", "arithmetic", "limits", "roofline", "roofline by XLA", "memory", "profile"]
     assert [line[:16].strip() for line in lines[1:9]] == heads
     written = tmp_path / "infer-inception_resnet_v2-75-8-float32"
     assert lines[8].endswith(f"xprof server --logdir {written}")
@@ -164,25 +164,27 @@ def test_the_table_and_the_profile(capsys, monkeypatch, inference, tmp_path):
 
 def test_bfloat16_reaches_the_network_and_the_product(monkeypatch):
     asked = network.recipe("inception_v4", batch_size=8, image_size=75, dtype="bfloat16")
-    assert build.model(asked).dtype == "bfloat16"
+    assert build.make_model(asked).dtype == "bfloat16"
     dtypes = []
-    monkeypatch.setattr(floor, "measured_rates", lambda dtype: dtypes.append(dtype) or Rates(1.0, 1.0))
+    monkeypatch.setattr(roofline, "measured_rates", lambda dtype: dtypes.append(dtype) or Rates(1.0, 1.0))
     program = types.SimpleNamespace(cost_analysis=lambda: {"flops": 1.0, "bytes accessed": 1.0})
-    limits = floor.limits(program, build.model(asked), image_size=75, batch_size=8, operations=5, held=11, train=False)
-    assert dtypes == ["bfloat16"] and limits.by_hand == Floor(40, 4 * 11 + 8 * 2 * 31_759, 508_188.0, "bytes")
+    limits = roofline.limits(
+        program, build.make_model(asked), image_size=75, batch_size=8, operations=5, held=11, train=False
+    )
+    assert dtypes == ["bfloat16"] and limits.analytical == Roofline(40, 4 * 11 + 8 * 2 * 31_759, 508_188.0, "bytes")
 
 
 def test_too_little_memory_is_a_sentence(monkeypatch):
     def fail(mode, experiment):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
 
-    monkeypatch.setattr(speed, "prepare", fail)
+    monkeypatch.setattr(speed, "compile_step", fail)
     with pytest.raises(speed.UserError, match="inception_v4 with 8 images of 75 pixels needs more memory"):
         speed.benchmark("train", EXPERIMENT, seconds=1.0, repeats=1, directory=None)
 
 
 def test_mistakes(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(build, "model", REAL_MODEL)
+    monkeypatch.setattr(build, "make_model", REAL_MODEL)
     file = tmp_path / "file"
     file.touch()
     for arguments, message in {

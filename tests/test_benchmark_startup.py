@@ -4,12 +4,12 @@ import dataclasses
 import subprocess
 
 import pytest
-from test_train import SMALL, changed
+from helpers import SMALL, changed
 
 from inception_jax.benchmark import startup
-from inception_jax.cli.startup import MeasureStartup
+from inception_jax.benchmark.startup_probe import Spans
+from inception_jax.cli.benchmark import MeasureStartup
 from inception_jax.errors import RunFailed, UserError
-from inception_jax.watched import Spans
 
 
 def test_a_span_does_not_count_those_within_it():

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_train import SMALL, changed, write_experiment
+from helpers import SMALL, changed, write_experiment
 
 from inception_jax import train
 

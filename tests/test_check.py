@@ -151,7 +151,7 @@ def test_an_interruption_ends_the_threads(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     before = threading.active_count()
-    monkeypatch.setattr(sys.modules["inception_jax.data.check"], "_watched", interrupt)
+    monkeypatch.setattr(sys.modules["inception_jax.data.check"], "_with_progress", interrupt)
     with pytest.raises(KeyboardInterrupt):
         check("digits", threads=2)
     assert threading.active_count() == before

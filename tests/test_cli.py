@@ -13,6 +13,8 @@ from inception_jax import compare, train
 from inception_jax.cli import VERBS, main
 from inception_jax.errors import RunFailed
 
+FIT = sys.modules[train.fit.__module__]
+
 EXPERIMENT = """
 from inception_jax.config import *
 
@@ -173,7 +175,8 @@ def test_a_run_that_fails_exits_1_and_the_others_go_on(capfd, tmp_path, experime
         if name == "first":
             raise RunFailed("the loss is nan")
 
-    monkeypatch.setattr(train, "fit", fit)
+    for module in (train, FIT):
+        monkeypatch.setattr(module, "fit", fit)
     monkeypatch.setattr(compare, "compare", lambda directories, out: [out])
     code, _, err = run(capfd, "compare", experiment, "--workdir", tmp_path / "pair")
     assert code == 1 and trained == ["first", "second"]
@@ -186,7 +189,8 @@ def test_what_stopped_all_runs_is_said_and_not_that_nothing_is_drawn_alone(capfd
     def fit(experiment, directory, *, name, **options):
         raise RunFailed("the loss is nan")
 
-    monkeypatch.setattr(train, "fit", fit)
+    for module in (train, FIT):
+        monkeypatch.setattr(module, "fit", fit)
     code, out, err = run(capfd, "compare", experiment, "--workdir", tmp_path / "pair")
     assert code == 1 and not out
     assert [line.split(": ", 2)[1] for line in err.splitlines()[:2]] == ["first", "second"]
@@ -195,7 +199,7 @@ def test_what_stopped_all_runs_is_said_and_not_that_nothing_is_drawn_alone(capfd
 
 def test_of_several_processes_the_first_alone_draws(capfd, tmp_path, experiment, monkeypatch):
     drawn = []
-    monkeypatch.setattr(train, "fit", lambda experiment, directory, **options: None)
+    monkeypatch.setattr(FIT, "fit", lambda experiment, directory, **options: None)
     monkeypatch.setattr(compare, "compare", lambda directories, out: drawn.append(out) or [])
     monkeypatch.setattr(compare, "draw_metrics", lambda directories, names, out: drawn.append(out) or [])
     for process in (1, 0):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inception_jax import clock
+from inception_jax.train import clock
 
 
 @pytest.fixture

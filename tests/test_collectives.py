@@ -42,7 +42,7 @@ def lowered_train_step(**options):
         donate=True,
         model=network(**options),
         optimizer=CHAIN,
-        prepare=lambda key, images: colour.to_network_range(images),
+        preprocess=lambda key, images: colour.to_network_range(images),
         label_smoothing=0.1,
         aux_weight=0.4,
     )
@@ -99,7 +99,7 @@ def test_global_statistics_add_two_small_all_reduces_for_each_layer():
 
 
 def test_an_evaluation_step_sends_six_sums_at_once():
-    step = steps.parallel(steps.evaluate_step, model=network(), prepare=colour.to_network_range)
+    step = steps.parallel(steps.evaluate_step, model=network(), preprocess=colour.to_network_range)
     lowered = step.lower(variables()["params"], variables()["batch_stats"], a_batch(mask=((), "bool")))
     assert all_reduced(optimized(lowered)) == [6 * FLOAT]
 

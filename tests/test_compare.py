@@ -9,15 +9,15 @@ from compare_helpers import curves, tables, write_run
 
 from inception_jax import runs
 from inception_jax.compare import compare
-from inception_jax.compare.curves import display_name, pair_of
 from inception_jax.compare.records import summary_row
+from inception_jax.compare.runs_to_groups import display_name, pair_of
 from inception_jax.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
-    """Drawing takes most of a comparison's time; test_page.py looks at it."""
-    monkeypatch.setattr("inception_jax.compare.draw", lambda groups: {"png": b"", "svg": b""})
+    """Drawing takes most of a comparison's time; test_figures.py looks at it."""
+    monkeypatch.setattr("inception_jax.compare.draw_errors", lambda groups: {"png": b"", "svg": b""})
 
 
 @pytest.fixture

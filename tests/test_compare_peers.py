@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_steps import Shallow
+from helpers import Shallow
 
 from inception_jax import build
 from inception_jax.errors import RunFailed, UserError
@@ -121,7 +121,9 @@ def test_a_contestant_says_why_it_cannot(monkeypatch):
 
 def test_our_steps_are_those_of_the_project(monkeypatch):
     ours = importlib.import_module("peers.ours")
-    monkeypatch.setattr(build, "model", lambda experiment: Shallow(num_classes=10, dropout_rate=0.0, bn_momentum=0.9))
+    monkeypatch.setattr(
+        build, "make_model", lambda experiment: Shallow(num_classes=10, dropout_rate=0.0, bn_momentum=0.9)
+    )
     case = cases.Case("infer", "inception_v4", 4, 75, "cpu", "float32")
     asked = ours.prepare(case)
     assert asked.wait(asked.launch()) == pytest.approx(4)  # of four images the probabilities sum to one each

@@ -17,13 +17,13 @@ import documentation_helpers as shown
 import jax
 import numpy as np
 import PIL.Image
+import prepare_helpers
 import pytest
-import test_prepare
 import tyro
 from documentation_helpers import ROOT, Shown
 
-from inception_jax import config, experiment, packaged
-from inception_jax.cli import Verb, main
+from inception_jax import config
+from inception_jax.cli import Verb, experiment_files, main, packaged
 
 # One network for all runs, which is compiled once, and as few images as there may be.
 NETWORK = "inception_resnet_v1"
@@ -208,7 +208,7 @@ def check_flags(command: Shown, monkeypatch, capfd) -> None:
             main(arguments)
         assert not end.value.code, capfd.readouterr().err
         return
-    verb, flags = experiment.parse(
+    verb, flags = experiment_files.parse(
         Verb, arguments, prog="", return_unknown_args=True, config=(tyro.conf.FlagCreatePairsOff,)
     )
     verb = getattr(verb, "verb", verb)
@@ -216,9 +216,9 @@ def check_flags(command: Shown, monkeypatch, capfd) -> None:
     if not what.endswith(".py") and what not in packaged.files():
         assert not flags
         return
-    runs = experiment.load_runs(what)
-    named = experiment.choose_run(runs, verb.run, what)[1] if hasattr(verb, "run") else next(iter(runs.values()))
-    experiment.override(named, flags, prog="")
+    runs = experiment_files.load_runs(what)
+    named = experiment_files.choose_run(runs, verb.run, what)[1] if hasattr(verb, "run") else next(iter(runs.values()))
+    experiment_files.override(named, flags, prog="")
 
 
 def check_script(path: str, *arguments: str, monkeypatch) -> None:
@@ -263,7 +263,7 @@ def test_the_flags_named_alone_are_there():
         flag, *values = command.text.split()
         assert flag in fields | verbs | {"--help"}, str(command)
         if flag in fields and values:
-            experiment.override(config.Experiment(), [flag, *values], prog="")
+            experiment_files.override(config.Experiment(), [flag, *values], prog="")
 
 
 def test_no_message_help_or_docstring_names_a_field_that_is_refused():
@@ -334,8 +334,8 @@ def write_pictures():
     for file in files:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(rng.integers(0, 256, (90, 100, 3), np.uint8)).save(file)
-    test_prepare.write(Path("TARS/ILSVRC2012_img_train.tar"), test_prepare.tar(test_prepare.TRAINING))
-    test_prepare.write(Path("TARS/ILSVRC2012_img_val.tar"), test_prepare.tar(test_prepare.VALIDATION))
+    prepare_helpers.write(Path("TARS/ILSVRC2012_img_train.tar"), prepare_helpers.tar(prepare_helpers.TRAINING))
+    prepare_helpers.write(Path("TARS/ILSVRC2012_img_val.tar"), prepare_helpers.tar(prepare_helpers.VALIDATION))
     Path("blacklist.txt").write_text("2\n")
 
 

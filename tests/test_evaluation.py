@@ -14,22 +14,31 @@ import PIL.Image
 import pytest
 import scipy.stats
 from conftest import PATIENCE
-from test_hosts import finish, start
-from test_steps import Shallow
+from helpers import Shallow, finish, start
 
-from inception_jax import inference, models, steps
+from inception_jax import models, steps
 from inception_jax.cli import main
 from inception_jax.config import DataConfig
 from inception_jax.data import Protocol
-from inception_jax.data.preparation import Preparation
+from inception_jax.data.preprocess import Preprocessing
 from inception_jax.data.sources import Record, Source
 from inception_jax.errors import BrokenImage, Preempted, RunFailed, UserError
-from inception_jax.evaluation import Asked, predictions, probabilities, progress, report, results, running, unfinished
+from inception_jax.evaluation import (
+    EvaluationOptions,
+    partial_results,
+    predictions,
+    probabilities,
+    progress,
+    report,
+    results,
+    run_networks,
+)
+from inception_jax.evaluation.members import Member
 from inception_jax.evaluation.predictions import Images, Model, Predictions
-from inception_jax.evaluation.trained import Trained
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
-from inception_jax.preemption import Preemption
+from inception_jax.system.preemption import Preemption
+from inception_jax.weights.checkpoint import save_checkpoint
 
 FACTS = Model("a", {"name": "reads", "width": 1.0, "depths": None}, None, None, "0", 1, (), 1, 75, 0.875, "bilinear")
 
@@ -46,7 +55,7 @@ class Reads(Network):
 def member(network=None, variables=None, **prepared):
     network = network or Reads(num_classes=256)
     variables = variables or {"params": {}, "batch_stats": {}}
-    return Trained(FACTS, network, variables, Preparation(image_size=75, **prepared), None)
+    return Member(FACTS, network, variables, Preprocessing(image_size=75, **prepared), None)
 
 
 def source(*images, classes=256):
@@ -63,8 +72,8 @@ def source(*images, classes=256):
 def predict(members, images, protocol, *, crops_at_once=16, keep=None, preemption=None, **data):
     rows = probabilities.rows_per_step(crops_at_once, protocol)
     indices = np.arange(len(images))
-    show = probabilities.Show(images, indices, protocol, rows, DataConfig(threads=2, prefetch=1, **data))
-    return probabilities.predict(members, show, unfinished=keep, preemption=preemption or Preemption())
+    show = probabilities.CropLoader(images, indices, protocol, rows, DataConfig(threads=2, prefetch=1, **data))
+    return probabilities.predict(members, show, partial_results=keep, preemption=preemption or Preemption())
 
 
 def ramp(height, width):
@@ -108,9 +117,9 @@ def test_a_single_crop_is_the_centre_as_each_network_wants_it():
     ]
     _, _, found = predict(members, source(ramp(225, 225)), Protocol())
     assert found.argmax(-1)[:, 0].tolist() == [56, 1, 56]
-    assert [len(group) for group in probabilities._passes(members, Protocol())] == [2, 1]
+    assert [len(group) for group in probabilities._group_by_crops(members, Protocol())] == [2, 1]
     # With more crops the fraction plays no part.
-    assert probabilities._passes(members, Protocol(12)) == [[0, 1, 2]]
+    assert probabilities._group_by_crops(members, Protocol(12)) == [[0, 1, 2]]
 
 
 def test_every_image_is_counted_once_and_broken_ones_are_left_out_for_all():
@@ -164,7 +173,7 @@ def test_an_ensemble_of_one_is_the_model():
     values = rng.dirichlet(np.ones(9), 50).astype(np.float32)
     one = Predictions(Images("here", 50), (FACTS,), rng.integers(0, 9, 50), np.array([], str), values[None])
     assert results.ensemble(one) == results.each(one)[0]
-    assert report.facts(one)["ensemble"] is None
+    assert report.summarize(one)["ensemble"] is None
 
 
 def test_errors_are_counted_by_hand_and_ranks_are_those_of_training():
@@ -199,7 +208,7 @@ def imagenet(names, crops, counted):
     labels = np.zeros(counted, np.int32)
     labels[: counted // 5] = 7
     images = Images("tfds:imagenet2012", 50_000, 50_000 - counted, "blacklist" if counted < 50_000 else None)
-    return report.facts(Predictions(images, tuple(models), labels, np.array([], str), values))
+    return report.summarize(Predictions(images, tuple(models), labels, np.array([], str), values))
 
 
 def test_the_papers_row_stands_beside_its_own_protocol_alone():
@@ -272,7 +281,7 @@ def write_nets_and_images(folder):
     network = Shallow(num_classes=10)
     for seed in range(2):
         variables = initial_variables(network, seed, 75)
-        inference.save_checkpoint(folder / str(seed), network, variables, Preparation(image_size=75))
+        save_checkpoint(folder / str(seed), network, variables, Preprocessing(image_size=75))
     rng = np.random.default_rng(0)
     for number in range(1, 41):
         place = folder / "set" / "validation" / str(number % 10)
@@ -385,8 +394,8 @@ def test_what_is_kept_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     images = source(*(ramp(86, 90 + 3 * i) for i in range(9)))
     members = [member(), member(mean=(0.4, 0.5, 0.5)), member(resize="area")]
     whole = predict(members, images, Protocol(12))
-    monkeypatch.setattr(unfinished, "EVERY_SECONDS", 0.0)
-    add, added = probabilities.Tally.add, []
+    monkeypatch.setattr(partial_results, "EVERY_SECONDS", 0.0)
+    add, added = probabilities.Accumulator.add, []
 
     def dying(tally, outputs):
         added.append(1)
@@ -394,26 +403,26 @@ def test_what_is_kept_goes_on_to_the_same_bits(tmp_path, monkeypatch):
             raise Stop
         add(tally, outputs)
 
-    monkeypatch.setattr(probabilities.Tally, "add", dying)
+    monkeypatch.setattr(probabilities.Accumulator, "add", dying)
     for _ in range(3):
         with pytest.raises(Stop):
-            predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
-    again = predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
+            predict(members, images, Protocol(12), keep=partial_results.PartialResults(tmp_path, {"what": [1]}))
+    again = predict(members, images, Protocol(12), keep=partial_results.PartialResults(tmp_path, {"what": [1]}))
     # 54 views in each of two passes, eight at a time: 14 batches, and three that were not kept.
     assert len(added) == 14 + 3
     for ours, theirs in zip(again, whole, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(UserError, match="holds another evaluation .*, with other what; .* give another --out, or"):
-        unfinished.Unfinished(tmp_path, {"what": [2]})
+        partial_results.PartialResults(tmp_path, {"what": [2]})
     # What another has left, as when it was killed while it deleted it, is not taken up.
     (tmp_path / "unfinished" / "evaluation.json").unlink()
-    assert unfinished.Unfinished(tmp_path, {"what": [2]}).restore(0, None) == 0
+    assert partial_results.PartialResults(tmp_path, {"what": [2]}).restore(0, None) == 0
     (tmp_path / "unfinished" / "evaluation.json").unlink()
     for broken in (b"PK", b""):
         next((tmp_path / "unfinished").glob("*-0-*.npz")).write_bytes(broken)
         with pytest.raises(UserError, match=r"0-\d+.npz is broken: .*; delete .*/unfinished to begin anew"):
-            predict(members, images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {"what": [1]}))
-    unfinished.clear(tmp_path)
+            predict(members, images, Protocol(12), keep=partial_results.PartialResults(tmp_path, {"what": [1]}))
+    partial_results.clear(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -422,7 +431,9 @@ def test_sigterm_keeps_what_is_done(tmp_path):
     with Preemption() as asked:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Preempted):
-            predict([member()], images, Protocol(12), keep=unfinished.Unfinished(tmp_path, {}), preemption=asked)
+            predict(
+                [member()], images, Protocol(12), keep=partial_results.PartialResults(tmp_path, {}), preemption=asked
+            )
     kept, facts = sorted(os.listdir(tmp_path / "unfinished"))
     assert kept.endswith("-0-1.npz") and facts == "evaluation.json"
 
@@ -453,14 +464,14 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
 
 PROCESS = """
 import os, signal, sys
-from test_steps import Shallow
+from helpers import Shallow
 from inception_jax import models
 from inception_jax.cli import main
-from inception_jax.evaluation import unfinished
+from inception_jax.evaluation import partial_results
 
 models._NETWORKS["shallow"] = Shallow
-unfinished.EVERY_SECONDS = 0.0
-keep, kept = unfinished.Unfinished.keep, []
+partial_results.EVERY_SECONDS = 0.0
+keep, kept = partial_results.PartialResults.keep, []
 
 def keep_and_die(*arguments):
     keep(*arguments)
@@ -468,14 +479,14 @@ def keep_and_die(*arguments):
     if len(kept) == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-restore = unfinished.Unfinished.restore
+restore = partial_results.PartialResults.restore
 
 def restore_and_say(*arguments):
     batches = restore(*arguments)
     print(batches, "batches restored")
     return batches
 
-unfinished.Unfinished.keep, unfinished.Unfinished.restore = keep_and_die, restore_and_say
+partial_results.PartialResults.keep, partial_results.PartialResults.restore = keep_and_die, restore_and_say
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -512,12 +523,12 @@ def test_two_processes_killed_go_on_to_what_one_finds(nets, tmp_path, monkeypatc
 def test_runs_know_their_images_and_a_named_source_is_whole():
     part = DataConfig(source="digits", validation_images=100, threads=3)
     facts, network = None, models.create_model("inception_v3")
-    runs = [Trained(facts, network, {}, Preparation(), data) for data in (part, part)]
-    assert running._data(runs, Asked()) == part
-    named = running._data(runs, Asked(data="digits", threads=2))
+    runs = [Member(facts, network, {}, Preprocessing(), data) for data in (part, part)]
+    assert run_networks._data(runs, EvaluationOptions()) == part
+    named = run_networks._data(runs, EvaluationOptions(data="digits", threads=2))
     assert (named.source, named.validation_images, named.threads) == ("digits", None, 2)
-    whole = Trained(facts, network, {}, Preparation(), dataclasses.replace(part, validation_images=None))
-    imported = Trained(facts, network, {}, Preparation(), None)
+    whole = Member(facts, network, {}, Preprocessing(), dataclasses.replace(part, validation_images=None))
+    imported = Member(facts, network, {}, Preprocessing(), None)
     for other in (whole, imported):
         with pytest.raises(UserError, match="say with --data which images"):
-            running._data([runs[0], other], Asked())
+            run_networks._data([runs[0], other], EvaluationOptions())

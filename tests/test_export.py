@@ -11,16 +11,17 @@ import jax
 import numpy as np
 import pytest
 
-from inception_jax import inference
-from inception_jax.data.preparation import Preparation
+from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import RunFailed, UserError
-from inception_jax.export import FORMATS, export_checkpoint
 from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
-from inception_jax.weights import export_weights, files, import_weights, names, pytorch_format, saved_facts
+from inception_jax.weights import export_weights, import_weights, pytorch_format, saved_metadata
+from inception_jax.weights.checkpoint import load_checkpoint
+from inception_jax.weights.export import FORMATS, export_checkpoint
+from inception_jax.weights.peers import files, names
 
-PREPARATION = Preparation(
+PREPARATION = Preprocessing(
     image_size=75, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), label_offset=1, class_names=("a", "b")
 )
 
@@ -74,7 +75,7 @@ def expected_logits(network: tuple[Network, dict[str, Any]]) -> list[tuple[int, 
 def test_an_exported_checkpoint_is_the_network(narrow, tmp_path):
     model, variables = narrow
     assert export_checkpoint(model, variables, PREPARATION, tmp_path / "new" / "out", format="orbax") == 0
-    again, loaded, preparation = inference.load_checkpoint(tmp_path / "new" / "out")
+    again, loaded, preparation = load_checkpoint(tmp_path / "new" / "out")
     assert (again, preparation) == (model, PREPARATION)
     assert equal(loaded, variables)
     assert export_checkpoint(model, variables, PREPARATION, tmp_path / "new" / "out", format="orbax") == 0
@@ -98,7 +99,7 @@ def test_networks_of_no_peer_keep_every_bit_in_safetensors(tmp_path, network, op
     again, imported = import_weights(network, path, format="inception_jax")
     assert again == model
     assert equal(imported, variables)
-    facts = saved_facts(path)
+    facts = saved_metadata(path)
     assert facts["format"] == "inception_jax"
     assert facts["model"] == json.loads(json.dumps(describe(model)))
     assert facts["preprocessing"]["mean"] == [0.4, 0.5, 0.6]
@@ -146,7 +147,7 @@ def test_inception_v3_goes_to_timm_and_keras(tmp_path):
         again, imported = import_weights("inception_v3", path, format=name)
         assert again == model.clone(count_include_pad=name == "timm")
         assert equal(imported, variables)
-    assert saved_facts(tmp_path / "out.safetensors")["format"] == "timm"
+    assert saved_metadata(tmp_path / "out.safetensors")["format"] == "timm"
     # Scales that are not 1 go into the kernels.
     path = tmp_path / "scaled.weights.h5"
     assert export_checkpoint(model, drawn(model), PREPARATION, path, format="keras") < 1e-3
@@ -297,6 +298,6 @@ def test_a_missing_library_is_named(narrow, tmp_path, monkeypatch, format, libra
     ],
 )
 def test_keras_groups_are_counted_from_the_image(network, group, layer):
-    groups = names.keras_groups(names.SOURCES["keras", network].table())
+    groups = names.keras_groups(names.NETWORKS["keras", network].table())
     assert groups[group] == layer
     assert len(groups) == {"inception_v3": 189, "inception_resnet_v2_slim": 449}[network]

@@ -333,7 +333,7 @@ def test_the_pauses_grow_and_patience_ends(bucket, monkeypatch):
     bucket.failures["cat_file"] = [TimeoutError()] * 4
     assert source[0].image == jpeg() and pauses == [0.5, 1, 2, 4]
     # What tries for long itself is not asked again for ever.
-    monkeypatch.setattr(retry, "_PATIENCE", -1)
+    monkeypatch.setattr(retry, "_DEADLINE", -1)
     bucket.failures["cat_file"] = [TimeoutError()] * 4
     with pytest.raises(UserError, match="trying: TimeoutError."):
         source[0]

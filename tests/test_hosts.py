@@ -3,39 +3,16 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
-from conftest import PATIENCE, QUICK
-from test_train import SMALL, changed, timeless, write_experiment
+from conftest import QUICK
+from helpers import SMALL, changed, finish, start, timeless, write_experiment
 
-from inception_jax import checkpoint, hosts, runs, train
+from inception_jax import checkpoint, runs, train
 from inception_jax.errors import UserError
-
-
-def start(arguments, *, processes=2, devices=2):
-    """Processes that know of one another, each `python ARGUMENTS`, an argument called ID being its number."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}"}
-    joined = ["--coordinator", coordinator, "--processes", str(processes), "--process-id", "ID"]
-    commands = [
-        [sys.executable, *(str(i) if argument == "ID" else argument for argument in [*arguments, *joined])]
-        for i in range(processes)
-    ]
-    return [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for command in commands
-    ]
-
-
-def finish(processes):
-    """Exit codes and what was said."""
-    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
-    return [process.returncode for process in processes], said
+from inception_jax.system import hosts
 
 
 def wait_for(what, process):
@@ -98,7 +75,7 @@ def test_a_run_survives_the_loss_of_a_process_and_moves_to_other_devices(tmp_pat
 AGREEMENT = """
 import json, sys
 from pathlib import Path
-from inception_jax import hosts
+from inception_jax.system import hosts
 from inception_jax.errors import UserError
 
 _, folder, _, coordinator, _, count, _, number = sys.argv[1:]

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from inception_jax import malloc
+from inception_jax.system import malloc
 
 # 64 MiB, twice: how many pages the second had to be given.
 FAULTS = """
 import ctypes, resource
-from inception_jax import malloc
+from inception_jax.system import malloc
 {first}
 c = ctypes.CDLL(None)
 c.malloc.restype = ctypes.c_void_p
@@ -29,7 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 # The same of what a program needs that XLA runs; a trivial one it runs in line at any time.
 OF_XLA = """
 import resource
-from inception_jax import xla_flags
+from inception_jax.system import xla_flags
 xla_flags.set_flags()
 import jax
 from inception_jax import steps
@@ -58,11 +58,11 @@ ALL = 2**26 // 2**21
 
 
 def test_memory_that_was_freed_need_not_be_mapped_again():
-    assert pages(FAULTS, "malloc.keep_freed()") < ALL <= pages(FAULTS, "")
+    assert pages(FAULTS, "malloc.retain_freed_memory()") < ALL <= pages(FAULTS, "")
 
 
 def test_what_xla_allocates_for_a_program_need_not_be_mapped_again():
-    assert pages(OF_XLA, "steps.run_in_line()") < ALL <= pages(OF_XLA, "")
+    assert pages(OF_XLA, "steps.use_synchronous_cpu_dispatch()") < ALL <= pages(OF_XLA, "")
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_a_users_settings_stay_as_they_are(monkeypatch, name, value):
     library = type("Library", (), {"mallopt": lambda self, *what: asked.append(what)})
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library())
     monkeypatch.setattr(os, "environ", {})
-    malloc.keep_freed()
+    malloc.retain_freed_memory()
     assert asked == [(-4, 0), (-1, -1)]
     monkeypatch.setenv(name, value)
-    malloc.keep_freed()
+    malloc.retain_freed_memory()
     assert len(asked) == 2

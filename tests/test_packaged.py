@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from inception_jax import compare, packaged, train
-from inception_jax.cli import main
-from inception_jax.experiment import load_runs
+from inception_jax import compare, train
+from inception_jax.cli import main, packaged
+from inception_jax.cli.experiment_files import load_runs
 
 NAMES = sorted(packaged.files())
 
@@ -87,7 +87,8 @@ def test_help_with_a_name_lists_its_fields(capfd):
 def test_compare_tells_a_name_from_a_run(monkeypatch, tmp_path):
     drawn, trained = [], []
     monkeypatch.setattr(compare, "compare", lambda directories, out: drawn.append([str(d) for d in directories]) or [])
-    monkeypatch.setattr(train, "fit", lambda experiment, directory, **options: trained.append(str(directory)))
+    module = sys.modules[train.fit.__module__]
+    monkeypatch.setattr(module, "fit", lambda experiment, directory, **options: trained.append(str(directory)))
     names = ["inception_v3", "inception_resnet_v1", "inception_v4", "inception_resnet_v2"]
     # A workdir of the same name is there at the second time, when the command goes on.
     for _ in range(2):

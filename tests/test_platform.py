@@ -7,8 +7,8 @@ from importlib import metadata
 import jax
 import pytest
 
-from inception_jax import installed
 from inception_jax.cli import main
+from inception_jax.system import versions
 
 REASON = "inception_jax does not run on Windows itself; use WSL2 there, or Linux or macOS.\n"
 
@@ -62,6 +62,6 @@ def test_version_says_that_no_device_can_be_opened(capfd, monkeypatch, variable,
 
 
 def test_version_does_not_wait_for_devices_that_never_answer(monkeypatch):
-    monkeypatch.setattr(installed, "OPEN", "import time; time.sleep(60)")
-    monkeypatch.setattr(installed, "SECONDS", 1)
-    assert list(installed.lines())[-1] == "devices        cannot be opened: no answer within 1 seconds"
+    monkeypatch.setattr(versions, "PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(versions, "SECONDS", 1)
+    assert list(versions.lines())[-1] == "devices        cannot be opened: no answer within 1 seconds"

@@ -9,14 +9,16 @@ import threading
 import pytest
 from conftest import PATIENCE
 
-from inception_jax import errors, preemption
-from inception_jax.preemption import Preemption
+from inception_jax import errors
+from inception_jax.system import preemption
+from inception_jax.system.preemption import Preemption
 
 # What the loop and the command line do with it, without a network: a step is 20 ms.
 LOOP = """
 import signal, sys, time
 import jax
-from inception_jax import errors, preemption
+from inception_jax import errors
+from inception_jax.system import preemption
 
 step_seconds = float(sys.argv[1])
 if sys.argv[2:]:

@@ -13,25 +13,16 @@ import tarfile
 import textwrap
 import time
 
-import PIL.Image
 import pytest
+from prepare_helpers import LONG, TRAINING, VALIDATION, jpeg, tar, write
 from source_helpers import bucket_in_memory
 
 from inception_jax.cli.data import Prepare
 from inception_jax.data import open_source
-from inception_jax.data.prepare import meter, prepare, shards
+from inception_jax.data.prepare import prepare, progress, shards
+from inception_jax.data.prepare.folder import dataset_name
 from inception_jax.data.prepare.imagenet import list_imagenet
-from inception_jax.data.prepare.labelled import dataset_name
 from inception_jax.errors import BrokenImage, RunFailed, UserError
-
-
-def jpeg(value):
-    """A small photograph; every value gives another."""
-    image = PIL.Image.linear_gradient("L").resize((40, 30)).convert("RGB")
-    image.paste((value % 256, value // 256, 90), (5, 5, 20, 20))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def run(source, out, *, shard_images=4, threads=2, skip_broken=False):
@@ -43,11 +34,6 @@ def expect(message, source, out, error=UserError, **options):
         run(source, out, **options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
 
 
 @pytest.fixture
@@ -194,7 +180,7 @@ def test_a_set_that_another_process_prepares_is_left_alone(photos, tmp_path):
     (photos / "train" / "cat" / "0.jpg").write_bytes(b"no image")
     with contextlib.suppress(RunFailed):
         run(f"folder:{photos}", tmp_path / "out")
-    plan = output.Plan(**json.loads((tmp_path / "out" / "preparing" / "plan.json").read_text()))
+    plan = output.ConversionPlan(**json.loads((tmp_path / "out" / "preparing" / "plan.json").read_text()))
     with output.claim(tmp_path / "out", plan):
         expect("another process is preparing", f"folder:{photos}", tmp_path / "out")
 
@@ -264,11 +250,11 @@ def test_a_split_of_broken_images_alone_is_no_set(photos, tmp_path):
 
 def test_images_left_out_before_are_missed_without_skip_broken(photos, tmp_path, monkeypatch):
     """Ended before its metadata, a set with images left out is not taken for whole without --skip-broken."""
-    from inception_jax.data.prepare import work
+    from inception_jax.data.prepare import conversion
 
     write(photos / "train" / "cat" / "4.jpg", b"no image")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(work, "write_metadata", interrupt)
+        patch.setattr(conversion, "write_metadata", interrupt)
         run(f"folder:{photos}", tmp_path / "out", skip_broken=True)
     expect("broken images: 1, listed", f"folder:{photos}", tmp_path / "out", RunFailed)
     made = run(f"folder:{photos}", tmp_path / "out", skip_broken=True)
@@ -395,7 +381,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(photos, tmp_path,
 
 
 def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(photos, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(meter, "_PAUSE", 0)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
     run(f"folder:{photos}", tmp_path / "out")
     lines = capfd.readouterr().err.splitlines()
     assert re.fullmatch(r"13 of 13 images  [\d,]+ images/s  00:00 left", lines[-1])
@@ -404,26 +390,6 @@ def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(photos, tmp_p
 # imagenet
 
 SYNSETS = ["n01440764", "n01443537", "n15075141"]  # the first two and the last of the 1,000
-LONG = "n01443537_" + "9" * 120 + ".JPEG"  # more than the 100 characters of a tar's own header
-
-
-def tar(files):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-TRAINING = {
-    "n15075141.tar": tar({"n15075141_54.JPEG": jpeg(1), "n15075141_2.JPEG": jpeg(2)}),
-    "n01440764.tar": tar({"n01440764_18.JPEG": jpeg(3)}),
-    "n01443537.tar": tar({LONG: jpeg(4), "n01443537_7.JPEG": jpeg(5)}),
-}
-# Not in the order of their numbers, as in the published tar.
-VALIDATION = {f"ILSVRC2012_val_{i:08}.JPEG": jpeg(300 + i) for i in (3, 1, 2)}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inception_jax.progress import Progress
+from inception_jax.system.progress import Progress
 
 RECORD = {
     **{"step": 5, "epoch": 0.5, "loss": 2.0, "top1_error": 0.75, "seconds": 107.0},

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from inception_jax.compare import curves, groups, pairings, records, report, verdicts
+from inception_jax.cli.experiment_files import load_runs
+from inception_jax.compare import claims, records, report, runs_to_groups
 from inception_jax.config import differences
-from inception_jax.experiment import load_runs
 from inception_jax.runs import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -58,10 +58,10 @@ def assert_close(ours, published, path="comparison.json"):
 
 @pytest.mark.parametrize("study", COMPARED)
 def test_the_tables_are_those_of_the_runs(study):
-    found = groups.groups_of([curve for curve in curves.curves_of(kept(study)) if curve.averaged])
-    paired = pairings.pairings_of(found)
-    answers = verdicts.verdicts_of(paired)
-    waiting = [curve for curve in curves.curves_of(kept(study)) if not curve.averaged]
+    found = runs_to_groups.groups_of([curve for curve in runs_to_groups.curves_of(kept(study)) if curve.averaged])
+    paired = claims.pairings_of(found)
+    answers = claims.verdicts_of(paired)
+    waiting = [curve for curve in runs_to_groups.curves_of(kept(study)) if not curve.averaged]
     assert (RESULTS / study / "comparison.md").read_text() == report.markdown(found, waiting, paired, answers)
     kept_numbers = json.loads((RESULTS / study / "comparison.json").read_text())
     assert_close(json.loads(records.as_json(answers, paired)), kept_numbers)

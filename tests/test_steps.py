@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import Shallow
 
 from inception_jax import optim, steps
 from inception_jax.data import colour
+from inception_jax.models.blocks import ConvNorm
 from inception_jax.models.initialize import initial_variables
-from inception_jax.models.layers import ConvNorm
-from inception_jax.models.network import Network
 
 DEVICES = 4
 PLAIN = optax.chain(optax.sgd(1.0), optim.params_ema(0.9))
@@ -21,17 +21,6 @@ STILL = optax.chain(optax.sgd(0.0), optim.params_ema(0.9))
 
 def to_input(key, images):
     return colour.to_network_range(images)
-
-
-class Shallow(Network):
-    """Three convolutions: a step treats it as any network, and it compiles in a second."""
-
-    def stages(self):
-        return [
-            ("stem", functools.partial(ConvNorm, features=12, kernel=5, strides=4)),
-            ("reduction_b", functools.partial(ConvNorm, features=16, kernel=3, strides=2)),
-            ("last", functools.partial(ConvNorm, features=20, kernel=3)),
-        ]
 
 
 def network(**options):
@@ -49,7 +38,7 @@ def a_batch(per_device, seed=0, size=75):
 
 @functools.cache
 def compiled(model, chain):
-    settings = {"prepare": to_input, "label_smoothing": 0.1, "aux_weight": 0.4}
+    settings = {"preprocess": to_input, "label_smoothing": 0.1, "aux_weight": 0.4}
     return steps.parallel(steps.train_step, donate=True, model=model, optimizer=chain, **settings)
 
 
@@ -119,7 +108,7 @@ def test_the_optimisers_state_is_what_optax_gives_and_is_compiled_as_one_program
 def test_stage_norms_are_those_of_each_stage(by_hand):
     model, batch, variables, (gradient, _) = by_hand
     state = steps.place(steps.create_state(variables, PLAIN, 0))
-    settings = {"prepare": to_input, "label_smoothing": 0.1, "aux_weight": 0.4, "stage_norms": True}
+    settings = {"preprocess": to_input, "label_smoothing": 0.1, "aux_weight": 0.4, "stage_norms": True}
     _, metrics = steps.parallel(steps.train_step, model=model, optimizer=PLAIN, **settings)(state, batch)
     stages = {"stem", "reduction_b", "last"}
     assert {name for name in metrics if "/" in name} == {
@@ -229,7 +218,7 @@ def test_evaluation_sums_the_unmasked_images_only():
     batch["mask"] = np.ones((4, 3), bool)
     batch["mask"][2, 1:] = False
     batch["mask"][3] = False
-    step = steps.parallel(steps.evaluate_step, model=model, prepare=colour.to_network_range)
+    step = steps.parallel(steps.evaluate_step, model=model, preprocess=colour.to_network_range)
     sums = jax.device_get(step(variables["params"], variables["batch_stats"], batch))
     keep = batch["mask"].reshape(-1)
     images = batch["images"].reshape(-1, 75, 75, 3)[keep] / np.float32(127.5) - 1

@@ -14,57 +14,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from helpers import write_tfds
 from source_helpers import bucket_in_memory, expect, jpeg
 
 from inception_jax.data import open_source
 from inception_jax.errors import BrokenImage, UserError
-
-
-def write_tfds(
-    root,
-    name,
-    *,
-    splits,
-    file_format="array_record",
-    features=None,
-    example=lambda i: {"image": io.BytesIO(jpeg(i)), "label": i % 2},
-    version="1.0.0",
-    shards=1,
-    damage=lambda i, record: record,
-):
-    """A prepared set as tensorflow-datasets writes it, by its parts that need neither TensorFlow nor anything more.
-
-    Returns the set's directory. Image i of a split is `example(i)`, after `damage` of its record.
-    """
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    folder = root / name / version
-    folder.mkdir(parents=True)
-    usual = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
-    features = tfds.features.FeaturesDict(features or usual)
-    infos = []
-    for split, count in splits.items():
-        files = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=name, split=split, filetype_suffix=file_format
-        )
-        numbers = np.array_split(np.arange(count), shards)
-        for shard, members in enumerate(numbers):
-            path = files.sharded_filepath(shard_index=shard, num_shards=shards)
-            writer = ArrayRecordWriter(str(path), "group_size:1")
-            for i in members.tolist():
-                writer.write(damage(i, features.serialize_example(features.encode_example(example(i)))))
-            writer.close()
-        lengths = [len(members) for members in numbers]
-        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=0, filename_template=files))
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name="test"
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
-    info.set_file_format(file_format)
-    info.set_splits(tfds.core.splits.SplitDict(infos))
-    info.write_to_directory(folder)
-    return folder
 
 
 def test_a_tfds_set_without_tensorflow(tmp_path):

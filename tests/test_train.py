@@ -1,7 +1,6 @@
 """Whole runs, small: what they write, how they resume, how they stop."""
 
 import contextlib
-import dataclasses
 import io
 import itertools
 import json
@@ -18,48 +17,20 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import PATIENCE
+from helpers import SMALL, TIMES, changed, timeless, write_experiment
 
-from inception_jax import build, checkpoint, config, evaluation, inflight, runs, train, workdir
-from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
+from inception_jax import build, checkpoint, evaluation, runs, train
 from inception_jax.data import open_source
 from inception_jax.errors import BrokenImage, RunFailed, UserError
 from inception_jax.optim import averaged_params
-
-TIMES = ("seconds", "images_per_second", "data_wait_share")
-
-SMALL = Experiment(
-    model=ModelConfig(name="inception_resnet_v1", width=0.05, depths=(1, 1, 1), bn_momentum=0.9),
-    data=DataConfig(source="digits", image_size=75, flip=False, threads=2, prefetch=1),
-    optim=OptimConfig(ema_decay=0.9),
-    train=TrainConfig(batch_size=8, steps=6, log_every=1, checkpoint_every=3),
-    evaluation=EvaluationConfig(every_epochs=3 / (1442 / 8), batch_size=128),
-)
-
-
-def changed(experiment, **parts):
-    new = {name: dataclasses.replace(getattr(experiment, name), **values) for name, values in parts.items()}
-    return dataclasses.replace(experiment, **new)
-
-
-def timeless(metrics):
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in metrics]
+from inception_jax.system import workdir
+from inception_jax.train import in_flight
 
 
 def final_state(directory, experiment=SMALL):
     saved = checkpoint.read(directory)
     assert saved.next_batch == saved.step
-    return saved.step, saved.state(build.state_shapes(saved.experiment, build.model(saved.experiment)))
-
-
-def write_experiment(folder, experiment):
-    """An experiment file for a process of its own."""
-    script = folder / "experiment.py"
-    values = json.dumps(config.to_dict(experiment))
-    script.write_text(
-        "import json\nfrom inception_jax import config\n"
-        f"def runs():\n    return {{'only': config.from_dict(json.loads({values!r}))}}\n"
-    )
-    return script
+    return saved.step, saved.state(build.state_shapes(saved.experiment, build.make_model(saved.experiment)))
 
 
 @pytest.fixture(scope="module")
@@ -170,12 +141,12 @@ def test_the_newest_and_the_best_checkpoints_are_kept(whole, tmp_path):
 
 def wild_from(step):
     """A schedule that is the usual one and from its step `step` on 1e30 times as high."""
-    usual = build.schedule
+    usual = build.make_schedule
     return lambda experiment, per_epoch: lambda at: usual(experiment, per_epoch)(at) * jnp.where(at < step, 1.0, 1e30)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(build, "schedule", wild_from(3))
+    monkeypatch.setattr(build, "make_schedule", wild_from(3))
     wild = changed(SMALL, optim={"clip_norm": None}, evaluation={"every_epochs": 99.0})
     with pytest.raises(RunFailed) as error:
         train.fit(wild, tmp_path / "wild")
@@ -196,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
 
 def test_a_rollback_goes_on_with_other_images_and_each_step_is_written_once(tmp_path, monkeypatch, capfd):
     # Batch 4 is poison, for the numbers as they are read: the state itself stays sound.
-    fetch = inflight._fetch
+    fetch = in_flight._fetch
     fetched = []
 
     def poisoned(metrics):
@@ -204,7 +175,7 @@ def test_a_rollback_goes_on_with_other_images_and_each_step_is_written_once(tmp_
         fetched.append(values["loss"])
         return (values | {"loss": math.nan} if len(fetched) == 5 else values), when
 
-    monkeypatch.setattr(inflight, "_fetch", poisoned)
+    monkeypatch.setattr(in_flight, "_fetch", poisoned)
     run = train.fit(changed(SMALL, train={"on_nonfinite": "rollback"}), tmp_path / "run", name="run")
     assert "run: the loss is nan" in capfd.readouterr().err
     assert run.finished and [m["step"] for m in run.metrics if m["split"] == "train"] == [1, 2, 3, 4, 5, 6]
@@ -222,7 +193,10 @@ def test_a_dying_network_is_said_to_die_once(tmp_path, capfd):
 
 
 def test_a_second_training_in_a_directory_is_refused(whole):
-    with workdir.hold(whole.directory), pytest.raises(UserError, match=f"is being trained by process {os.getpid()} "):
+    with (
+        workdir.lock_workdir(whole.directory),
+        pytest.raises(UserError, match=f"is being trained by process {os.getpid()} "),
+    ):
         train.fit(SMALL, whole.directory)
 
 
@@ -287,7 +261,7 @@ def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole, parameters, mon
     opened, source = [], build.source
     monkeypatch.setattr(build, "source", lambda e, split: opened.append(split) or source(e, split))
     paths = [str(whole.directory), str(whole.directory / "checkpoints" / "3")]
-    found = evaluation.evaluate(paths, evaluation.Asked(raw=parameters == "raw", tta_batch=128))
+    found = evaluation.evaluate(paths, evaluation.EvaluationOptions(raw=parameters == "raw", tta_batch=128))
     assert opened == ["validation"]
     assert found["images"] == 355 and found["source"] == "digits"
     assert [(model["step"], model["parameters"]) for model in found["models"]] == [(6, parameters), (3, parameters)]
@@ -307,7 +281,7 @@ def test_evaluating_a_checkpoint_repeats_the_runs_numbers(whole, parameters, mon
 )
 def test_a_path_without_checkpoint_is_one_sentence(whole, path, message):
     with pytest.raises(UserError, match=message):
-        evaluation.evaluate([str(whole.directory / path)], evaluation.Asked())
+        evaluation.evaluate([str(whole.directory / path)], evaluation.EvaluationOptions())
 
 
 @pytest.mark.slow
@@ -328,9 +302,11 @@ def test_too_few_classes_are_refused(tmp_path):
 
 
 def test_a_plan_covers_each_epoch_and_ends_with_an_evaluation():
-    plan = build.plan(changed(SMALL, train={"steps": None, "epochs": 2.0, "batch_size": 100}), 1442)
+    plan = build.make_plan(changed(SMALL, train={"steps": None, "epochs": 2.0, "batch_size": 100}), 1442)
     assert plan.steps == 29 and plan.steps_per_epoch == 14.42
-    plan = build.plan(changed(SMALL, train={"steps": 30, "batch_size": 100}, evaluation={"every_epochs": 1.0}), 1442)
+    plan = build.make_plan(
+        changed(SMALL, train={"steps": 30, "batch_size": 100}, evaluation={"every_epochs": 1.0}), 1442
+    )
     assert plan.evaluations == {14, 29, 30}
 
 
@@ -340,7 +316,7 @@ def test_small_programs_are_kept_too_unless_the_user_keeps_them(tmp_path):
     try:
         for own, expected in ((str(tmp_path / "own"), before[names[1]]), (None, 0)):
             jax.config.update(names[0], own)
-            train.keep_compiled(tmp_path)
+            train.enable_compilation_cache(tmp_path)
             assert jax.config.jax_compilation_cache_dir == (own or str(tmp_path / ".compilation-cache"))
             assert jax.config.jax_persistent_cache_min_compile_time_secs == expected
     finally:

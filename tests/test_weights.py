@@ -26,8 +26,9 @@ from inception_jax.models import create_model
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 from inception_jax.models.summary import count_parameters
-from inception_jax.weights import export_weights, files, import_weights
-from inception_jax.weights.layout import without_scales
+from inception_jax.weights import export_weights, import_weights
+from inception_jax.weights.peers import files
+from inception_jax.weights.peers.layout import without_scales
 
 GOLDEN = Path(__file__).parent / "golden"
 NETWORKS = {

@@ -11,8 +11,8 @@ import types
 
 import pytest
 
-from inception_jax import workdir
 from inception_jax.errors import UserError
+from inception_jax.system import workdir
 
 TWICE = r"run is being trained by process {} on host {} since \d{{4}}-\d\d-\d\d \d\d:\d\d[+-]\d\d:\d\d; stop it"
 
@@ -24,7 +24,7 @@ def twice(process, host=None):
 def holder(directory):
     """Another process that holds `directory`, once it does."""
     script = (
-        "import sys, time; from inception_jax import workdir\nwith workdir.hold(sys.argv[1]): "
+        "import sys, time; from inception_jax.system import workdir\nwith workdir.lock_workdir(sys.argv[1]): "
         "print(flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, directory], stdout=subprocess.PIPE)
@@ -34,14 +34,14 @@ def holder(directory):
 
 def test_a_second_training_is_refused_until_the_first_is_over(tmp_path):
     run = tmp_path / "new" / "run"
-    with workdir.hold(run):
+    with workdir.lock_workdir(run):
         with pytest.raises(UserError, match=twice(os.getpid()) + ", or use another --workdir") as refused:
-            with workdir.hold(run):
+            with workdir.lock_workdir(run):
                 pytest.fail("held twice")
         assert "\n" not in str(refused.value)
-        with workdir.hold(tmp_path / "other"):
+        with workdir.lock_workdir(tmp_path / "other"):
             pass
-    with workdir.hold(run):
+    with workdir.lock_workdir(run):
         pass
     assert os.listdir(run) == [".lock"]
 
@@ -49,29 +49,29 @@ def test_a_second_training_is_refused_until_the_first_is_over(tmp_path):
 def test_a_lock_goes_with_a_process_that_is_killed(tmp_path):
     process = holder(tmp_path / "run")
     with pytest.raises(UserError, match=twice(process.pid)):
-        with workdir.hold(tmp_path / "run"):
+        with workdir.lock_workdir(tmp_path / "run"):
             pytest.fail("held twice")
     process.kill()
     process.communicate()
-    with workdir.hold(tmp_path / "run"), pytest.raises(UserError, match=twice(os.getpid())):
-        with workdir.hold(tmp_path / "run"):
+    with workdir.lock_workdir(tmp_path / "run"), pytest.raises(UserError, match=twice(os.getpid())):
+        with workdir.lock_workdir(tmp_path / "run"):
             pytest.fail("held twice")
 
 
 def test_a_lock_goes_with_an_exception(tmp_path):
-    with pytest.raises(OSError, match="^from the run$"), workdir.hold(tmp_path):
+    with pytest.raises(OSError, match="^from the run$"), workdir.lock_workdir(tmp_path):
         raise OSError("from the run")
-    with workdir.hold(tmp_path):
+    with workdir.lock_workdir(tmp_path):
         pass
 
 
 def test_a_program_that_was_started_meanwhile_does_not_keep_the_lock(tmp_path):
-    with workdir.hold(tmp_path):
+    with workdir.lock_workdir(tmp_path):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         child = subprocess.Popen([sys.executable, "-c", "input('ready\\n')"], **pipes, close_fds=False)
         assert child.stdout.readline() == b"ready\n"
     try:
-        with workdir.hold(tmp_path):
+        with workdir.lock_workdir(tmp_path):
             assert child.poll() is None
     finally:
         child.communicate(b"\n")
@@ -79,12 +79,12 @@ def test_a_program_that_was_started_meanwhile_does_not_keep_the_lock(tmp_path):
 
 def test_only_on_another_host_may_the_lock_be_removed_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
-    with workdir.hold(tmp_path / "run"):
+    with workdir.lock_workdir(tmp_path / "run"):
         monkeypatch.undo()
         lock = re.escape(str(tmp_path / "run" / ".lock"))
         expected = twice(os.getpid(), "elsewhere") + rf" \(should that host be gone: remove {lock}\), or use another"
         with pytest.raises(UserError, match=expected):
-            with workdir.hold(tmp_path / "run"):
+            with workdir.lock_workdir(tmp_path / "run"):
                 pytest.fail("held twice")
 
 
@@ -92,7 +92,7 @@ def test_whoever_has_not_written_who_it_is_holds_all_the_same(tmp_path):
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="is being trained by another process; stop it, or use"):
-            with workdir.hold(tmp_path):
+            with workdir.lock_workdir(tmp_path):
                 pytest.fail("held twice")
 
 
@@ -102,7 +102,7 @@ def test_a_file_system_without_locks_is_reported_and_used(tmp_path, monkeypatch)
 
     monkeypatch.setattr(fcntl, "flock", flock)
     said = []
-    with workdir.hold(tmp_path, report=said.append):
+    with workdir.lock_workdir(tmp_path, report=said.append):
         pass
     assert said == [
         f"warning: a second training in {tmp_path} would not be noticed, no lock can be had: No locks available."
@@ -116,7 +116,9 @@ def test_what_can_be_written_is_made_and_left_empty(tmp_path):
     assert os.listdir(tmp_path / "new" / "run") == []
 
 
-@pytest.mark.parametrize("check", [workdir.check_writable, lambda directory: workdir.hold(directory).__enter__()])
+@pytest.mark.parametrize(
+    "check", [workdir.check_writable, lambda directory: workdir.lock_workdir(directory).__enter__()]
+)
 @pytest.mark.parametrize(
     ("path", "reason"), [("file", "it is a file and not a directory"), ("file/run", "a part of the path is a file")]
 )
@@ -152,7 +154,8 @@ def test_room_is_compared_with_need(tmp_path, monkeypatch):
 MOUNTED = 'mount -t tmpfs -o {options} none "$1" && shift && exec "$@"'
 ASK = """
 import errno, pathlib, sys
-from inception_jax import errors, workdir
+from inception_jax import errors
+from inception_jax.system import workdir
 
 directory, fill = pathlib.Path(sys.argv[1]), sys.argv[2] == "full"
 if fill:
@@ -163,7 +166,7 @@ if fill:
                 file.write(bytes(4096))
     except OSError as error:
         assert error.errno == errno.ENOSPC
-for ask in (workdir.check_writable, lambda path: workdir.hold(path).__enter__()):
+for ask in (workdir.check_writable, lambda path: workdir.lock_workdir(path).__enter__()):
     try:
         ask(directory / "run")
     except errors.UserError as error:

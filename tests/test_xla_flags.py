@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from inception_jax import xla_flags
+from inception_jax.system import xla_flags
 
 OURS = {"xla_first": "true", "xla_second": "2"}
 

@@ -1,36 +1,15 @@
 """A contestant in its own process: it prepares one step, then runs it for some seconds whenever it is told to."""
 
 import collections
-import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TextIO
 
-from inception_jax import xla_flags
-from inception_jax.benchmark.memory import peak_megabytes
+from inception_jax.system import xla_flags
 from peers.cases import COMPILED, OURS, Case
-
-
-@dataclasses.dataclass(frozen=True)
-class Contestant:
-    """One step that can be taken again and again."""
-
-    launch: Callable[[], Any]
-    """Begins a step; what it gives is for `wait`."""
-    wait: Callable[[Any], float]
-    """Waits for a step's end; a number of its result, so that one which is not finite is seen."""
-    units: float
-    """Images of a step, or operations of a product."""
-    device: str
-    """The hardware, by the name its library gives it."""
-    peak_megabytes: Callable[[], float]
-    """The most memory held so far, in 1,000,000 bytes: the device's, or on the CPU the process's."""
-    parameters: int | None = None
-    """That are trained; None for a product, which has none."""
-    multiply_adds: int | None = None
-    """Of one image forward; only ours knows them."""
+from peers.step import Contestant
 
 
 def prepare(name: str, case: Case) -> Contestant:
@@ -45,9 +24,9 @@ def prepare(name: str, case: Case) -> Contestant:
 
         return on_keras.prepare(case)
     if name.startswith("product-"):
-        from peers import product
+        from peers import matmul
 
-        return product.prepare(name.removeprefix("product-"), case)
+        return matmul.prepare(name.removeprefix("product-"), case)
     from peers import on_pytorch
 
     return on_pytorch.prepare(case, channels_last=name != "timm", compiled=name == COMPILED)
@@ -106,11 +85,3 @@ def check(number: float) -> None:
     """Raises ArithmeticError where a step's result is not finite: it would not be the same work."""
     if not math.isfinite(number):
         raise ArithmeticError(f"the result of a step is {number}.")
-
-
-def jax_peak_megabytes() -> float:
-    """The most memory that XLA has held on the device; on the CPU, of which it does not say, the process."""
-    import jax
-
-    statistics = jax.devices()[0].memory_stats() or {}
-    return statistics["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in statistics else peak_megabytes()

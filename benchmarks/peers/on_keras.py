@@ -6,7 +6,7 @@ import numpy as np
 
 from peers import cases
 from peers.cases import Case
-from peers.contestant import Contestant, jax_peak_megabytes
+from peers.step import Contestant, jax_peak_megabytes
 
 
 def prepare(case: Case) -> Contestant:

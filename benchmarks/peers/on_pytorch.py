@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from inception_jax.benchmark.memory import peak_megabytes
+from inception_jax.system.memory import peak_megabytes
 from peers import cases
 from peers.cases import Case
-from peers.contestant import Contestant
+from peers.step import Contestant
 
 
 def prepare(case: Case, *, channels_last: bool, compiled: bool) -> Contestant:

@@ -11,22 +11,22 @@ from inception_jax.config import DataConfig, Experiment, ModelConfig, OptimConfi
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.summary import count_parameters, summarize
 from peers.cases import Case
-from peers.contestant import Contestant, jax_peak_megabytes
+from peers.step import Contestant, jax_peak_megabytes
 
 
 def prepare(case: Case) -> Contestant:
     """The step of the paper's recipe, but for the distortion of colours, which no peer does on the device."""
-    steps.run_in_line()
+    steps.use_synchronous_cpu_dispatch()
     experiment = Experiment(
         model=ModelConfig(name=case.model, num_classes=case.classes, dtype=case.dtype),
         data=DataConfig(image_size=case.image_size, colour=False),
         optim=OptimConfig(learning_rate=case.learning_rate),
         train=TrainConfig(batch_size=case.batch_size),
     )
-    network = build.model(experiment)
-    variables = initial_variables(network, experiment.seed, case.image_size)
+    model = build.make_model(experiment)
+    variables = initial_variables(model, experiment.seed, case.image_size)
     make = inference if case.mode == "infer" else training
-    launch, wait = make(experiment, network, variables)
+    launch, wait = make(experiment, model, variables)
     return Contestant(
         launch=launch,
         wait=wait,
@@ -34,14 +34,14 @@ def prepare(case: Case) -> Contestant:
         device=jax.devices()[0].device_kind,
         peak_megabytes=jax_peak_megabytes,
         parameters=count_parameters(variables["params"]),
-        multiply_adds=sum(stage.multiply_adds for stage in summarize(network, case.image_size)),
+        multiply_adds=sum(stage.multiply_adds for stage in summarize(model, case.image_size)),
     )
 
 
-def inference(experiment: Experiment, network: Any, variables: Any) -> tuple[Callable[[], Any], Callable[[Any], float]]:
+def inference(experiment: Experiment, model: Any, variables: Any) -> tuple[Callable[[], Any], Callable[[Any], float]]:
     """Images float32 in [-1, 1] -> probabilities."""
     step = steps.parallel(
-        steps.predict_step, model=network, prepare=lambda images: images, mirrored=False, label_offset=0
+        steps.predict_step, model=model, preprocess=lambda images: images, mirrored=False, label_offset=0
     )
     placed = steps.place(variables)
     images = np.random.default_rng(0).uniform(-1, 1, shape(experiment)).astype(np.float32)
@@ -49,14 +49,14 @@ def inference(experiment: Experiment, network: Any, variables: Any) -> tuple[Cal
     return lambda: step(placed, batch)["probabilities"], lambda result: float(np.sum(result))
 
 
-def training(experiment: Experiment, network: Any, variables: Any) -> tuple[Callable[[], Any], Callable[[Any], float]]:
+def training(experiment: Experiment, model: Any, variables: Any) -> tuple[Callable[[], Any], Callable[[Any], float]]:
     """Images uint8 -> the next state and the loss."""
-    chain = build.optimizer(experiment, build.schedule(experiment, steps_per_epoch=1e6))
-    step = build.train_step(experiment, network, chain)
-    state = steps.place(steps.create_state(variables, chain, experiment.seed))
+    optimizer = build.make_optimizer(experiment, build.make_schedule(experiment, steps_per_epoch=1e6))
+    step = build.train_step(experiment, model, optimizer)
+    state = steps.place(steps.create_state(variables, optimizer, experiment.seed))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, shape(experiment), np.uint8)
-    labels = rng.integers(0, network.num_classes, images.shape[:2]).astype(np.int32)
+    labels = rng.integers(0, model.num_classes, images.shape[:2]).astype(np.int32)
     batch = jax.device_put({"images": images, "labels": labels, "skipped": np.zeros_like(labels)})
 
     def launch() -> Any:

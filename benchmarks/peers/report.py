@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.errors import UserError
-from inception_jax.whole import writing
+from inception_jax.system.atomic import atomic_write
 from peers.cases import COMPILED, LAYOUTS, OURS, PRODUCTS
 
 Record = dict[str, Any]
@@ -95,7 +95,7 @@ def _race(record: Record) -> tuple[Any, ...]:
 
 def write(path: Path, records: Sequence[Record]) -> None:
     """The file as one JSON object, whole or not at all."""
-    with writing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps({"cases": records}, indent=1).encode() + b"\n")
 
 

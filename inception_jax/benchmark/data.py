@@ -15,13 +15,13 @@ import jax
 import numpy as np
 
 from inception_jax import build, config
-from inception_jax.benchmark.memory import peak_megabytes
 from inception_jax.benchmark.photographs import write_photographs
 from inception_jax.config import DataConfig, Experiment, TrainConfig
 from inception_jax.data import colour, open_source, preprocess
-from inception_jax.data.cores import available_cores
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
+from inception_jax.system.cores import available_cores
+from inception_jax.system.memory import peak_megabytes
 
 _SAMPLE = 256
 """Images, spread over the source, that the stages are measured on and the bytes of an image are taken from."""
@@ -30,7 +30,7 @@ _DECODED = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class PipelineReport:
     """What was measured; megabytes are of 1,000,000 bytes."""
 
     source: str
@@ -71,7 +71,7 @@ def benchmark(
     seconds: float,
     repeats: int,
     data_dir: str | None = None,
-) -> Report:
+) -> PipelineReport:
     """Measures the training images of a source, prepared as the paper's recipes prepare them.
 
     Args:
@@ -99,7 +99,7 @@ def benchmark(
         return _measure(experiment, photographs, f"{len(photographs)} photographs", seconds, repeats)
 
 
-def table(report: Report) -> str:
+def table(report: PipelineReport) -> str:
     """The report as text."""
     r = report
     least, greatest = r.images_per_second_least, r.images_per_second_greatest
@@ -117,14 +117,14 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _measure(experiment: Experiment, source: Source, name: str, seconds: float, repeats: int) -> Report:
+def _measure(experiment: Experiment, source: Source, name: str, seconds: float, repeats: int) -> PipelineReport:
     before = peak_megabytes()
     rates, busy = _measure_pipeline(experiment, source, seconds, repeats)
     peak = peak_megabytes()  # here, because the stages keep a sample in memory
     numbers = np.linspace(0, len(source) - 1, min(len(source), _SAMPLE)).astype(int).tolist()
     sizes = [len(image) if isinstance(image, bytes) else image.nbytes for image, *_ in map(source.read, numbers)]
     median, size = statistics.median(rates), statistics.mean(sizes)
-    return Report(
+    return PipelineReport(
         source=name,
         image_size=experiment.data.image_size,
         batch_size=experiment.train.batch_size,

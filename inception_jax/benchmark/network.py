@@ -24,7 +24,7 @@ DType = Literal["float32", "bfloat16"]
 _IMAGENET = 1_281_167
 
 
-class Prepared:
+class CompiledStep:
     """A step that has been compiled, with all that it needs on the devices; called, it is launched once more.
 
     To time it: call it a few times, then `finish`; then, on the clock, call it as often as you like, then `finish`.
@@ -88,7 +88,7 @@ def recipe(model: str, *, batch_size: int, image_size: int, dtype: DType) -> Exp
     )
     config.check(experiment)
     build.check_batches(experiment)
-    build.model(experiment)
+    build.make_model(experiment)
     return experiment
 
 
@@ -98,26 +98,28 @@ def name(mode: Mode, experiment: Experiment) -> str:
     return f"{mode}-{e.model.name}-{e.data.image_size}-{e.train.batch_size}-{e.model.dtype}"
 
 
-def prepare(mode: Mode, experiment: Experiment) -> Prepared:
+def compile_step(mode: Mode, experiment: Experiment) -> CompiledStep:
     """The step that trains `experiment`, or the one that evaluates its network, ready to be timed.
 
     "train" is `build.train_step` with the experiment's optimiser, colours and loss, and a donated state. "infer" goes
     from uint8 images to the probabilities of one crop an image, on the host. Either takes `train.batch_size` random
     images over all devices of this machine.
     """
-    network = build.model(experiment)
-    variables = initial_variables(network, experiment.seed, experiment.data.image_size)
+    model = build.make_model(experiment)
+    variables = initial_variables(model, experiment.seed, experiment.data.image_size)
     batch = _on_devices(_random_batch(experiment))
     if mode == "infer":
-        return Prepared(_predict_step(network), (steps.place(variables),), {"images": batch["images"]})
-    chain = build.optimizer(experiment, build.schedule(experiment, _IMAGENET / experiment.train.batch_size))
-    state = steps.place(steps.create_state(variables, chain, experiment.seed))
-    return Prepared(build.train_step(experiment, network, chain), (), batch, state=state)
+        return CompiledStep(_predict_step(model), (steps.place(variables),), {"images": batch["images"]})
+    optimizer = build.make_optimizer(
+        experiment, build.make_schedule(experiment, _IMAGENET / experiment.train.batch_size)
+    )
+    state = steps.place(steps.create_state(variables, optimizer, experiment.seed))
+    return CompiledStep(build.train_step(experiment, model, optimizer), (), batch, state=state)
 
 
-def _predict_step(network: Network) -> Any:
+def _predict_step(model: Network) -> Any:
     return steps.parallel(
-        steps.predict_step, model=network, prepare=colour.to_network_range, mirrored=False, label_offset=0
+        steps.predict_step, model=model, preprocess=colour.to_network_range, mirrored=False, label_offset=0
     )
 
 

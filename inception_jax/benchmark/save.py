@@ -11,13 +11,13 @@ from typing import Any
 import jax
 
 from inception_jax import build, checkpoint, steps
-from inception_jax.benchmark.memory import peak_megabytes
 from inception_jax.config import Experiment
 from inception_jax.models.initialize import initial_variables
+from inception_jax.system.memory import peak_megabytes
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class SaveReport:
     """What was measured; medians over the repeats."""
 
     run: str
@@ -39,7 +39,7 @@ class Report:
     """By which a save raised the most memory that the process held, in 1,000,000 bytes."""
 
 
-def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int) -> Report:
+def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int) -> SaveReport:
     """Measures on all devices of this machine, in a temporary directory.
 
     Args:
@@ -74,7 +74,7 @@ def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int
     cost = max(0.0, statistics.median(saving) - statistics.median(plain))
     step = statistics.median(plain) / count
     every = experiment.train.checkpoint_every
-    return Report(
+    return SaveReport(
         run=name,
         state_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
         step_seconds=step,
@@ -87,7 +87,7 @@ def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int
     )
 
 
-def table(report: Report) -> str:
+def table(report: SaveReport) -> str:
     """The report as text."""
     step, save, blocked, written = (
         f"{seconds * 1e3:>10,.1f} ms"
@@ -108,11 +108,13 @@ def table(report: Report) -> str:
 
 def _train(experiment: Experiment, images: Any) -> Generator[steps.TrainState, None, None]:
     """The state after each step, waited for."""
-    network = build.model(experiment)
-    chain = build.optimizer(experiment, build.schedule(experiment, len(images) / experiment.train.batch_size))
-    step = build.train_step(experiment, network, chain)
-    variables = initial_variables(network, experiment.seed, experiment.data.image_size)
-    state = steps.place(steps.create_state(variables, chain, experiment.seed))
+    model = build.make_model(experiment)
+    optimizer = build.make_optimizer(
+        experiment, build.make_schedule(experiment, len(images) / experiment.train.batch_size)
+    )
+    step = build.train_step(experiment, model, optimizer)
+    variables = initial_variables(model, experiment.seed, experiment.data.image_size)
+    state = steps.place(steps.create_state(variables, optimizer, experiment.seed))
     with contextlib.closing(build.train_batches(experiment, images, 0)) as batches:
         for batch in batches:
             state, _ = step(state, batch)

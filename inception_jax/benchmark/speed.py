@@ -11,21 +11,21 @@ import jax
 import jaxlib
 
 from inception_jax import build
-from inception_jax.benchmark import floor
-from inception_jax.benchmark.floor import Limits
-from inception_jax.benchmark.memory import peak_megabytes
-from inception_jax.benchmark.network import DType, Mode, Prepared, prepare
+from inception_jax.benchmark import roofline
+from inception_jax.benchmark.network import CompiledStep, DType, Mode, compile_step
+from inception_jax.benchmark.roofline import Limits
 from inception_jax.config import Experiment
-from inception_jax.data.cores import available_cores
 from inception_jax.errors import UserError
 from inception_jax.models.summary import summarize
+from inception_jax.system.cores import available_cores
+from inception_jax.system.memory import peak_megabytes
 
 _WARM_UP = 3
-_PROFILED = 10
+_PROFILED_STEPS = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class SpeedReport:
     """What was measured; all numbers are of all devices together, megabytes are of 1,000,000 bytes."""
 
     mode: Mode
@@ -47,7 +47,7 @@ class Report:
     flops_per_second: float
     """Two for each multiply-add of the images of a second; in training times three, the two gradients counted as much
     as the forward pass each. What is computed again, and all but convolutions and classifier, does not count."""
-    product_share: float
+    matmul_fraction: float
     """Of `limits.measured.flops_per_second`, that of one large matrix product."""
     limits: Limits
     step_megabytes: float
@@ -65,7 +65,9 @@ class Report:
     """Directory with a profile of ten more steps; None where none was asked for."""
 
 
-def benchmark(mode: Mode, experiment: Experiment, *, seconds: float, repeats: int, directory: Path | None) -> Report:
+def benchmark(
+    mode: Mode, experiment: Experiment, *, seconds: float, repeats: int, directory: Path | None
+) -> SpeedReport:
     """Measures one network on all devices of this machine, and what the machine can do.
 
     Args:
@@ -91,7 +93,7 @@ def benchmark(mode: Mode, experiment: Experiment, *, seconds: float, repeats: in
         ) from error
 
 
-def table(report: Report) -> str:
+def table(report: SpeedReport) -> str:
     """The report as text."""
     r, measured, rates = report, report.limits.measured, report.limits.rates
     verb = "training" if r.mode == "train" else "inference"
@@ -101,14 +103,14 @@ def table(report: Report) -> str:
         f"{'speed':<16}{r.images_per_second:>10,.2f} images/s (median of {r.repeats}: "
         f"{r.images_per_second_least:,.2f} to {r.images_per_second_greatest:,.2f})",
         f"{'a step':<16}{r.step_milliseconds:>10,.1f} ms; compiled in {r.compile_seconds:,.1f} s",
-        f"{'arithmetic':<16}{r.flops_per_second / 1e9:>10,.1f} GFLOP/s, {r.product_share:.0%} of a large matrix "
+        f"{'arithmetic':<16}{r.flops_per_second / 1e9:>10,.1f} GFLOP/s, {r.matmul_fraction:.0%} of a large matrix "
         f"product's {measured.flops_per_second / 1e9:,.1f}",
         f"{'limits':<16}{rates.flops_per_second / 1e9:>10,.1f} GFLOP/s and {rates.bytes_per_second / 1e9:,.1f} GB/s, "
         + ("measured" if rates == measured else "of the card"),
         *(
             f"{name:<16}{least.seconds * 1e3:>10,.1f} ms, by {least.limit}: {least.operations / 1e9:,.1f} GFLOP and "
             f"{least.bytes / 1e6:,.1f} MB"
-            for name, least in (("floor by hand", r.limits.by_hand), ("floor by XLA", r.limits.of_program))
+            for name, least in (("roofline", r.limits.analytical), ("roofline by XLA", r.limits.compiled))
         ),
         f"{'memory':<16}{r.step_megabytes:>10,.1f} MB a step"
         + (f"; the {r.peak_of} held {r.peak_megabytes:,.1f} MB at most" if r.peak_megabytes else ""),
@@ -118,30 +120,30 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, directory: Path | None) -> Report:
+def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, directory: Path | None) -> SpeedReport:
     held_before = _peak_bytes()
-    prepared = prepare(mode, experiment)
+    step = compile_step(mode, experiment)
     for _ in range(_WARM_UP):
-        prepared()
-    prepared.finish()
+        step()
+    step.finish()
     size, batch = experiment.data.image_size, experiment.train.batch_size
-    rates = [batch * prepared.steps_per_second(seconds) for _ in range(repeats)]
+    rates = [batch * step.steps_per_second(seconds) for _ in range(repeats)]
     median, held = statistics.median(rates), _peak_bytes()
     if directory:
-        _profile(prepared, directory)
-    network = build.model(experiment)
-    multiply_adds = sum(row.multiply_adds for row in summarize(network, size))
+        _profile(step, directory)
+    model = build.make_model(experiment)
+    multiply_adds = sum(row.multiply_adds for row in summarize(model, size))
     operations = 2 * multiply_adds * (3 if mode == "train" else 1)
-    limits = floor.limits(
-        prepared.program,
-        network,
+    limits = roofline.limits(
+        step.program,
+        model,
         image_size=size,
         batch_size=batch,
         operations=operations,
-        held=prepared.held_bytes,
+        held=step.held_bytes,
         train=mode == "train",
     )
-    return Report(
+    return SpeedReport(
         mode=mode,
         model=experiment.model.name,
         batch_size=batch,
@@ -152,26 +154,26 @@ def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, d
         images_per_second_greatest=max(rates),
         repeats=repeats,
         step_milliseconds=1e3 * batch / median,
-        compile_seconds=prepared.compile_seconds,
+        compile_seconds=step.compile_seconds,
         multiply_adds=multiply_adds,
         flops_per_second=operations * median,
-        product_share=operations * median / limits.measured.flops_per_second,
+        matmul_fraction=operations * median / limits.measured.flops_per_second,
         limits=limits,
-        step_megabytes=_step_bytes(prepared.program) / 1e6,
+        step_megabytes=_step_bytes(step.program) / 1e6,
         peak_megabytes=held / 1e6 if held > held_before else None,
         **_machine(),
         profile=None if directory is None else str(directory),
     )
 
 
-def _profile(prepared: Prepared, directory: Path) -> None:
+def _profile(step: CompiledStep, directory: Path) -> None:
     """Writes what XProf and TensorBoard show of ten steps."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # Each call of a Python function would cost time, and the host seem slow.
     with jax.profiler.trace(directory, profiler_options=options):
-        for _ in range(_PROFILED):
-            prepared()
-        prepared.finish()
+        for _ in range(_PROFILED_STEPS):
+            step()
+        step.finish()
 
 
 def _step_bytes(program: Any) -> int:

@@ -31,7 +31,7 @@ class Start:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class StartupReport:
     """What was measured."""
 
     model: str
@@ -46,7 +46,7 @@ class Report:
     """Of `inception-jax --help`, the median."""
 
 
-def benchmark(experiment: Experiment, *, repeats: int) -> Report:
+def benchmark(experiment: Experiment, *, repeats: int) -> StartupReport:
     """Starts trainings in a temporary directory, in pairs of one without and one with a cache.
 
     Args:
@@ -60,26 +60,26 @@ def benchmark(experiment: Experiment, *, repeats: int) -> Report:
     if repeats < 1:
         raise UserError(f"--repeats is {repeats}; it must be 1 or more.")
     config.check(experiment)
-    cold, warm, helps = [], [], []
+    cold, warm, help_seconds = [], [], []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as directory:
             cold.append(_start(experiment, Path(directory), "cold"))
             warm.append(_start(experiment, Path(directory), "warm"))
         begin = time.monotonic()
         subprocess.run([sys.executable, "-m", "inception_jax", "--help"], check=True, stdout=subprocess.DEVNULL)
-        helps.append(time.monotonic() - begin)
-    return Report(
+        help_seconds.append(time.monotonic() - begin)
+    return StartupReport(
         model=experiment.model.name,
         image_size=experiment.data.image_size,
         batch_size=experiment.train.batch_size,
         repeats=repeats,
         cold=_median(cold),
         warm=_median(warm),
-        help_seconds=statistics.median(helps),
+        help_seconds=statistics.median(help_seconds),
     )
 
 
-def table(report: Report) -> str:
+def table(report: StartupReport) -> str:
     """The report as text."""
     cold, warm = report.cold, report.warm
     size = f"{report.image_size} pixels, batches of {report.batch_size}"
@@ -105,20 +105,20 @@ def _start(experiment: Experiment, directory: Path, name: str) -> dict[str, floa
     script.write_text(
         f"from inception_jax import config\n\n\ndef runs():\n    return {{'startup': config.from_dict({values!r})}}\n"
     )
-    command = [sys.executable, "-m", "inception_jax.watched", str(report)]
+    command = [sys.executable, "-m", "inception_jax.benchmark.startup_probe", str(report)]
     command += ["train", str(script), "--workdir", str(directory / name)]
     # A cache of the user's own would make every start a warm one.
     environment = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
     begin = time.monotonic()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode or not report.exists():
-        said = done.stderr.strip().rpartition("\n")[2].removeprefix("inception-jax: ")
-        raise (UserError if done.returncode == 2 else RunFailed)(said or "a start ended before its first step.")
-    watched = json.loads(report.read_text())
-    stages = dict.fromkeys(STAGES, 0.0) | watched["seconds"]
+        message = done.stderr.strip().rpartition("\n")[2].removeprefix("inception-jax: ")
+        raise (UserError if done.returncode == 2 else RunFailed)(message or "a start ended before its first step.")
+    probed = json.loads(report.read_text())
+    stages = dict.fromkeys(STAGES, 0.0) | probed["seconds"]
     # What is before the imports: a process is made, Python starts and reads the arguments' modules.
-    stages["interpreter"] = watched["begin"] - begin
-    return {**stages, "other": watched["end"] - begin - sum(stages.values()), "all": watched["end"] - begin}
+    stages["interpreter"] = probed["begin"] - begin
+    return {**stages, "other": probed["end"] - begin - sum(stages.values()), "all": probed["end"] - begin}
 
 
 def _median(starts: Sequence[dict[str, float]]) -> Start:

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception_jax.checkpoint import sealed
+from inception_jax.checkpoint import storage
 from inception_jax.errors import UserError
 
-FACTS = "checkpoint.json"
+METADATA = "checkpoint.json"
 
 
-def save_variables(directory: str | Path, variables: Any, facts: Mapping[str, Any]) -> None:
+def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str, Any]) -> None:
     """Writes "params" and "batch_stats" and what is to be known of them (JSON values), whole or not at all.
 
     What `directory` held before, if it was such a checkpoint, is replaced.
@@ -31,22 +31,22 @@ def save_variables(directory: str | Path, variables: Any, facts: Mapping[str, An
             # An earlier process was killed just as it replaced it.
             if not directory.exists():
                 old.rename(directory)
-        with sealed.staging(unfinished) as place:
-            sealed.write(place / "new", jax.tree.map(np.array, dict(variables)), FACTS, facts)
+        with storage.staging(unfinished) as place:
+            storage.write(place / "new", jax.tree.map(np.array, dict(variables)), METADATA, metadata)
             if directory.exists():
                 directory.rename(place / "old")
             (place / "new").rename(directory)
     except (OSError, ValueError) as error:
-        raise sealed.not_written(directory, error) from error
+        raise storage.write_error(directory, error) from error
 
 
 def load_variables(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The variables, as NumPy arrays, and the facts that `save_variables` wrote; UserError if they are broken."""
     directory = Path(directory).absolute()
-    sealed.check(directory)
-    return sealed.read_arrays(directory), sealed.read_facts(directory, FACTS)
+    storage.check(directory)
+    return storage.read_arrays(directory), storage.read_metadata(directory, METADATA)
 
 
 def is_exported(directory: str | Path) -> bool:
     """Whether a directory is a checkpoint of `save_variables`."""
-    return (Path(directory) / FACTS).is_file()
+    return (Path(directory) / METADATA).is_file()

@@ -9,15 +9,17 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax import experiment, xla_flags
+from inception_jax.cli import experiment_files
 from inception_jax.cli.arguments import PROG
 from inception_jax.cli.benchmark import Benchmark
+from inception_jax.cli.compare import Compare
 from inception_jax.cli.data import Data
 from inception_jax.cli.evaluate import Evaluate
 from inception_jax.cli.experiments import Experiments
-from inception_jax.cli.networks import Export, Import, Predict, Summary
-from inception_jax.cli.runs import Compare, Train
+from inception_jax.cli.models import Export, Import, Predict, Summary
+from inception_jax.cli.train import Train
 from inception_jax.errors import Preempted, RunFailed, UserError
+from inception_jax.system import xla_flags
 
 VERBS = (
     "train",
@@ -47,7 +49,7 @@ Verb = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0, 1 for a run that failed, 2 for a mistake, 75 for SIGTERM, 130 for Ctrl-C."""
-    of_its_own = arguments is None
+    is_script = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
@@ -55,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["--version"]:
             return _version()
         if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):
-            return _fields(arguments[1])
-        verb, flags = experiment.parse(
+            return _print_fields(arguments[1])
+        verb, flags = experiment_files.parse(
             Verb,
             arguments or ["--help"],
             prog=PROG,
@@ -84,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        goes_on = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
-        goes_on = goes_on or (arguments[:1] == ["evaluate"] and "--out" in arguments)
-        print(f"\n{PROG}: interrupted" + "; the same command goes on." * goes_on, file=sys.stderr)
-        if of_its_own:
-            atexit.register(_leave, 130)
+        resumable = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
+        resumable = resumable or (arguments[:1] == ["evaluate"] and "--out" in arguments)
+        print(f"\n{PROG}: interrupted" + "; the same command goes on." * resumable, file=sys.stderr)
+        if is_script:
+            atexit.register(_exit_now, 130)
         return 130
 
 
@@ -97,23 +99,23 @@ DESCRIPTION = """Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1
 
 
 def _version() -> int:
-    from inception_jax import installed
+    from inception_jax.system import versions
 
     # As the commands have them, so that a flag with which no device can be opened is found here, too.
     xla_flags.set_flags()
-    for line in installed.lines():
+    for line in versions.lines():
         print(line, flush=True)
     return 0
 
 
-def _leave(code: int) -> None:
+def _exit_now(code: int) -> None:
     # A program that is being compiled goes on in XLA's threads, and ends in a segmentation fault once JAX has taken its
     # devices down, which it does after this: atexit begins with the last.
     sys.stdout.flush()
     os._exit(code)
 
 
-def _fields(path: str) -> int:
-    name, first = next(iter(experiment.load_runs(path).items()))
-    experiment.override(first, ["--help"], prog=f"{PROG} train {path}")
+def _print_fields(path: str) -> int:
+    name, first = next(iter(experiment_files.load_runs(path).items()))
+    experiment_files.override(first, ["--help"], prog=f"{PROG} train {path}")
     return 0

@@ -31,12 +31,12 @@ class Processes:
         """Joins them, if asked to; the next thing is to open the devices."""
         from inception_jax import steps
 
-        steps.run_in_line()
-        given = (self.coordinator, self.processes, self.process_id)
-        if self.distributed or any(value is not None for value in given):
-            from inception_jax import hosts
+        steps.use_synchronous_cpu_dispatch()
+        values = (self.coordinator, self.processes, self.process_id)
+        if self.distributed or any(value is not None for value in values):
+            from inception_jax.system import hosts
 
-            hosts.join(*given)
+            hosts.join(*values)
 
     def first(self) -> bool:
         """Whether this is the process that writes for all of them."""
@@ -45,7 +45,7 @@ class Processes:
         return jax.process_index() == 0
 
 
-def no_more(flags: Sequence[str], verb: str) -> None:
+def refuse_extra(flags: Sequence[str], verb: str) -> None:
     """Raises UserError for arguments that a verb without an experiment was given too many."""
     if flags:
         raise UserError(f"{verb} does not take {' '.join(flags)}; see {PROG} {verb} --help.")

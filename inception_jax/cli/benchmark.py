@@ -1,4 +1,4 @@
-"""The verbs that measure: benchmark train, infer, data, save; startup has a file of its own."""
+"""The verbs that measure: benchmark train, infer, data, save, startup."""
 
 import dataclasses
 import itertools
@@ -9,10 +9,39 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from inception_jax import experiment
-from inception_jax.cli.arguments import PROG, Directory, arg, no_more
-from inception_jax.cli.startup import MeasureStartup
-from inception_jax.config import DataConfig, ModelConfig
+from inception_jax.cli import experiment_files
+from inception_jax.cli.arguments import PROG, Directory, arg, refuse_extra
+from inception_jax.config import DataConfig, Experiment, ModelConfig, TrainConfig
+
+
+@dataclasses.dataclass
+class MeasureStartup:
+    """Measure the time from a train command to its first finished step, without and with a compilation cache."""
+
+    model: Annotated[str, arg(metavar="MODEL")] = ModelConfig.name
+    """inception_v3, inception_v4, inception_resnet_v1, inception_resnet_v2, ..."""
+    image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
+    """Side of the input; 75 or more."""
+    batch_size: int = 4
+    """Images of the step."""
+    repeats: int = 3
+    """Pairs of starts, one without and one with a cache; the medians count."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Measures and prints."""
+        from inception_jax.benchmark import startup
+
+        refuse_extra(flags, "benchmark startup")
+        experiment = Experiment(
+            model=ModelConfig(name=self.model),
+            data=DataConfig(source="digits", image_size=self.image_size),
+            train=TrainConfig(batch_size=self.batch_size),
+        )
+        report = startup.benchmark(experiment, repeats=self.repeats)
+        print(json.dumps(dataclasses.asdict(report)) if self.json else startup.table(report))
+        return 0
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -40,11 +69,12 @@ class MeasureNetwork:
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Measures and prints."""
-        from inception_jax import steps, workdir
+        from inception_jax import steps
         from inception_jax.benchmark import network, speed
+        from inception_jax.system import workdir
 
-        no_more(flags, f"benchmark {self.mode}")
-        steps.run_in_line()
+        refuse_extra(flags, f"benchmark {self.mode}")
+        steps.use_synchronous_cpu_dispatch()
         # A mistake in the last of them is not to cost the measuring of the others.
         recipes = [
             network.recipe(model, batch_size=batch_size, image_size=image_size, dtype=self.dtype)
@@ -100,8 +130,8 @@ class MeasureData:
         from inception_jax import steps
         from inception_jax.benchmark import data
 
-        no_more(flags, "benchmark data")
-        steps.run_in_line()
+        refuse_extra(flags, "benchmark data")
+        steps.use_synchronous_cpu_dispatch()
         report = data.benchmark(
             self.source,
             image_size=self.image_size,
@@ -134,8 +164,10 @@ class MeasureSave:
         """Measures and prints."""
         from inception_jax.benchmark import save
 
-        name, chosen = experiment.choose_run(experiment.load_runs(self.experiment), self.run, self.experiment)
-        chosen = experiment.override(chosen, flags, prog=f"{PROG} benchmark save {self.experiment}")
+        name, chosen = experiment_files.choose_run(
+            experiment_files.load_runs(self.experiment), self.run, self.experiment
+        )
+        chosen = experiment_files.override(chosen, flags, prog=f"{PROG} benchmark save {self.experiment}")
         report = save.benchmark(chosen, name, seconds=self.seconds, repeats=self.repeats)
         print(json.dumps(dataclasses.asdict(report)) if self.json else save.table(report))
         return 0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inception_jax.cli.arguments import Directory, arg, no_more
+from inception_jax.cli.arguments import Directory, arg, refuse_extra
 from inception_jax.config import DataConfig, Resize
 
 
@@ -33,11 +33,11 @@ class Prepare:
         """Prepares and prints what there is."""
         from inception_jax.data import prepare
 
-        no_more(flags, "data prepare")
-        made = prepare.prepare(
+        refuse_extra(flags, "data prepare")
+        prepared = prepare.prepare(
             self.source, self.out, shard_images=self.shard_images, threads=self.threads, skip_broken=self.skip_broken
         )
-        print(prepare.summary(made) if made else f"{self.out}: all is done; delete it to make it anew")
+        print(prepare.summary(prepared) if prepared else f"{self.out}: all is done; delete it to make it anew")
         print(f"{self.out}: use it as --data.source tfds:{self.out}")
         return 0
 
@@ -62,7 +62,7 @@ class Check:
         """Checks and prints."""
         from inception_jax.data import check
 
-        no_more(flags, "data check")
+        refuse_extra(flags, "data check")
         report = check.check(self.source, data_dir=self.data_dir, threads=self.threads)
         print(json.dumps(dataclasses.asdict(report)) if self.json else check.table(report))
         return 1 if report.broken else 0
@@ -103,12 +103,12 @@ class Show:
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Draws."""
-        from inception_jax import show
+        from inception_jax.data import preview
 
-        no_more(flags, "data show")
+        refuse_extra(flags, "data show")
         names = [field.name for field in dataclasses.fields(DataConfig)]
         data = DataConfig(**{name: getattr(self, name) for name in names if hasattr(self, name)})
-        show.show(data, self.out, split=self.split, rows=self.rows, columns=self.columns, seed=self.seed)
+        preview.write_preview(data, self.out, split=self.split, rows=self.rows, columns=self.columns, seed=self.seed)
         print(self.out)
         return 0
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inception_jax.cli.arguments import Processes, arg, no_more
+from inception_jax.cli.arguments import Processes, arg, refuse_extra
 
 # What is not given needs no default in the help.
 optional = functools.partial(arg, help_behavior_hint="")
@@ -55,21 +55,23 @@ class Evaluate(Processes):
         """Evaluates and prints."""
         from inception_jax import evaluation
         from inception_jax.evaluation import report
-        from inception_jax.preemption import Preemption
+        from inception_jax.system.preemption import Preemption
 
-        no_more(flags, "evaluate")
-        asked = evaluation.Asked(**{f.name: getattr(self, f.name) for f in dataclasses.fields(evaluation.Asked)})
+        refuse_extra(flags, "evaluate")
+        options = evaluation.EvaluationOptions(
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(evaluation.EvaluationOptions)}
+        )
         self.join()
         preemption = Preemption()
         # Where nothing is kept, SIGTERM has nothing to wait for.
         with preemption if self.out else contextlib.nullcontext():
-            found = evaluation.evaluate(
+            summary = evaluation.evaluate(
                 self.checkpoints,
-                asked,
+                options,
                 save_predictions=self.save_predictions,
                 out=self.out,
                 preemption=preemption,
             )
-        if found:
-            print(json.dumps(found) if self.json else report.markdown(found), end="\n" if self.json else "")
+        if summary:
+            print(json.dumps(summary) if self.json else report.markdown(summary), end="\n" if self.json else "")
         return 0

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from inception_jax import packaged
-from inception_jax.cli.arguments import PROG, arg, no_more
+from inception_jax.cli import packaged
+from inception_jax.cli.arguments import PROG, arg, refuse_extra
 
 
 @dataclasses.dataclass
@@ -20,7 +20,7 @@ class Experiments:
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Prints."""
-        no_more(flags, "experiments")
+        refuse_extra(flags, "experiments")
         if self.name is None:
             found = packaged.files()
             width = max(map(len, found), default=0)

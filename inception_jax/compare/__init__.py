@@ -6,17 +6,15 @@ No jax. Runs that differ in nothing but their seed are one line, their median, w
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from inception_jax import whole
-from inception_jax.compare import quantities
-from inception_jax.compare.curves import curves_of
-from inception_jax.compare.groups import groups_of
-from inception_jax.compare.page import draw
-from inception_jax.compare.pairings import pairings_of
+from inception_jax.compare import figures
+from inception_jax.compare.claims import pairings_of, verdicts_of
+from inception_jax.compare.figures import draw_errors
 from inception_jax.compare.records import as_csv, as_json
 from inception_jax.compare.report import markdown
-from inception_jax.compare.verdicts import verdicts_of
+from inception_jax.compare.runs_to_groups import curves_of, groups_of
 from inception_jax.errors import UserError
 from inception_jax.runs import Run, read_run
+from inception_jax.system.atomic import atomic_write
 
 
 def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
@@ -25,15 +23,15 @@ def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
     Each file is written whole or not at all, and is the same whatever the order of the directories. A directory given
     twice counts once. UserError when there is no run, or none was ever evaluated.
     """
-    found = curves_of(_read(directories))
-    curves = [curve for curve in found if curve.averaged]
+    all_curves = curves_of(_read(directories))
+    curves = [curve for curve in all_curves if curve.averaged]
     if not curves:
-        raise UserError(f"{found[0].run.directory} has no validation line yet; wait for its evaluation.")
-    waiting = sorted((curve for curve in found if not curve.averaged), key=lambda curve: str(curve.run.directory))
+        raise UserError(f"{all_curves[0].run.directory} has no validation line yet; wait for its evaluation.")
+    waiting = sorted((curve for curve in all_curves if not curve.averaged), key=lambda curve: str(curve.run.directory))
     groups = groups_of(curves)
     pairings = pairings_of(groups)
     verdicts = verdicts_of(pairings)
-    drawn = draw(groups)
+    drawn = draw_errors(groups)
     contents = {
         "curves.png": drawn["png"],
         "curves.svg": drawn["svg"],
@@ -47,15 +45,15 @@ def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
 def draw_metrics(directories: Sequence[str | Path], names: Sequence[str], out: str | Path) -> list[Path]:
     """Draws training metrics over steps, NAME.png and NAME.svg each, into `out`; returns their paths.
 
-    See quantities.py. UserError, before anything is written, when a name is not a metric of these runs.
+    See figures.py. UserError, before anything is written, when a name is not a metric of these runs.
     """
     if not names:
         return []
     groups = groups_of(curves_of(_read(directories)))
     contents = {}
     for name in names:
-        drawn = quantities.draw(groups, name)
-        contents.update({f"{quantities.file_name(name)}.{form}": content for form, content in drawn.items()})
+        drawn = figures.draw_metric(groups, name)
+        contents.update({f"{figures.file_name(name)}.{form}": content for form, content in drawn.items()})
     return _write(contents, Path(out))
 
 
@@ -68,6 +66,6 @@ def _read(directories: Sequence[str | Path]) -> list[Run]:
 
 def _write(contents: Mapping[str, bytes], out: Path) -> list[Path]:
     for name, content in contents.items():
-        with whole.writing(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write(content)
     return [out / name for name in contents]

@@ -9,13 +9,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inception_jax.compare.curves import Curve
-from inception_jax.compare.endings import Ending
-from inception_jax.compare.groups import Group
-from inception_jax.compare.intervals import Estimate, Interval
-from inception_jax.compare.pairings import Pairing
-from inception_jax.compare.races import COSTS, Heat, Spent
-from inception_jax.compare.verdicts import Verdict
+from inception_jax.compare.claims import Pairing, Verdict
+from inception_jax.compare.final_error import FinalError
+from inception_jax.compare.runs_to_groups import Curve, Group
+from inception_jax.compare.statistics import Estimate, Interval
+from inception_jax.compare.time_to_error import COSTS, CostToTarget, TargetComparison
 
 
 def summary_row(curve: Curve, label: str) -> dict[str, Any]:
@@ -86,8 +84,11 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
         "reasons": pairing.reasons,
         "seeds": pairing.seeds,
         "speed_up": {name: _factor(found) for name, found in speed_ups.items()},
-        "races": [{"level": heats[0].level, **{h.cost.name: _heat(h) for h in heats}} for heats in pairing.heats],
-        "differences": [_ending(ending) for ending in pairing.endings],
+        "races": [
+            {"level": target_comparisons[0].target, **{h.cost.name: _target_comparison(h) for h in target_comparisons}}
+            for target_comparisons in pairing.target_comparisons
+        ],
+        "differences": [_final_error(final_error) for final_error in pairing.final_errors],
     }
 
 
@@ -98,26 +99,30 @@ def _factor(found: Estimate | None) -> dict[str, Any] | None:
     return {"mean": math.exp(found.mean), "interval": ends, "p": found.p, "seeds": found.seeds}
 
 
-def _heat(heat: Heat) -> dict[str, Any]:
-    def side(spent: Spent, interval: Interval | None) -> dict[str, Any]:
-        return {"median": spent.value if spent.reached else None, "at_least": spent.value, "interval": interval}
+def _target_comparison(comparison: TargetComparison) -> dict[str, Any]:
+    def side(cost: CostToTarget, interval: Interval | None) -> dict[str, Any]:
+        return {"median": cost.value if cost.reached else None, "at_least": cost.value, "interval": interval}
 
     return {
-        "pure": side(heat.race.pure, heat.pure),
-        "residual": side(heat.race.residual, heat.residual),
-        "speed_up": {"ratio": heat.race.ratio, "words": heat.race.speed_up, "interval": heat.speed_up},
+        "pure": side(comparison.costs.pure, comparison.pure),
+        "residual": side(comparison.costs.residual, comparison.residual),
+        "speed_up": {
+            "ratio": comparison.costs.ratio,
+            "words": comparison.costs.speed_up,
+            "interval": comparison.speed_up,
+        },
     }
 
 
-def _ending(ending: Ending) -> dict[str, Any]:
+def _final_error(final_error: FinalError) -> dict[str, Any]:
     return {
-        "error": ending.error,
-        "at_equal": ending.cost.name,
-        "spent": ending.budget,
-        "pure": ending.pure,
-        "residual": ending.residual,
-        "difference": dataclasses.asdict(ending.difference),
-        "paired": ending.paired,
+        "error": final_error.error,
+        "at_equal": final_error.cost.name,
+        "spent": final_error.budget,
+        "pure": final_error.pure,
+        "residual": final_error.residual,
+        "difference": dataclasses.asdict(final_error.difference),
+        "paired": final_error.paired,
     }
 
 

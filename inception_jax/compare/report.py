@@ -5,15 +5,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from inception_jax.compare import cells
-from inception_jax.compare.curves import Curve
-from inception_jax.compare.endings import Ending
-from inception_jax.compare.groups import Group
-from inception_jax.compare.intervals import Estimate
-from inception_jax.compare.pairings import Pairing
-from inception_jax.compare.races import COSTS, EPOCHS, Heat
+from inception_jax.compare import tables
+from inception_jax.compare.claims import Pairing, Verdict, answer
+from inception_jax.compare.final_error import FinalError
 from inception_jax.compare.records import summary_row
-from inception_jax.compare.verdicts import Verdict, answer
+from inception_jax.compare.runs_to_groups import Curve, Group
+from inception_jax.compare.statistics import Estimate
+from inception_jax.compare.time_to_error import COSTS, EPOCHS, TargetComparison
 from inception_jax.config import differences
 
 
@@ -23,38 +21,38 @@ def markdown(
     """The whole report; `waiting` are runs that were never evaluated."""
     blocks = ["# Comparison"]
     if pairings:
-        blocks += ["## What the paper claims", *map(_verdict, verdicts), _FEW_SEEDS]
-    blocks += ["## Runs", "![Validation error over epochs](curves.png)", _RUNS, _runs_table(groups)]
+        blocks += ["## What the paper claims", *map(_verdict, verdicts), _FEW_SEEDS_NOTE]
+    blocks += ["## Runs", "![Validation error over epochs](curves.png)", _RUNS_NOTE, _runs_table(groups)]
     if waiting:
         names = ", ".join(f"{curve.run.directory}{curve.progress}" for curve in waiting)
         blocks.append(f"Left out, because never evaluated: {names}.")
     if pairings:
-        blocks += ["## Pairs", _PAIRS, _pairs_table(pairings)]
+        blocks += ["## Pairs", _PAIRS_NOTE, _pairs_table(pairings)]
     for pairing in pairings:
         blocks += _section(pairing)
-    return "\n\n".join([*blocks, "## How to read it", _notes(groups) + _RACES * bool(pairings)]) + "\n"
+    return "\n\n".join([*blocks, "## How to read it", _notes(groups) + _TARGETS_NOTE * bool(pairings)]) + "\n"
 
 
-_FEW_SEEDS = (
+_FEW_SEEDS_NOTE = (
     "Intervals here are Student's t of 95 % over the seeds that all compared runs share: with 3 seeds only what stands "
     "out by far from what another seed does is found, and undecided does not mean that there is no difference. Fewer "
     "than 3 seeds decide nothing. The networks stand each at the setting with the least median final top-1 error "
     "among those given, of whatever width and images, chosen on the same validation images. An answer of yes or no "
     "needs every line under it to say so."
 )
-_RUNS = (
+_RUNS_NOTE = (
     "Single-crop validation error in percent, of the averaged parameters unless marked raw, as in Figures 21-26 of "
     "arXiv 1602.07261; of several seeds the median, and in brackets the least and the greatest. An error of zero "
     "stands at the foot of a logarithmic axis."
 )
-_PAIRS = (
+_PAIRS_NOTE = (
     "Speed-up: pure / residual, the geometric mean over the errors raced to, mean over the seeds in common, 95 % t "
     "interval. Difference: final top-1 error at equal epochs, residual less pure, in points. Each interval and each p "
     "stands for itself: of twenty true zeros one comes out apart from zero by chance."
 )
 
 
-_RACES = (
+_TARGETS_NOTE = (
     " Epochs, wall time and multiply-adds in the races are those of the first evaluation at or under the error, not "
     "interpolated; of several seeds the median, and — where half or more never got there. Speed-up is pure / "
     "residual, '> x' or '< x' where only one of the two got there in the epochs it ran. Brackets in the races are "
@@ -67,7 +65,7 @@ _RACES = (
 
 def _verdict(verdict: Verdict) -> str:
     lines = [
-        f"- {one.about}: {one.words} ({cells.counted(len(one.seeds), 'seed')}): {one.answer}"
+        f"- {one.about}: {one.words} ({tables.pluralize(len(one.seeds), 'seed')}): {one.answer}"
         for one in verdict.evidence
     ]
     if not lines:
@@ -79,7 +77,7 @@ def _verdict(verdict: Verdict) -> str:
 def _runs_table(groups: Sequence[Group]) -> str:
     header = "network|kind|parameters|multiply-adds per image|learning rate|epochs|final top-1|best top-1 (epoch)"
     header += "|final top-5|best top-5 (epoch)|final raw top-1|wall time|images/s"
-    return cells.table(header.split("|"), [_runs_line(group) for group in groups])
+    return tables.markdown_table(header.split("|"), [_runs_line(group) for group in groups])
 
 
 def _runs_line(group: Group) -> list[str]:
@@ -90,24 +88,24 @@ def _runs_line(group: Group) -> list[str]:
         return statistics.median(values) if values else None
 
     def spread(field: str) -> str:
-        ends = [cells.percent(end([row[field] for row in rows])) for end in (min, max)]
-        return cells.percent(median(field)) + (f" [{ends[0]}, {ends[1]}]" if len(rows) > 1 else "")
+        ends = [tables.percent(end([row[field] for row in rows])) for end in (min, max)]
+        return tables.percent(median(field)) + (f" [{ends[0]}, {ends[1]}]" if len(rows) > 1 else "")
 
     speed = median("images_per_second")
     return [
         group.title,
         rows[0]["kind"],
-        cells.quantity(rows[0]["parameters"]),
-        cells.quantity(rows[0]["multiply_adds"]),
+        tables.quantity(rows[0]["parameters"]),
+        tables.quantity(rows[0]["multiply_adds"]),
         f"{rows[0]['learning_rate']:g}",
-        cells.number(median("epochs")),
+        tables.number(median("epochs")),
         spread("final_top1_error"),
-        f"{cells.percent(median('best_top1_error'))} ({cells.number(median('best_top1_epoch'))})",
+        f"{tables.percent(median('best_top1_error'))} ({tables.number(median('best_top1_epoch'))})",
         spread("final_top5_error"),
-        f"{cells.percent(median('best_top5_error'))} ({cells.number(median('best_top5_epoch'))})",
-        cells.percent(median("final_raw_top1_error")),
-        cells.duration(median("wall_seconds")),
-        cells.NOTHING if speed is None else cells.number(speed),
+        f"{tables.percent(median('best_top5_error'))} ({tables.number(median('best_top5_epoch'))})",
+        tables.percent(median("final_raw_top1_error")),
+        tables.duration(median("wall_seconds")),
+        tables.MISSING if speed is None else tables.number(speed),
     ]
 
 
@@ -117,81 +115,88 @@ def _pairs_table(pairings: Sequence[Pairing]) -> str:
     lines = []
     for pairing in pairings:
         by_epochs = pairing.log_speed_up()
-        final = next((e for e in pairing.endings if (e.cost, e.error) == (EPOCHS, "top1_error")), None)
+        final = next((e for e in pairing.final_errors if (e.cost, e.error) == (EPOCHS, "top1_error")), None)
         lines.append(
             [
                 pairing.label,
                 ", ".join(pairing.reasons),
                 str(len(pairing.seeds)),
-                *(cells.log_factor(pairing.log_speed_up(cost)) for cost in COSTS),
+                *(tables.log_factor(pairing.log_speed_up(cost)) for cost in COSTS),
                 answer(by_epochs) if by_epochs else "undecided",
-                *(_difference(final.difference) if final else [cells.NOTHING] * 2),
+                *(_difference(final.difference) if final else [tables.MISSING] * 2),
             ]
         )
-    return cells.table(header, lines)
+    return tables.markdown_table(header, lines)
 
 
 def _difference(found: Estimate) -> list[str]:
-    return [cells.points(found.mean) + cells.bracketed(found.interval, cells.points), cells.p_value(found.p)]
+    return [tables.points(found.mean) + tables.bracketed(found.interval, tables.points), tables.p_value(found.p)]
 
 
 def _section(pairing: Pairing) -> list[str]:
     """Heading, tables and sentences of one pair."""
     blocks = [f"### {pairing.pure.title} and {pairing.residual.title}"]
-    if pairing.heats:
-        blocks.append(_races_table(pairing.heats))
-    if pairing.endings:
-        blocks.append(_endings_table(pairing.endings))
+    if pairing.target_comparisons:
+        blocks.append(_targets_table(pairing.target_comparisons))
+    if pairing.final_errors:
+        blocks.append(_final_errors_table(pairing.final_errors))
     sentences = [_leads(pairing), _fairness(pairing)]
     if not pairing.seeds:
         sentences.append("They have no seed in common, so Welch's test stands for the paired one.")
     return [*blocks, " ".join(sentences)]
 
 
-def _races_table(heats: Sequence[Sequence[Heat]]) -> str:
+def _targets_table(target_comparisons: Sequence[Sequence[TargetComparison]]) -> str:
     header = ["top-1 error at most"]
     for cost in COSTS:
         header += [f"{cost.name}, pure", f"{cost.name}, residual", "speed-up"]
     lines = []
-    for level in heats:
-        lines.append([f"{level[0].level} %"])
-        for heat in level:
-            for spent, interval in ((heat.race.pure, heat.pure), (heat.race.residual, heat.residual)):
-                value = heat.cost.spell(spent.value) if spent.reached else cells.NOTHING
-                lines[-1].append(value + cells.bracketed(interval, heat.cost.spell))
-            lines[-1].append(heat.race.speed_up + cells.bracketed(heat.speed_up, cells.factor))
-    return cells.table(header, lines)
+    for costs_at_target in target_comparisons:
+        lines.append([f"{costs_at_target[0].target} %"])
+        for comparison in costs_at_target:
+            for spent, interval in (
+                (comparison.costs.pure, comparison.pure),
+                (comparison.costs.residual, comparison.residual),
+            ):
+                value = comparison.cost.format(spent.value) if spent.reached else tables.MISSING
+                lines[-1].append(value + tables.bracketed(interval, comparison.cost.format))
+            lines[-1].append(comparison.costs.speed_up + tables.bracketed(comparison.speed_up, tables.factor))
+    return tables.markdown_table(header, lines)
 
 
-def _endings_table(endings: Sequence[Ending]) -> str:
+def _final_errors_table(final_errors: Sequence[FinalError]) -> str:
     header = ["final error at equal", "spent", "error", "pure", "residual", "difference", "p", "seeds"]
     lines = []
-    for ending in endings:
-        spent = list(dict.fromkeys(ending.cost.spell(end) for end in ending.budget))
+    for final_error in final_errors:
+        spent = list(dict.fromkeys(final_error.cost.format(end) for end in final_error.budget))
         lines.append(
             [
-                ending.cost.name,
+                final_error.cost.name,
                 " to ".join(spent),
-                ending.error.replace("_error", "").replace("top", "top-"),
-                cells.percent(ending.pure),
-                cells.percent(ending.residual),
-                *_difference(ending.difference),
-                str(ending.difference.seeds),
+                final_error.error.replace("_error", "").replace("top", "top-"),
+                tables.percent(final_error.pure),
+                tables.percent(final_error.residual),
+                *_difference(final_error.difference),
+                str(final_error.difference.seeds),
             ]
         )
-    return cells.table(header, lines)
+    return tables.markdown_table(header, lines)
 
 
 def _leads(pairing: Pairing) -> str:
-    ours, theirs, heats = pairing.residual.label, pairing.pure.label, pairing.heats
-    if not heats:
+    ours, theirs, target_comparisons = pairing.residual.label, pairing.pure.label, pairing.target_comparisons
+    if not target_comparisons:
         return "No level tells the two apart."
     ahead, behind = (
-        [sum(level[i].race.lead == lead for level in heats) for i in range(len(COSTS))] for lead in (1, -1)
+        [
+            sum(costs_at_target[i].costs.leader == leader for costs_at_target in target_comparisons)
+            for i in range(len(COSTS))
+        ]
+        for leader in (1, -1)
     )
     counts = [f"{count} by {cost.name}" for count, cost in zip(ahead, COSTS, strict=True)]
     return (
-        f"Of {len(heats)} levels {ours} was ahead of {theirs} at {', '.join(counts)}, and behind at "
+        f"Of {len(target_comparisons)} levels {ours} was ahead of {theirs} at {', '.join(counts)}, and behind at "
         f"{', '.join(map(str, behind))}."
     )
 

@@ -18,10 +18,10 @@ import simplejpeg
 from tqdm import tqdm
 
 from inception_jax.data import preprocess
-from inception_jax.data.cores import available_cores
 from inception_jax.data.sources import Source, open_source
 from inception_jax.errors import BrokenImage, UserError
-from inception_jax.progress import say
+from inception_jax.system.cores import available_cores
+from inception_jax.system.progress import say
 
 TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF")
 """What an image of any format can be besides. Training does not turn by EXIF."""
@@ -34,7 +34,7 @@ _BROKEN = -1  # as a label
 _CHUNK = 64
 _SECONDS_BETWEEN_LINES = 10.0
 _CLASSES_LISTED = 50
-_FEWEST = 5
+_SMALLEST_LISTED = 5
 
 _Part = tuple[Counter[str], list[str]]  # how many images of each kind, and the broken ones' sentences
 
@@ -72,7 +72,7 @@ class SplitReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class SourceReport:
     """What a source holds."""
 
     source: str
@@ -88,7 +88,7 @@ class Report:
         return sum(len(split.broken) for split in self.splits.values())
 
 
-def check(source: str, *, data_dir: str | None = None, threads: int | None = None) -> Report:
+def check(source: str, *, data_dir: str | None = None, threads: int | None = None) -> SourceReport:
     """Reads and strictly decodes every image of both splits; shows how far it is on standard error.
 
     Args:
@@ -116,7 +116,7 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
         # Pillow warns of odd EXIF and of very large images, without a name; neither keeps an image from training.
         warnings.simplefilter("ignore")
         splits = {split: _check_split(images, split, threads) for split, images in opened.items()}
-    return Report(source, class_names, splits, missing)
+    return SourceReport(source, class_names, splits, missing)
 
 
 def _check_split(source: Source, split: str, threads: int) -> SplitReport:
@@ -127,7 +127,7 @@ def _check_split(source: Source, split: str, threads: int) -> SplitReport:
     pool = ThreadPoolExecutor(threads)
     try:
         parts = pool.map(functools.partial(_check_images, source, rows), chunks)
-        for found, sentences in _watched(parts, chunks, split):
+        for found, sentences in _with_progress(parts, chunks, split):
             kinds.update(found)
             broken += sentences
     finally:
@@ -170,7 +170,7 @@ def _kinds(image: bytes | np.ndarray) -> list[str]:
         return ["array", *(["grey"] if channels == 1 else ["with alpha"] if channels == 4 else [])]
     if image[:3] == b"\xff\xd8\xff":
         colours = {"Gray": ["grey"], "CMYK": ["CMYK"], "YCCK": ["CMYK"]}
-        turned = ["turned by EXIF"] if _turned(image) else []
+        turned = ["turned by EXIF"] if _rotated_by_exif(image) else []
         return ["JPEG", *colours.get(simplejpeg.decode_jpeg_header(image)[2], []), *turned]
     with PIL.Image.open(io.BytesIO(image)) as opened:
         grey = PIL.ImageMode.getmode(opened.mode).basemode == "L"
@@ -178,7 +178,7 @@ def _kinds(image: bytes | np.ndarray) -> list[str]:
         return [opened.format or "other", *(["grey"] if grey else []), *(["with alpha"] if alpha else [])]
 
 
-def _turned(jpeg: bytes) -> bool:
+def _rotated_by_exif(jpeg: bytes) -> bool:
     # Pillow takes a fifth of the time of decoding, so it is asked only where there is something to find.
     if b"Exif\0\0" not in jpeg[:4096]:
         return False
@@ -189,16 +189,16 @@ def _turned(jpeg: bytes) -> bool:
         return False
 
 
-def _watched(parts: Iterable[_Part], chunks: Sequence[range], split: str) -> Iterator[_Part]:
+def _with_progress(parts: Iterable[_Part], chunks: Sequence[range], split: str) -> Iterator[_Part]:
     """The parts as they come, with a bar on a terminal and a line now and then elsewhere."""
-    terminal, said, total = sys.stderr.isatty(), time.monotonic(), sum(map(len, chunks))
+    terminal, last_line, total = sys.stderr.isatty(), time.monotonic(), sum(map(len, chunks))
     with tqdm(total=total, desc=split, unit="image", disable=not terminal, dynamic_ncols=True) as bar:
         for chunk, part in zip(chunks, parts, strict=True):
             yield part
             bar.update(len(chunk))
-            if not terminal and time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
+            if not terminal and time.monotonic() - last_line >= _SECONDS_BETWEEN_LINES:
                 say(f"{split}: {chunk.stop:,} of {total:,} images")
-                said = time.monotonic()
+                last_line = time.monotonic()
 
 
 def _spread(values: np.ndarray) -> Spread | None:
@@ -208,31 +208,34 @@ def _spread(values: np.ndarray) -> Spread | None:
     return Spread(int(least), int(median), int(largest))
 
 
-def table(report: Report) -> str:
+def table(report: SourceReport) -> str:
     """The report as text; of more than 50 classes only those with the fewest images are listed."""
     splits = list(report.splits.values())
     lines = [f"{report.source} (of three numbers: least / median / largest)"]
     lines += [f"{split}: not there: {reason}" for split, reason in report.missing.items()]
-    lines += ["", _line("", report.splits), *(_line(name, cells) for name, cells in _facts(splits))]
+    lines += ["", _line("", report.splits), *(_line(name, cells) for name, cells in _rows(splits))]
     if len(report.class_names) <= _CLASSES_LISTED:
         counts = zip(report.class_names, *(split.classes for split in splits), strict=True)
         lines += ["", "images of each class", *(_line(name, map("{:,}".format, row)) for name, *row in counts)]
     else:
-        lines += ["", *(f"fewest in {name}: {_fewest(report.class_names, s)}" for name, s in report.splits.items())]
+        lines += [
+            "",
+            *(f"fewest in {name}: {_smallest_classes(report.class_names, s)}" for name, s in report.splits.items()),
+        ]
     broken = [sentence for split in splits for sentence in split.broken]
     return "\n".join([*lines, *([""] if broken else []), *broken])
 
 
-def _facts(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:
+def _rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:
     """A name and a cell for each split."""
     yield "images", [f"{split.images:,}" for split in splits]
     yield "classes with images", [f"{np.count_nonzero(split.classes):,}" for split in splits]
     yield "broken images", [f"{len(split.broken):,}" for split in splits]
     yield "megabytes", [f"{split.bytes / 1e6:,.1f}" for split in splits]
-    yield "bytes of an image", [_three(split.image_bytes) for split in splits]
-    yield "width in pixels", [_three(split.width) for split in splits]
-    yield "height in pixels", [_three(split.height) for split in splits]
-    yield "images of a class", [_three(_spread(np.array(split.classes))) for split in splits]
+    yield "bytes of an image", [_min_median_max(split.image_bytes) for split in splits]
+    yield "width in pixels", [_min_median_max(split.width) for split in splits]
+    yield "height in pixels", [_min_median_max(split.height) for split in splits]
+    yield "images of a class", [_min_median_max(_spread(np.array(split.classes))) for split in splits]
     for format in sorted({format for split in splits for format in split.formats}):
         yield format, [f"{split.formats.get(format, 0):,}" for split in splits]
     for trait in TRAITS:
@@ -240,12 +243,12 @@ def _facts(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:
             yield trait, [f"{split.traits[trait]:,}" for split in splits]
 
 
-def _three(spread: Spread | None) -> str:
+def _min_median_max(spread: Spread | None) -> str:
     return f"{spread.least:,} / {spread.median:,} / {spread.largest:,}" if spread else "-"
 
 
-def _fewest(class_names: Sequence[str], split: SplitReport) -> str:
-    order = sorted(range(len(class_names)), key=split.classes.__getitem__)[:_FEWEST]
+def _smallest_classes(class_names: Sequence[str], split: SplitReport) -> str:
+    order = sorted(range(len(class_names)), key=split.classes.__getitem__)[:_SMALLEST_LISTED]
     return ", ".join(f"{class_names[label]} {split.classes[label]:,}" for label in order)
 
 

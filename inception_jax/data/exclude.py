@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_jax.data.ahead import made_ahead
-from inception_jax.data.cores import available_cores
+from inception_jax.data.prefetch import prefetch_map
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage, UserError
+from inception_jax.system.cores import available_cores
 
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
-_UNNAMED = -1
+_NO_NUMBER = -1
 # Names that are read ahead for each thread.
 _AHEAD = 4
 
@@ -32,24 +32,24 @@ def excluded(path: str | Path, source: Source, report: Callable[[str], None] = l
     Raises:
       UserError: the list cannot be read, a line is no number, no image has it, or the images are named otherwise.
     """
-    lines = _listed(Path(path))
-    wanted = np.array(sorted(lines), np.int64)
-    if _in_order(source, wanted):
-        return wanted - 1
+    lines = _read_list(Path(path))
+    excluded_numbers = np.array(sorted(lines), np.int64)
+    if _is_in_order(source, excluded_numbers):
+        return excluded_numbers - 1
     if not source.locate:
         report(f"reading the names of {len(source):,} images for {path}")
     numbers = np.fromiter(_numbers(source), np.int64, len(source))
-    if (numbers == _UNNAMED).all():
+    if (numbers == _NO_NUMBER).all():
         raise UserError(
             f"{path} leaves out images by their ILSVRC numbers, but no image of the source is named "
             f"ILSVRC2012_val_NNNNNNNN; the first is {_name(source, 0)}."
         )
-    for number in np.setdiff1d(wanted, numbers).tolist():
+    for number in np.setdiff1d(excluded_numbers, numbers).tolist():
         raise UserError(f"{path}, line {lines[number]}: no image is named ILSVRC2012_val_{number:08d}.")
-    return np.flatnonzero(np.isin(numbers, wanted))
+    return np.flatnonzero(np.isin(numbers, excluded_numbers))
 
 
-def _listed(path: Path) -> dict[int, int]:
+def _read_list(path: Path) -> dict[int, int]:
     """The numbers in a list, with the line of each."""
     try:
         text = path.read_text("ascii")
@@ -65,26 +65,26 @@ def _listed(path: Path) -> dict[int, int]:
     return lines
 
 
-def _in_order(source: Source, wanted: np.ndarray) -> bool:
+def _is_in_order(source: Source, excluded_numbers: np.ndarray) -> bool:
     """Whether each of these numbers is that of the image in its place, counted from 1."""
-    if wanted.size and not 1 <= wanted[0] <= wanted[-1] <= len(source):
+    if excluded_numbers.size and not 1 <= excluded_numbers[0] <= excluded_numbers[-1] <= len(source):
         return False
-    return all(_number(source, number - 1) == number for number in wanted.tolist())
+    return all(_number(source, number - 1) == number for number in excluded_numbers.tolist())
 
 
 def _numbers(source: Source) -> Iterator[int]:
-    """Of every image the number in its name, or `_UNNAMED`."""
+    """Of every image the number in its name, or `_NO_NUMBER`."""
 
-    def begin(pool: ThreadPoolExecutor, index: int) -> Callable[[], int]:
+    def submit(pool: ThreadPoolExecutor, index: int) -> Callable[[], int]:
         return pool.submit(_number, source, index).result
 
     threads = available_cores()
-    return made_ahead(begin, range(len(source)), threads, _AHEAD * threads)
+    return prefetch_map(submit, range(len(source)), threads, _AHEAD * threads)
 
 
 def _number(source: Source, index: int) -> int:
     found = _NAME.search(_name(source, index).rpartition("/")[2])
-    return int(found[1]) if found else _UNNAMED
+    return int(found[1]) if found else _NO_NUMBER
 
 
 def _name(source: Source, index: int) -> str:

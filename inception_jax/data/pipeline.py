@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from inception_jax.data import preprocess
-from inception_jax.data.ahead import made_ahead
+from inception_jax.data.prefetch import prefetch_map
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage, UserError
 
@@ -29,18 +29,18 @@ Batch = dict[str, np.ndarray]
 # Of one task of a thread: fewer cost more in handing out, more leave threads without work at the end of a batch.
 _IMAGES_PER_TASK = 8
 # Then it is the source that is broken.
-_MOST_SKIPPED_IN_A_ROW = 100
+_MAX_CONSECUTIVE_SKIPS = 100
 
 
-class _Filled(NamedTuple):
+class _Slot(NamedTuple):
     """What goes with an image that has been written into its batch."""
 
     label: int
-    counts: bool = True
+    counted: bool = True
     skipped: tuple[str, ...] = ()
 
 
-_Fill = Callable[[int, np.ndarray], _Filled]
+_FillSlot = Callable[[int, np.ndarray], _Slot]
 """(position in the stream, where the image shall be written) -> what goes with it."""
 
 
@@ -93,25 +93,25 @@ def training_batches(
     Raises:
       UserError: the devices cannot share the batch size evenly; while iterating, an image is broken.
     """
-    share = images_per_process(batch_size, devices, process_count)
+    local_batch_size = images_per_process(batch_size, devices, process_count)
     # Two seeds, because Grain's shuffle adds the epoch to its own: seed 1 would begin with the second epoch of seed 0.
     order_seed, crop_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
     order = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
     # Each position's own seed: the generator that Grain gives is only lent.
     stream = order.random_map(lambda index, rng: (index, rng.integers(2**63)), seed=crop_seed)
-    read = functools.partial(_read_sound, source, preprocess.Scratch(), on_error)
+    read = functools.partial(_read_skipping_broken, source, preprocess.Scratch(), on_error)
     crop = functools.partial(
         preprocess.distorted_crop, size=image_size, area=crop_area, aspect=crop_aspect, flip=flip, resize=resize
     )
 
-    def fill(position: int, out: np.ndarray) -> _Filled:
+    def fill(position: int, out: np.ndarray) -> _Slot:
         index, crop_seed = stream[position]
         pixels, label, skipped = read(index)
         crop(pixels, np.random.default_rng(crop_seed), out=out)
-        return _Filled(label, skipped=skipped)
+        return _Slot(label, skipped=skipped)
 
-    firsts = itertools.count(start * batch_size + process_index * share, batch_size)
-    for batch in _iterate(fill, firsts, share, devices, image_size, threads, prefetch, report):
+    first_positions = itertools.count(start * batch_size + process_index * local_batch_size, batch_size)
+    for batch in _iterate(fill, first_positions, local_batch_size, devices, image_size, threads, prefetch, report):
         del batch["mask"]
         yield batch
 
@@ -153,26 +153,26 @@ def evaluation_batches(
     Raises:
       UserError: as in `training_batches`.
     """
-    share = images_per_process(batch_size, devices, process_count)
+    local_batch_size = images_per_process(batch_size, devices, process_count)
     scratch = preprocess.Scratch()
     crop = functools.partial(preprocess.central_crop, size=image_size, fraction=central_fraction, resize=resize)
 
-    def fill(position: int, out: np.ndarray) -> _Filled:
+    def fill(position: int, out: np.ndarray) -> _Slot:
         skipped: tuple[str, ...] = ()
         if position < len(source):
             try:
                 pixels, label = _read(source, scratch, position)
                 crop(pixels, out=out)
-                return _Filled(label)
+                return _Slot(label)
             except BrokenImage as error:
                 if on_error == "stop":
                     raise
                 skipped = (str(error),)
         out.fill(0)
-        return _Filled(0, counts=False, skipped=skipped)
+        return _Slot(0, counted=False, skipped=skipped)
 
-    firsts = range(process_index * share, -(-len(source) // batch_size) * batch_size, batch_size)
-    yield from _iterate(fill, firsts, share, devices, image_size, threads, prefetch, report)
+    first_positions = range(process_index * local_batch_size, -(-len(source) // batch_size) * batch_size, batch_size)
+    yield from _iterate(fill, first_positions, local_batch_size, devices, image_size, threads, prefetch, report)
 
 
 def images_per_process(batch_size: int, devices: int, process_count: int) -> int:
@@ -194,12 +194,12 @@ def _read(source: Source, scratch: preprocess.Scratch, index: int) -> tuple[np.n
     return preprocess.decode(record.image, record.name, scratch), record.label
 
 
-def _read_sound(
+def _read_skipping_broken(
     source: Source, scratch: preprocess.Scratch, on_error: OnError, index: int
 ) -> tuple[np.ndarray, int, tuple[str, ...]]:
     """As `_read`, of the first image from `index` on that is not broken, and what was wrong with those before it."""
     skipped: tuple[str, ...] = ()
-    for candidate in range(index, index + min(_MOST_SKIPPED_IN_A_ROW, len(source))):
+    for candidate in range(index, index + min(_MAX_CONSECUTIVE_SKIPS, len(source))):
         try:
             return *_read(source, scratch, candidate % len(source)), skipped
         except BrokenImage as error:
@@ -209,10 +209,10 @@ def _read_sound(
     raise UserError(f"{len(skipped)} images in a row are broken, the last so: {skipped[-1]}")
 
 
-class _Making:
+class _PendingBatch:
     """A batch that threads are filling in."""
 
-    def __init__(self, pool: ThreadPoolExecutor, fill: _Fill, positions: range, image_size: int):
+    def __init__(self, pool: ThreadPoolExecutor, fill: _FillSlot, positions: range, image_size: int):
         """Hands the images at `positions` of the stream out to the threads of `pool`."""
         count = len(positions)
         self._fill, self._positions = fill, positions
@@ -237,28 +237,28 @@ class _Making:
         messages: list[str] = []
         for slot in slots:
             # Straight into its place, so that no image is copied once more.
-            filled = self._fill(self._positions[slot], self._batch["images"][slot])
-            self._batch["labels"][slot] = filled.label
-            self._batch["skipped"][slot] = len(filled.skipped)
-            self._batch["mask"][slot] = filled.counts
-            messages += filled.skipped
+            slot_info = self._fill(self._positions[slot], self._batch["images"][slot])
+            self._batch["labels"][slot] = slot_info.label
+            self._batch["skipped"][slot] = len(slot_info.skipped)
+            self._batch["mask"][slot] = slot_info.counted
+            messages += slot_info.skipped
         return messages
 
 
 def _iterate(
-    fill: _Fill,
-    firsts: Iterable[int],
-    share: int,
+    fill: _FillSlot,
+    first_positions: Iterable[int],
+    local_batch_size: int,
     devices: int,
     image_size: int,
     threads: int,
     prefetch: int,
     report: Callable[[str], None],
 ) -> Generator[Batch, None, None]:
-    """The batches whose first positions are `firsts`, `share` images each, made by `threads`, `prefetch` ahead."""
+    """Batches of `local_batch_size` images from each of `first_positions` on, made by `threads`, `prefetch` ahead."""
 
-    def begin(pool: ThreadPoolExecutor, first: int) -> Callable[[], Batch]:
-        making = _Making(pool, fill, range(first, first + share), image_size)
-        return functools.partial(making.finish, devices, report)
+    def submit(pool: ThreadPoolExecutor, first: int) -> Callable[[], Batch]:
+        pending = _PendingBatch(pool, fill, range(first, first + local_batch_size), image_size)
+        return functools.partial(pending.finish, devices, report)
 
-    return made_ahead(begin, firsts, threads, prefetch)
+    return prefetch_map(submit, first_positions, threads, prefetch)

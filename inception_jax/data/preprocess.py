@@ -1,19 +1,21 @@
-"""Pure functions from encoded images to square uint8 crops, on the host.
+"""From encoded images to square uint8 crops, on the host: decoding, cropping, and what a network's input must be.
 
-They follow TF-Slim's inception_preprocessing; colour is distorted later, on the device (`colour`).
+Follows TF-Slim's inception_preprocessing; colour is distorted later, on the device (`colour`).
 """
 
+import dataclasses
 import io
 import math
 import threading
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import PIL.Image
 import simplejpeg
 
-from inception_jax.errors import BrokenImage
+from inception_jax.errors import BrokenImage, UserError
 
 Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
 """How pixels are interpolated.
@@ -28,7 +30,7 @@ cv2.setNumThreads(0)
 
 # Of a decoded image, 200 MB. A larger JPEG (the format ends at 65,535 x 65,535) is decoded at a half, a quarter or an
 # eighth of its sides.
-_MOST_PIXELS = 2**26
+_MAX_PIXELS = 2**26
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 _ANTIALIASED = {
@@ -44,7 +46,7 @@ class Scratch(threading.local):
         """Starts empty, in every thread."""
         self._memory = np.empty(0, np.uint8)
 
-    def room(self, size: int) -> np.ndarray:
+    def buffer(self, size: int) -> np.ndarray:
         """At least `size` bytes; the same as the last time where they suffice."""
         if self._memory.size < size:
             self._memory = np.empty(size, np.uint8)
@@ -169,21 +171,21 @@ def _random_box(
 
 def _decode_jpeg(data: bytes, scratch: Scratch | None) -> np.ndarray:
     height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
-    shrink = next(k for k in (1, 2, 4, 8) if height * width <= _MOST_PIXELS * k * k)
-    smaller = {"min_height": height // shrink, "min_width": width // shrink} if shrink > 1 else {}
+    denominator = next(k for k in (1, 2, 4, 8) if height * width <= _MAX_PIXELS * k * k)
+    smaller = {"min_height": height // denominator, "min_width": width // denominator} if denominator > 1 else {}
     if colourspace not in ("CMYK", "YCCK"):
-        room = scratch.room(height * width * 3) if scratch and shrink == 1 else None
-        return simplejpeg.decode_jpeg(data, "RGB", buffer=room, **smaller)
+        buffer = scratch.buffer(height * width * 3) if scratch and denominator == 1 else None
+        return simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, **smaller)
     cmyk = simplejpeg.decode_jpeg(data, "CMYK", **smaller).astype(np.uint16)
     # Adobe's programs store the inks inverted and leave a marker that says who wrote the file.
-    light = cmyk if b"Adobe" in data[:4096] else 255 - cmyk
-    return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
+    unmultiplied = cmyk if b"Adobe" in data[:4096] else 255 - cmyk
+    return (unmultiplied[..., :3] * unmultiplied[..., 3:] // 255).astype(np.uint8)
 
 
 def _decode_other(data: bytes) -> np.ndarray:
     with PIL.Image.open(io.BytesIO(data)) as image:
-        if image.width * image.height > _MOST_PIXELS:
-            raise ValueError(f"it has {image.width} x {image.height} pixels; only a JPEG may have over {_MOST_PIXELS}")
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels; only a JPEG may have over {_MAX_PIXELS}")
         if image.mode.startswith("I;16"):
             # Pillow would cut 16-bit values off at 255.
             return _three_channels((np.asarray(image) >> 8).astype(np.uint8), "")
@@ -201,3 +203,37 @@ def _three_channels(image: np.ndarray, name: str) -> np.ndarray:
     if image.shape[2] not in (3, 4):
         raise BrokenImage(f"the image {name} has {image.shape[2]} channels; it must have 1, 3 or 4.")
     return np.ascontiguousarray(image[..., :3])
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """The input that weights were trained for, and the meaning of their classes."""
+
+    image_size: int = 299
+    """Side of the square input, in pixels."""
+    central_fraction: float = 0.875
+    """Share of each side of a picture that is looked at."""
+    resize: Resize = "bilinear"
+    """How that becomes `image_size` pixels."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Taken from each channel in [0, 1]; with the `std` of 0.5 the network's own [-1, 1]."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """By which each channel is then divided."""
+    label_offset: int = 0
+    """Outputs before that of the first class: 1 for TensorFlow's 1001 labels, whose first is the background."""
+    class_names: tuple[str, ...] = ()
+    """Of the classes after the offset, where they are known."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`; UserError names fields that there are not."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise UserError(f"unknown field {unknown[0]} of the preprocessing; there are {', '.join(known)}.")
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)

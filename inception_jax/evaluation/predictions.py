@@ -1,7 +1,7 @@
 """What models say of images, and the files that keep it, so that ensembles can be formed without running them again.
 
 A file is NumPy's .npz: `labels` int32 [N], `files` str [N], `models` str [M], `probabilities` float32 [M, N, C] and
-`facts`, a JSON text with all that is in `Images` and `Model`. Nothing in it is ever unpickled.
+`metadata`, a JSON text with all that is in `Images` and `Model`. Nothing in it is ever unpickled.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from inception_jax import whole
 from inception_jax.errors import UserError
+from inception_jax.system.atomic import atomic_write
 
 SUFFIX = ".npz"
 
@@ -65,8 +65,8 @@ class Model:
     @property
     def name(self) -> str:
         """For the eyes of people."""
-        of_a_run = f", {self.parameters} parameters of step {self.step}" if self.step is not None else ""
-        return f"{self.path} ({self.network['name']}{of_a_run})"
+        from_run = f", {self.parameters} parameters of step {self.step}" if self.step is not None else ""
+        return f"{self.path} ({self.network['name']}{from_run})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,18 +116,18 @@ def _difference(first: Predictions, other: Predictions) -> str | None:
 
 def write(path: str | Path, predictions: Predictions) -> None:
     """Writes the file, whole or not at all; RunFailed if it cannot be."""
-    facts = {
+    metadata = {
         "images": dataclasses.asdict(predictions.images),
         "models": [dataclasses.asdict(model) for model in predictions.models],
     }
-    with whole.writing(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         np.savez(
             file,
             labels=predictions.labels,
             files=predictions.files,
             models=np.array([model.name for model in predictions.models]),
             probabilities=predictions.probabilities,
-            facts=np.array(json.dumps(facts)),
+            facts=np.array(json.dumps(metadata)),
         )
 
 
@@ -137,12 +137,12 @@ def read(path: str | Path) -> Predictions:
         if Path(path).is_file() and not zipfile.is_zipfile(path):
             raise ValueError("it is no .npz file")
         with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
+            metadata = json.loads(str(file["facts"]))
             labels, files, probabilities = (file[name] for name in ("labels", "files", "probabilities"))
-        models = tuple(Model(**{**model, "scales": tuple(model["scales"])}) for model in facts["models"])
+        models = tuple(Model(**{**model, "scales": tuple(model["scales"])}) for model in metadata["models"])
         if probabilities.shape[:2] != (len(models), len(labels)) or files.shape != labels.shape:
             raise ValueError(f"its arrays do not fit together: {probabilities.shape}, {labels.shape}, {files.shape}")
-        return Predictions(Images(**facts["images"]), models, labels, files, probabilities)
+        return Predictions(Images(**metadata["images"]), models, labels, files, probabilities)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; evaluate --save-predictions writes one.") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -9,20 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception_jax import build, hosts, steps
+from inception_jax import build, steps
 from inception_jax.config import DataConfig
-from inception_jax.data import Protocol, colour, crop_batches
-from inception_jax.data.cores import available_cores
-from inception_jax.data.crop_batches import batch_count
-from inception_jax.data.preparation import Preparation
+from inception_jax.data import Protocol, colour, multicrop_batches
+from inception_jax.data.multicrop_batches import batch_count
+from inception_jax.data.preprocess import Preprocessing
 from inception_jax.data.sources import Source
 from inception_jax.errors import Preempted, UserError
+from inception_jax.evaluation.accumulator import Accumulator
+from inception_jax.evaluation.members import Member
+from inception_jax.evaluation.partial_results import PartialResults
 from inception_jax.evaluation.progress import Progress
-from inception_jax.evaluation.tally import Tally
-from inception_jax.evaluation.trained import Trained
-from inception_jax.evaluation.unfinished import Unfinished
 from inception_jax.models.network import Network
-from inception_jax.preemption import Preemption
+from inception_jax.system import hosts
+from inception_jax.system.cores import available_cores
+from inception_jax.system.preemption import Preemption
 
 # Through the network at once, on each device.
 _CROPS_PER_CPU, _CROPS_PER_ACCELERATOR = 16, 64
@@ -31,7 +32,7 @@ _Step = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Show:
+class CropLoader:
     """Which images networks are shown, and how."""
 
     source: Source
@@ -45,19 +46,19 @@ class Show:
     """How images are read: threads, prefetch, on_error."""
 
     @property
-    def batches(self) -> int:
+    def num_batches(self) -> int:
         """How many there are."""
         count = len(self.indices)
         return batch_count(count, protocol=self.protocol, rows=self.rows, process_count=jax.process_count())
 
-    def begin(self, prepared: Preparation, start: int) -> Generator[dict[str, np.ndarray], None, None]:
+    def batches_from(self, preprocessing: Preprocessing, start: int) -> Generator[dict[str, np.ndarray], None, None]:
         """This process's share of the batches from `start` on, for networks with this preparation."""
-        return crop_batches(
+        return multicrop_batches(
             self.source,
             protocol=self.protocol,
-            image_size=prepared.image_size,
-            central_fraction=prepared.central_fraction,
-            resize=prepared.resize,
+            image_size=preprocessing.image_size,
+            central_fraction=preprocessing.central_fraction,
+            resize=preprocessing.resize,
             indices=self.indices,
             rows=self.rows,
             devices=jax.local_device_count(),
@@ -70,7 +71,7 @@ class Show:
             report=build.say_skipped,
         )
 
-    def images_in(self, batches: int) -> int:
+    def images_done(self, batches: int) -> int:
         """How many images are complete after so many batches."""
         each = batches * self.rows // jax.process_count() // self.protocol.views
         return min(each * jax.process_count(), len(self.indices))
@@ -91,14 +92,14 @@ def rows_per_step(crops_at_once: int | None, protocol: Protocol) -> int:
 
 
 def predict(
-    members: Sequence[Trained], show: Show, *, unfinished: Unfinished | None, preemption: Preemption
+    members: Sequence[Member], loader: CropLoader, *, partial_results: PartialResults | None, preemption: Preemption
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the members say of the images.
 
     Args:
       members: the networks, which know as many classes as the source.
-      show: the images.
-      unfinished: where the first process keeps what is done, and has kept it.
+      loader: the images.
+      partial_results: where the first process keeps what is done, and has kept it.
       preemption: with an open context, SIGTERM ends the evaluation after its step.
 
     Returns:
@@ -109,72 +110,78 @@ def predict(
       UserError: an image is broken.
       Preempted: SIGTERM came; what was done is kept.
     """
-    sums = np.zeros((len(members), len(show.indices), show.source.num_classes), np.float32)
+    sums = np.zeros((len(members), len(loader.indices), loader.source.num_classes), np.float32)
     seen, labels = np.arange(0), np.zeros(0, np.int32)
-    groups = _passes(members, show.protocol)
+    groups = _group_by_crops(members, loader.protocol)
     for number, group in enumerate(groups):
-        tally = Tally([sums[place] for place in group], show.protocol.views)
-        start = _restore(unfinished, number, tally)
+        accumulator = Accumulator([sums[place] for place in group], loader.protocol.views)
+        start = _restore(partial_results, number, accumulator)
         name = "evaluation" if len(groups) == 1 else f"evaluation, pass {number + 1} of {len(groups)}"
         with contextlib.ExitStack() as opened:
-            batches = opened.enter_context(contextlib.closing(show.begin(members[group[0]].prepared, start)))
-            progress = opened.enter_context(contextlib.closing(_progress(name, show, start)))
-            networks = [_on_devices(members[place], show.protocol.mirrored) for place in group]
-            for done, outputs in enumerate(_one_late(networks, batches), start + 1):
+            batches = opened.enter_context(
+                contextlib.closing(loader.batches_from(members[group[0]].preprocessing, start))
+            )
+            progress = opened.enter_context(contextlib.closing(_progress(name, loader, start)))
+            predict_steps = [_predict_step(members[place], loader.protocol.mirrored) for place in group]
+            for done, outputs in enumerate(_one_batch_late(predict_steps, batches), start + 1):
                 if jax.process_index() == 0:
-                    tally.add(outputs)
-                progress.show(show.images_in(done))
+                    accumulator.add(outputs)
+                progress.show(loader.images_done(done))
                 # Rising over the passes too, which several processes need to agree on a step.
-                stop = preemption.reached(number * show.batches + done)
-                if unfinished and (stop or done == show.batches or unfinished.due()):
-                    unfinished.keep(number, done, tally)
+                stop = preemption.reached(number * loader.num_batches + done)
+                if partial_results and (stop or done == loader.num_batches or partial_results.due()):
+                    partial_results.keep(number, done, accumulator)
                 if stop:
                     raise Preempted(done)
         if jax.process_index() == 0:
-            seen, labels = tally.finish()
-    return seen, labels, sums if len(seen) == len(show.indices) else sums[:, seen]
+            seen, labels = accumulator.finish()
+    return seen, labels, sums if len(seen) == len(loader.indices) else sums[:, seen]
 
 
-def _passes(members: Sequence[Trained], protocol: Protocol) -> list[list[int]]:
+def _group_by_crops(members: Sequence[Member], protocol: Protocol) -> list[list[int]]:
     """The members, by their places, in groups that are shown the same crops: cut once for all of a group."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, member in enumerate(members):
-        prepared = member.prepared
+        preprocessing = member.preprocessing
         # The central fraction is of the single crop alone.
-        fraction = prepared.central_fraction if protocol.crops == 1 else None
-        groups.setdefault((prepared.image_size, fraction, prepared.resize), []).append(place)
+        fraction = preprocessing.central_fraction if protocol.crops == 1 else None
+        groups.setdefault((preprocessing.image_size, fraction, preprocessing.resize), []).append(place)
     return list(groups.values())
 
 
-def _restore(unfinished: Unfinished | None, number: int, tally: Tally) -> int:
+def _restore(partial_results: PartialResults | None, number: int, accumulator: Accumulator) -> int:
     """How many batches of a pass are done already, in all processes alike; the first one's tally has them."""
-    return hosts.first_decides(lambda: unfinished.restore(number, tally) if unfinished else 0) or 0
+    return (
+        hosts.process_zero_decides(lambda: partial_results.restore(number, accumulator) if partial_results else 0) or 0
+    )
 
 
-def _on_devices(member: Trained, mirrored: bool) -> _Step:
-    prepared = member.prepared
-    step = _compiled_once(member.network, prepared.mean, prepared.std, mirrored, prepared.label_offset)
+def _predict_step(member: Member, mirrored: bool) -> _Step:
+    preprocessing = member.preprocessing
+    step = _compile_predict_step(
+        member.model, preprocessing.mean, preprocessing.std, mirrored, preprocessing.label_offset
+    )
     return functools.partial(step, steps.place(member.variables))
 
 
 @functools.cache  # an ensemble may have a network several times
-def _compiled_once(
-    network: Network, mean: tuple[float, ...], std: tuple[float, ...], mirrored: bool, label_offset: int
+def _compile_predict_step(
+    model: Network, mean: tuple[float, ...], std: tuple[float, ...], mirrored: bool, label_offset: int
 ) -> Callable[..., Any]:
     return steps.parallel(
         steps.predict_step,
-        model=network,
-        prepare=functools.partial(colour.to_network_range, mean=mean, std=std),
+        model=model,
+        preprocess=functools.partial(colour.to_network_range, mean=mean, std=std),
         mirrored=mirrored,
         label_offset=label_offset,
     )
 
 
-def _one_late(networks: Sequence[_Step], batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[list[Any]]:
+def _one_batch_late(predict_steps: Sequence[_Step], batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[list[Any]]:
     """What the networks say of each batch, finished, one batch late: so the devices always have the next."""
     pending = None
     for batch in batches:
-        launched = [network(batch) for network in networks]
+        launched = [model(batch) for model in predict_steps]
         if pending is not None:
             yield jax.block_until_ready(pending)
         pending = launched
@@ -182,5 +189,5 @@ def _one_late(networks: Sequence[_Step], batches: Iterable[Mapping[str, np.ndarr
         yield jax.block_until_ready(pending)
 
 
-def _progress(name: str, show: Show, start: int) -> Progress:
-    return Progress(name, start=show.images_in(start), total=len(show.indices), quiet=jax.process_index() > 0)
+def _progress(name: str, loader: CropLoader, start: int) -> Progress:
+    return Progress(name, start=loader.images_done(start), total=len(loader.indices), quiet=jax.process_index() > 0)

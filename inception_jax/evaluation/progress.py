@@ -5,7 +5,7 @@ import time
 
 from tqdm import tqdm
 
-from inception_jax.progress import say
+from inception_jax.system.progress import say
 
 _SECONDS_BETWEEN_LINES = 15.0
 

@@ -22,7 +22,7 @@ _IMAGENET = 50_000
 _NOT_BLACKLISTED = 48_238
 
 
-def facts(predictions: Predictions) -> dict[str, Any]:
+def summarize(predictions: Predictions) -> dict[str, Any]:
     """Everything that is known, as JSON values.
 
     The images' counts; `models`, each with what it is, how it was shown the images and its `results.Result`;
@@ -36,16 +36,16 @@ def facts(predictions: Predictions) -> dict[str, Any]:
         {**dataclasses.asdict(model), "name": model.name, **dataclasses.asdict(result), **_paper_errors(paper)}
         for model, result, paper in zip(predictions.models, results.each(predictions), papers, strict=True)
     ]
-    together = None
+    joint = None
     if len(models) > 1:
         paper = _PAPER_ENSEMBLE_ERRORS if all(papers) and _is_papers_ensemble(predictions.models) else None
-        together = {**dataclasses.asdict(results.ensemble(predictions)), **_paper_errors(paper)}
+        joint = {**dataclasses.asdict(results.ensemble(predictions)), **_paper_errors(paper)}
     return {
         "images": counted,
         "classes": classes,
         **dataclasses.asdict(images),
         "models": models,
-        "ensemble": together,
+        "ensemble": joint,
     }
 
 
@@ -69,37 +69,37 @@ def _paper_errors(percent: tuple[float, float] | None) -> dict[str, float | None
     return {"paper_top1_error": top1 and top1 / 100, "paper_top5_error": top5 and top5 / 100}
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """What `facts` gives, as a sentence and a table in Markdown."""
-    models, together = found["models"], found["ensemble"]
+def markdown(summary: Mapping[str, Any]) -> str:
+    """What `summarize` gives, as a sentence and a table in Markdown."""
+    models, joint = summary["models"], summary["ensemble"]
     rows = [_row(model["name"], str(model["views"]), model) for model in models]
-    if together:
+    if joint:
         crops = sorted({model["views"] for model in models})
-        rows.append(_row(f"ensemble of {len(models)}", ", ".join(map(str, crops)), together))
+        rows.append(_row(f"ensemble of {len(models)}", ", ".join(map(str, crops)), joint))
     header = ["network", "crops", "top-1 error, %", "top-5 error, %", "loss", "paper, top-1 / top-5"]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join([_counts(found), "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+    return "\n".join([_counts(summary), "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def _counts(found: Mapping[str, Any]) -> str:
-    parts = [f"{found['images']:,} of {found['of']:,} images of {found['source']}"]
-    if found["exclude_list"]:
-        parts.append(f"{found['excluded']:,} excluded by {found['exclude_list']}")
-    if found["skipped"]:
-        parts.append(f"{found['skipped']:,} skipped as broken")
+def _counts(summary: Mapping[str, Any]) -> str:
+    parts = [f"{summary['images']:,} of {summary['of']:,} images of {summary['source']}"]
+    if summary["exclude_list"]:
+        parts.append(f"{summary['excluded']:,} excluded by {summary['exclude_list']}")
+    if summary["skipped"]:
+        parts.append(f"{summary['skipped']:,} skipped as broken")
     return "; ".join(parts) + ". In brackets: 95 % intervals (Wilson)."
 
 
-def _row(name: str, crops: str, found: Mapping[str, Any]) -> list[str]:
-    paper = found["paper_top1_error"], found["paper_top5_error"]
+def _row(name: str, crops: str, summary: Mapping[str, Any]) -> list[str]:
+    paper = summary["paper_top1_error"], summary["paper_top5_error"]
     return [
         name.replace("|", "\\|"),
         crops,
-        _percent(found["top1_error"], found["top1_interval"]),
-        _percent(found["top5_error"], found["top5_interval"]),
-        "—" if found["loss"] is None else f"{found['loss']:.4f}",
+        _percent(summary["top1_error"], summary["top1_interval"]),
+        _percent(summary["top5_error"], summary["top5_interval"]),
+        "—" if summary["loss"] is None else f"{summary['loss']:.4f}",
         f"{paper[0]:.1%} / {paper[1]:.1%}".replace("%", "") if paper[0] else "",
     ]
 

@@ -38,16 +38,16 @@ def ensemble(predictions: Predictions) -> Result:
 def measure(probabilities: np.ndarray, labels: np.ndarray) -> Result:
     """The result of probabilities [N, C] where the labels [N] are true."""
     ranks = rank(probabilities, labels)
-    of_truth = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    true_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     # The least number above 0 stands for 0, whose logarithm would be all of the mean. NaN stays NaN.
-    loss = float(np.mean(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny), dtype=np.float64)))
-    wrong1, wrong5, images = int(np.sum(ranks >= 1)), int(np.sum(ranks >= 5)), len(labels)
-    five = probabilities.shape[1] > 5
+    loss = float(np.mean(-np.log(np.maximum(true_probability, np.finfo(np.float32).tiny), dtype=np.float64)))
+    top1_errors, top5_errors, images = int(np.sum(ranks >= 1)), int(np.sum(ranks >= 5)), len(labels)
+    more_than_five = probabilities.shape[1] > 5
     return Result(
-        top1_error=wrong1 / images,
-        top1_interval=interval(wrong1, images),
-        top5_error=wrong5 / images if five else None,
-        top5_interval=interval(wrong5, images) if five else None,
+        top1_error=top1_errors / images,
+        top1_interval=interval(top1_errors, images),
+        top5_error=top5_errors / images if more_than_five else None,
+        top5_interval=interval(top5_errors, images) if more_than_five else None,
         loss=loss if math.isfinite(loss) else None,
     )
 
@@ -64,8 +64,8 @@ def rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def interval(wrong: int, images: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of which `wrong` of `images` were counted."""
-    share, z2 = wrong / images, _NORMAL_95**2
-    middle = (share + z2 / (2 * images)) / (1 + z2 / images)
-    half = _NORMAL_95 / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
+    fraction, z2 = wrong / images, _NORMAL_95**2
+    middle = (fraction + z2 / (2 * images)) / (1 + z2 / images)
+    half = _NORMAL_95 / (1 + z2 / images) * math.sqrt(fraction * (1 - fraction) / images + z2 / (4 * images**2))
     # At 0 and at all, where rounding would leave the one end a hair outside.
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -73,7 +73,7 @@ def create_model(
         raise UserError(f"depths is {tuple(depths)}; it must be three counts of 1 or more, one per grid.")
     options: dict[str, Any] = {}
     if name.startswith("inception_resnet"):
-        options["residual_scales"] = _one_per_grid(residual_scales)
+        options["residual_scales"] = _per_grid(residual_scales)
     return _NETWORKS[name](
         num_classes=num_classes,
         dtype=None if dtype is None else jnp.dtype(dtype),
@@ -91,7 +91,7 @@ def create_model(
 
 def describe(model: Network) -> dict[str, Any]:
     """The arguments that make `create_model` give this network again, as JSON values: {"name": ..., "width": ...}."""
-    (name,) = (n for n in list_models() if _kind(create_model(n)) == _kind(model))
+    (name,) = (n for n in list_models() if _identity(create_model(n)) == _identity(model))
     fields = {field: getattr(model, field) for field in _DESCRIBED if hasattr(model, field)}
     return {"name": name, **fields, "dtype": None if model.dtype is None else jnp.dtype(model.dtype).name}
 
@@ -110,11 +110,11 @@ _DESCRIBED = (
 )
 
 
-def _kind(model: Network) -> tuple[type, Any]:
+def _identity(model: Network) -> tuple[type, Any]:
     return type(model), getattr(model, "widths", None)
 
 
-def _one_per_grid(scales: float | Sequence[float]) -> tuple[float, ...]:
+def _per_grid(scales: float | Sequence[float]) -> tuple[float, ...]:
     values = tuple(scales) if isinstance(scales, Sequence) else (scales,)
     if len(values) not in (1, 3):
         raise UserError(f"residual_scales has {len(values)} numbers; it takes one, or one per grid (35, 17, 8).")

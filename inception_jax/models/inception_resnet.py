@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 
 from inception_jax.models import stems
-from inception_jax.models.layers import ConvNorm, Layers, Reduction, Row, Tower, concatenate, reduction_a
+from inception_jax.models.blocks import ConvNorm, Layers, Reduction, Row, Tower, concatenate, reduction_a
 from inception_jax.models.network import Network, Stage, numbered
 
 Towers = tuple[Sequence[Row], ...]
@@ -119,7 +119,7 @@ class ResidualBlock(nn.Module):
         residual = self.layers.conv(x.shape[-1], (1, 1), name="linear")(concatenate(branches))
         x = x + self.scale * residual
         # Or XLA adds up all the residuals before this one again in every block, for as long as the grid stays.
-        return self.layers.computed_once(nn.relu(x) if self.relu else x)
+        return self.layers.optimization_barrier(nn.relu(x) if self.relu else x)
 
 
 class InceptionResNet(Network):

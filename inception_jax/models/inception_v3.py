@@ -11,7 +11,7 @@ import jax
 
 from inception_jax.errors import UserError
 from inception_jax.models import stems
-from inception_jax.models.layers import Layers, Reduction, Tower, concatenate
+from inception_jax.models.blocks import Layers, Reduction, Tower, concatenate
 from inception_jax.models.network import Network, Stage
 
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from inception_jax.models import stems
-from inception_jax.models.layers import Layers, Reduction, Tower, concatenate, reduction_a
+from inception_jax.models.blocks import Layers, Reduction, Tower, concatenate, reduction_a
 from inception_jax.models.network import Network, Stage, numbered
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.models.layers import KERNEL_INIT, ConvNorm, Layers, forms
+from inception_jax.models.blocks import KERNEL_INIT, ConvNorm, Layers
+from inception_jax.models.ops import select_ops
 
 SMALLEST_SIDE = 75
 """Pixels; below it Reduction-B has nothing left to reduce."""
@@ -40,7 +41,7 @@ class Network(nn.Module):
     bn_axis_name: str | None = None
     count_include_pad: bool = False
     backend: str | None = None
-    """Whose forms of convolution and pooling are taken (`layers.forms`); None is the one at hand."""
+    """Whose forms of convolution and pooling are taken (`layers.select_ops`); None is the one at hand."""
     remat: bool = False
 
     def stages(self) -> Sequence[Stage]:
@@ -65,12 +66,12 @@ class Network(nn.Module):
         for name, stage in self.stages():
             if name == "reduction_b" and self.aux_head and (train or self.is_initializing()):
                 aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
-                self.sow("intermediates", "aux_logits", aux_logits, reduce_fn=_last, init_fn=_nothing)
+                self.sow("intermediates", "aux_logits", aux_logits, reduce_fn=_last, init_fn=_none)
             x = run(stage(layers=layers, name=name), x)
             # Costs nothing where nobody asks for it: XLA leaves out what is not used.
             rms = jnp.sqrt(jnp.mean(jnp.square(x.astype(_head_dtype(x)))))
-            self.sow("intermediates", f"activation_rms/{name}", rms, reduce_fn=_last, init_fn=_nothing)
-        self.sow("intermediates", "zero_share", jnp.mean(x == 0), reduce_fn=_last, init_fn=_nothing)
+            self.sow("intermediates", f"activation_rms/{name}", rms, reduce_fn=_last, init_fn=_none)
+        self.sow("intermediates", "zero_share", jnp.mean(x == 0), reduce_fn=_last, init_fn=_none)
         x = jnp.mean(x, axis=(1, 2), dtype=_head_dtype(x))
         if self.num_classes == 0:
             return x
@@ -92,15 +93,15 @@ class Network(nn.Module):
             dtype=self.dtype,
             axis_name=self.bn_axis_name,
         )
-        best = forms(self.backend)
+        ops = select_ops(self.backend)
         return Layers(
             conv=functools.partial(
-                nn.Conv, dtype=self.dtype, kernel_init=KERNEL_INIT, conv_general_dilated=best.convolve
+                nn.Conv, dtype=self.dtype, kernel_init=KERNEL_INIT, conv_general_dilated=ops.convolve
             ),
             norm=norm,
-            max_pool=best.max_pool,
-            average_pool=functools.partial(best.average_pool, count_include_pad=self.count_include_pad),
-            computed_once=best.computed_once,
+            max_pool=ops.max_pool,
+            average_pool=functools.partial(ops.average_pool, count_include_pad=self.count_include_pad),
+            optimization_barrier=ops.optimization_barrier,
             width=self.width,
         )
 
@@ -156,5 +157,5 @@ def _last(_: Any, new: jax.Array) -> jax.Array:
     return new
 
 
-def _nothing() -> None:
+def _none() -> None:
     return None

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from inception_jax.models.layers import ConvNorm, Layers, MaxPool, Tower, concatenate
+from inception_jax.models.blocks import ConvNorm, Layers, MaxPool, Tower, concatenate
 from inception_jax.models.network import Stage
 
 

@@ -36,7 +36,7 @@ def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[S
     variables = variable_shapes(model, image_size)
     rows: dict[str, StageSummary] = {}
 
-    def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         path, out = context.module.path, call(*args, **kwargs)
         if path and context.method_name == "__call__":
             row = rows.setdefault(path[0], StageSummary(path[0], ()))
@@ -45,7 +45,7 @@ def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[S
                 row.shape = out.shape[1:]
         return out
 
-    with nn.intercept_methods(watch):
+    with nn.intercept_methods(record):
         jax.eval_shape(model.apply, variables, images)
     for name, row in rows.items():
         row.parameters = count_parameters(variables["params"].get(name, {}))
@@ -74,12 +74,12 @@ def table(rows: Sequence[StageSummary]) -> str:
     return "\n".join([*lines, f"{'total':<18}{'':>16}{parameters:>14,}{multiply_adds:>17,}"])
 
 
-def to_json(model: str, image_size: int, rows: Sequence[StageSummary], **more: Any) -> str:
+def to_json(model: str, image_size: int, rows: Sequence[StageSummary], **extra: Any) -> str:
     """The rows as one JSON object with totals, and whatever else is given."""
     parameters, multiply_adds = _totals(rows)
     stages = [dataclasses.asdict(row) for row in rows]
-    facts = {"model": model, "image_size": image_size, "parameters": parameters, "multiply_adds": multiply_adds}
-    return json.dumps({**facts, "stages": stages, **more})
+    totals = {"model": model, "image_size": image_size, "parameters": parameters, "multiply_adds": multiply_adds}
+    return json.dumps({**totals, "stages": stages, **extra})
 
 
 def _totals(rows: Sequence[StageSummary]) -> tuple[int, int]:

@@ -4,24 +4,24 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from inception_jax.data.prepare.labelled import list_sources
-from inception_jax.data.prepare.listing import Listing
-from inception_jax.data.prepare.slices import Slice, read_slice
+from inception_jax.data.prepare.byte_range import ByteRange, read_range
+from inception_jax.data.prepare.dataset import Dataset
+from inception_jax.data.prepare.folder import list_sources
 from inception_jax.data.prepare.tars import list_members
 from inception_jax.data.sources import Record, Source
 from inception_jax.errors import UserError
-from inception_jax.progress import say
+from inception_jax.system.progress import say
 
 _TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 
 
-def list_imagenet(place: str) -> Listing:
+def list_imagenet(place: str) -> Dataset:
     """The splits whose tars lie in the folder; the classes are ImageNet's 1,000 in the order of their synsets."""
     tars = {split: Path(place) / name for split, name in _TARS.items()}
     present = {split: path for split, path in tars.items() if path.is_file()}
     if not present:
         raise UserError(f"imagenet:{place} has neither {' nor '.join(_TARS.values())}; put one or both there.")
-    synsets = tuple(sorted(_shipped("labels.txt")))
+    synsets = tuple(sorted(_read_tfds_list("labels.txt")))
     sources = {}
     for split, path in tars.items():
         if split not in present:
@@ -33,17 +33,17 @@ def list_imagenet(place: str) -> Listing:
     return list_sources("imagenet2012", "5.1.0", sources)
 
 
-def _shipped(name: str) -> list[str]:
+def _read_tfds_list(name: str) -> list[str]:
     """The lines of a file that tensorflow-datasets brings with its ImageNet."""
     import tensorflow_datasets as tfds  # here because it is slow to import
 
     return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()
 
 
-def _training(path: Path, synsets: Sequence[str]) -> list[tuple[Slice, int]]:
+def _training(path: Path, synsets: Sequence[str]) -> list[tuple[ByteRange, int]]:
     """The images with their labels: one tar for each class, within the tar."""
     labels = {f"{synset}.tar": label for label, synset in enumerate(synsets)}
-    found: list[tuple[Slice, int]] = []
+    found: list[tuple[ByteRange, int]] = []
     classes = list_members(path)
     for inner in classes:
         if inner.name not in labels:
@@ -57,10 +57,10 @@ def _training(path: Path, synsets: Sequence[str]) -> list[tuple[Slice, int]]:
     return found
 
 
-def _validation(path: Path, synsets: Sequence[str]) -> list[tuple[Slice, int]]:
+def _validation(path: Path, synsets: Sequence[str]) -> list[tuple[ByteRange, int]]:
     """The images with their labels, in the order of their numbers, by which the labels are listed."""
     labels = {synset: label for label, synset in enumerate(synsets)}
-    answers = [labels[synset] for synset in _shipped("validation_labels.txt")]
+    answers = [labels[synset] for synset in _read_tfds_list("validation_labels.txt")]
     found = {_number(path, member.name, len(answers)): member for member in list_members(path)}
     if len(found) != len(answers):
         say(f"{path} has {len(found):,} of the {len(answers):,} validation images")
@@ -74,7 +74,7 @@ def _number(path: Path, name: str, last: int) -> int:
     return int(match[1])
 
 
-def _source(path: Path, members: Sequence[tuple[Slice, int]], synsets: tuple[str, ...]) -> Source:
+def _source(path: Path, members: Sequence[tuple[ByteRange, int]], synsets: tuple[str, ...]) -> Source:
     if not members:
         raise UserError(f"{path} holds no image; get it again.")
 
@@ -84,6 +84,6 @@ def _source(path: Path, members: Sequence[tuple[Slice, int]], synsets: tuple[str
 
     def read(index: int) -> Record:
         member, label = members[index]
-        return Record(read_slice(path, member), label, member.name)
+        return Record(read_range(path, member), label, member.name)
 
     return Source(synsets, len(members), read, locate)

@@ -21,11 +21,11 @@ from inception_jax.errors import UserError
 
 PREPARING = "preparing"
 BROKEN = "broken.txt"
-_PLAN, _DONE = "plan.json", "prepared.json"
+_PLAN, _FINISHED = "plan.json", "prepared.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """What decides which image is in which shard."""
 
     source: str
@@ -33,10 +33,10 @@ class Plan:
     shard_images: int
     """Images of each shard but the last of a split."""
     listing: str = ""
-    """`Listing.digest`; empty before the source is listed."""
+    """`Dataset.digest`; empty before the source is listed."""
 
 
-def check(out: Path, plan: Plan) -> bool:
+def check(out: Path, plan: ConversionPlan) -> bool:
     """Whether the directory holds the whole set already.
 
     Args:
@@ -49,19 +49,19 @@ def check(out: Path, plan: Plan) -> bool:
     if not out.exists():
         return False
     try:
-        begun, made = _read(out / PREPARING / _PLAN), _read(out / _DONE)
-        if not begun and not made and set(os.listdir(out)) - {PREPARING}:
+        pending, finished = _read(out / PREPARING / _PLAN), _read(out / _FINISHED)
+        if not pending and not finished and set(os.listdir(out)) - {PREPARING}:
             raise UserError(f"{out} is not empty and was not begun by this command; give another directory.")
     except OSError as error:
         raise UserError(f"{out} cannot be used: {error.strerror}; give another directory.") from error
-    for theirs in (begun, made):
-        if theirs:
-            _compare(out, theirs, plan)
-    return made is not None
+    for existing in (pending, finished):
+        if existing:
+            _compare(out, existing, plan)
+    return finished is not None
 
 
 @contextlib.contextmanager
-def claim(out: Path, plan: Plan) -> Generator[None, None, None]:
+def claim(out: Path, plan: ConversionPlan) -> Generator[None, None, None]:
     """Writes the plan and keeps other processes from the directory; UserError where that cannot be done."""
     path = out / PREPARING / _PLAN
     try:
@@ -93,7 +93,7 @@ def replace(path: Path, text: str) -> None:
 
 def finish(out: Path) -> None:
     """Turns the plan into the sign that the set is whole, and removes what was needed on the way."""
-    os.replace(out / PREPARING / _PLAN, out / _DONE)
+    os.replace(out / PREPARING / _PLAN, out / _FINISHED)
     clear(out)
 
 
@@ -102,22 +102,22 @@ def clear(out: Path) -> None:
     shutil.rmtree(out / PREPARING, ignore_errors=True)
 
 
-def _read(path: Path) -> Plan | None:
+def _read(path: Path) -> ConversionPlan | None:
     if not path.is_file():
         return None
     try:
-        return Plan(**json.loads(path.read_text()))
+        return ConversionPlan(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not a plan of this version; delete the directory or give another.") from error
 
 
-def _compare(out: Path, theirs: Plan, ours: Plan) -> None:
-    if theirs.source != ours.source:
-        difference = f"is made from {theirs.source}, not {ours.source}"
-    elif theirs.shard_images != ours.shard_images:
-        difference = f"has shards of {theirs.shard_images} images, not {ours.shard_images}"
-    elif ours.listing and theirs.listing != ours.listing:
-        difference = f"was begun when {ours.source} held other images, classes or files"
+def _compare(out: Path, existing: ConversionPlan, wanted: ConversionPlan) -> None:
+    if existing.source != wanted.source:
+        difference = f"is made from {existing.source}, not {wanted.source}"
+    elif existing.shard_images != wanted.shard_images:
+        difference = f"has shards of {existing.shard_images} images, not {wanted.shard_images}"
+    elif wanted.listing and existing.listing != wanted.listing:
+        difference = f"was begun when {wanted.source} held other images, classes or files"
     else:
         return
     raise UserError(f"{out} {difference}; give another directory, or delete that one to make it anew.")

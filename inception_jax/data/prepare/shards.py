@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from inception_jax.data import preprocess
 from inception_jax.data.prepare import output
-from inception_jax.data.prepare.listing import Listing, Split
+from inception_jax.data.prepare.dataset import Dataset, Split
 from inception_jax.errors import BrokenImage, RunFailed
 
 
@@ -37,14 +37,14 @@ class Shard:
         return self.scratch.with_name(self.scratch.name + ".broken")
 
 
-def list_shards(listing: Listing, out: Path, shard_images: int) -> list[Shard]:
+def list_shards(dataset: Dataset, out: Path, shard_images: int) -> list[Shard]:
     """Every shard of every split, named as tensorflow-datasets names them."""
     import tensorflow_datasets as tfds  # here because it is slow to import
 
     shards = []
-    for split in listing.splits:
+    for split in dataset.splits:
         template = tfds.core.ShardedFileTemplate(
-            data_dir=out, dataset_name=listing.info.name, split=split.name, filetype_suffix="array_record"
+            data_dir=out, dataset_name=dataset.info.name, split=split.name, filetype_suffix="array_record"
         )
         starts = range(0, split.length, shard_images)
         for number, start in enumerate(starts):
@@ -123,7 +123,7 @@ def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -
             if stopped.is_set():
                 break
             try:
-                writer.write(_checked(shard.split, index, scratch))
+                writer.write(_checked_record(shard.split, index, scratch))
             except BrokenImage as error:
                 broken.append(" ".join(str(error).split()))
             advance()
@@ -132,7 +132,7 @@ def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -
     return broken
 
 
-def _checked(split: Split, index: int, scratch: preprocess.Scratch) -> bytes:
+def _checked_record(split: Split, index: int, scratch: preprocess.Scratch) -> bytes:
     """An example's record, after every image in it has been decoded; BrokenImage where one cannot be."""
     example = split.read(index)
     for image in example.images:

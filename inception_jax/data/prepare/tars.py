@@ -3,11 +3,11 @@
 import tarfile
 from pathlib import Path
 
-from inception_jax.data.prepare.slices import Slice
+from inception_jax.data.prepare.byte_range import ByteRange
 from inception_jax.errors import UserError
 
 
-def list_members(path: Path, within: Slice | None = None) -> list[Slice]:
+def list_members(path: Path, within: ByteRange | None = None) -> list[ByteRange]:
     """The files of a tar, or of the tar that is itself the file `within` of another, in the order they lie there.
 
     Raises:
@@ -34,10 +34,10 @@ def list_members(path: Path, within: Slice | None = None) -> list[Slice]:
     return members
 
 
-def _regular(member: tarfile.TarInfo, name: str) -> Slice:
+def _regular(member: tarfile.TarInfo, name: str) -> ByteRange:
     if not member.isreg() or member.issparse():
         raise UserError(f"{name} holds {member.name}, which is not a regular file; get the tar as it was published.")
-    return Slice(member.name, member.offset_data, member.size)
+    return ByteRange(member.name, member.offset_data, member.size)
 
 
 def _blocks(size: int) -> int:

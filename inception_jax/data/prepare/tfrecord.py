@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inception_jax.data.prepare.listing import Example, Listing, Split
-from inception_jax.data.prepare.slices import Slice, read_slice
+from inception_jax.data.prepare.byte_range import ByteRange, read_range
+from inception_jax.data.prepare.dataset import Dataset, Example, Split
 from inception_jax.data.sources.source import reason
 from inception_jax.errors import BrokenImage, UserError
 
@@ -20,7 +20,7 @@ from inception_jax.errors import BrokenImage, UserError
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
-def list_tfrecord(place: str) -> Listing:
+def list_tfrecord(place: str) -> Dataset:
     """All splits of a prepared set, whose records will be copied as they are."""
     import tensorflow_datasets as tfds  # here because it is slow to import
 
@@ -48,7 +48,7 @@ def list_tfrecord(place: str) -> Listing:
         raise UserError(f"tfds:{place} has no examples; prepare it again.")
     checked = tfds.features.FeaturesDict(images)
     splits = tuple(_split(name, shards, checked) for name, shards in files.items())
-    return Listing(info, splits, _digest(files))
+    return Dataset(info, splits, _digest(files))
 
 
 def _digest(files: Mapping[str, Sequence[tuple[Path, int]]]) -> str:
@@ -70,7 +70,7 @@ def _split(name: str, files: Sequence[tuple[Path, int]], checked: Any) -> Split:
         number = bisect.bisect_right(ends, index)
         path, length = files[number]
         place = places(path, length)[index - ends[number] + length]
-        return _example(read_slice(path, place), checked, f"{name} {index} in {path}")
+        return _example(read_range(path, place), checked, f"{name} {index} in {path}")
 
     return Split(name, ends[-1], read)
 
@@ -87,16 +87,16 @@ def _example(record: bytes, checked: Any, name: str) -> Example:
     return Example(record, tuple(images.values()), name)
 
 
-def _places(path: Path, length: int) -> list[Slice]:
+def _places(path: Path, length: int) -> list[ByteRange]:
     """Where the data of each record lies; UserError for a file that is damaged or has another number of records."""
-    records: list[Slice] = []
+    records: list[ByteRange] = []
     try:
         with open(path, "rb") as file:
             end, place = os.fstat(file.fileno()).st_size, 0
             while place < end:
                 header = file.read(_HEADER.size)
                 size = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else end
-                records.append(Slice(f"record {len(records) + 1:,}", place + _HEADER.size, size))
+                records.append(ByteRange(f"record {len(records) + 1:,}", place + _HEADER.size, size))
                 place = file.seek(place + _HEADER.size + size + _FOOTER.size) if size < end else end + 1
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from inception_jax.data.sources.retry import Result, persist
+from inception_jax.data.sources.retry import Result, with_retries
 from inception_jax.data.sources.source import reason
 from inception_jax.data.sources.storage import Images, is_image
 from inception_jax.errors import BrokenImage, UserError
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # Trying again would not help: no permission, a name that cannot be, or our own disk is full.
-_LASTING = (*_MISSING, PermissionError, FileExistsError, ValueError)
+_PERMANENT = (*_MISSING, PermissionError, FileExistsError, ValueError)
 
 # Packages whose errors have no base class that says so.
 _NETWORK_PACKAGES = {"aiohttp", "botocore", "gcsfs", "google", "s3fs"}
@@ -57,7 +57,7 @@ class Bucket:
         """As `Storage.read`."""
         url = self._url(file)
         try:
-            return _persist(self._files.cat_file, url)
+            return _with_retries(self._files.cat_file, url)
         except _MISSING as error:
             raise BrokenImage(f"the image {url} cannot be read: it is not there.") from error
 
@@ -65,7 +65,7 @@ class Bucket:
         """What is in a folder: the size of each file in bytes, None for a folder; UserError where there is none."""
         url = self._url(folder)
         try:
-            found = _persist(functools.partial(self._files.ls, detail=True), url)
+            found = _with_retries(functools.partial(self._files.ls, detail=True), url)
         except _MISSING as error:
             raise UserError(f"{url} is not a folder.") from error
         start = self._start(folder)
@@ -77,12 +77,12 @@ class Bucket:
         """Copies a file to the local path `target`; UserError where it is not there or the bucket stays away."""
         url = self._url(file)
         try:
-            _persist(lambda _: self._files.get_file(url, str(target)), url)
+            _with_retries(lambda _: self._files.get_file(url, str(target)), url)
         except _MISSING as error:
             raise UserError(f"{url} is not there.") from error
 
     def _list_class(self, folder: str) -> list[str]:
-        found = _persist(self._files.find, self._url(folder))
+        found = _with_retries(self._files.find, self._url(folder))
         files = [file.removeprefix(self._start(folder)) for file in found]
         return sorted(file for file in files if is_image(file) and "/." not in f"/{file}")
 
@@ -94,11 +94,11 @@ class Bucket:
         return f"{self.root}/{file}".rstrip("/")
 
 
-def _persist(action: Callable[[str], Result], url: str) -> Result:
+def _with_retries(action: Callable[[str], Result], url: str) -> Result:
     """What `action` returns for a URL; UserError where it stays away, its own errors for what is not there."""
     begin = time.monotonic()
     try:
-        return persist(lambda: action(url), lambda error: _is_remote(error) and not isinstance(error, _LASTING))
+        return with_retries(lambda: action(url), lambda error: _is_remote(error) and not isinstance(error, _PERMANENT))
     except _MISSING:
         raise
     except Exception as error:

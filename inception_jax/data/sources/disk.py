@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inception_jax.data.sources import listings
-from inception_jax.data.sources.retry import Result, persist
+from inception_jax.data.sources.retry import Result, with_retries
 from inception_jax.data.sources.storage import Images, is_image
 from inception_jax.errors import BrokenImage, UserError
 
 # What a network disk says while it is away.
-_PASSING = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
+_TRANSIENT = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
 
 Identity = tuple[int, int]
 """A folder's device and number: the same by whatever link it is reached."""
@@ -28,7 +28,7 @@ class Disk:
 
     def subfolders(self, folder: str) -> list[str]:
         """As `Storage.subfolders`."""
-        return sorted(_look(os.path.join(self.root, folder))[1])
+        return sorted(_list_folder(os.path.join(self.root, folder))[1])
 
     def images(self, folder: str) -> Images:
         """As `Storage.images`; a long listing is kept, and taken from there while no folder has changed."""
@@ -36,11 +36,11 @@ class Disk:
         kept = listings.load(path)
         if kept is not None:
             return kept
-        status, names, _ = _look(str(path))
+        status, names, _ = _list_folder(str(path))
         stamps = {"": listings.stamp(status)}
-        above = frozenset(_identity(os.stat(parent)) for parent in (path, *path.parents))
+        ancestors = frozenset(_identity(os.stat(parent)) for parent in (path, *path.parents))
         # Not in threads: on a local disk they are slower, for listing holds the GIL.
-        images = {name: _list_class(path, name, above, stamps) for name in sorted(names)}
+        images = {name: _list_class(path, name, ancestors, stamps) for name in sorted(names)}
         listings.save(path, images, stamps)
         return images
 
@@ -48,38 +48,38 @@ class Disk:
         """As `Storage.read`."""
         path = os.path.join(self.root, file)
         try:
-            return _persist(Path(path).read_bytes)
+            return _with_retries(Path(path).read_bytes)
         except OSError as error:
             raise BrokenImage(f"the image {path} cannot be read: {error.strerror}.") from error
 
 
-def _list_class(root: Path, name: str, above: frozenset[Identity], stamps: listings.Stamps) -> list[str]:
+def _list_class(root: Path, name: str, ancestors: frozenset[Identity], stamps: listings.Stamps) -> list[str]:
     """Every image at any depth below a class's folder, sorted.
 
     Args:
       root: Where the classes are.
       name: The class.
-      above: The root and the folders that it is in.
+      ancestors: The root and the folders that it is in.
       stamps: Gets the stamps of the folders that are looked at.
     """
     files: list[str] = []
-    pending = [("", above)]
+    pending = [("", ancestors)]
     while pending:
-        inside, above = pending.pop()
-        status, folders, images = _look(os.path.join(root, name, inside))
-        if _identity(status) in above:
+        relative, ancestors = pending.pop()
+        status, folders, images = _list_folder(os.path.join(root, name, relative))
+        if _identity(status) in ancestors:
             continue  # a link back to a folder that it is in: without an end
-        stamps[os.path.join(name, inside)] = listings.stamp(status)
-        files += [inside + image for image in images]
-        pending += [(f"{inside}{folder}/", above | {_identity(status)}) for folder in folders]
+        stamps[os.path.join(name, relative)] = listings.stamp(status)
+        files += [relative + image for image in images]
+        pending += [(f"{relative}{folder}/", ancestors | {_identity(status)}) for folder in folders]
     return sorted(files)
 
 
-def _look(path: str) -> tuple[os.stat_result, list[str], list[str]]:
+def _list_folder(path: str) -> tuple[os.stat_result, list[str], list[str]]:
     """A folder's status, the names of the folders in it and the names of its images, without those that are hidden."""
     try:
         # The status first: what changes while the folder is listed then makes a kept listing stale.
-        return _persist(lambda: (os.stat(path), *_scan(path)))
+        return _with_retries(lambda: (os.stat(path), *_scan(path)))
     except OSError as error:
         raise UserError(f"the folder {path} cannot be listed: {error.strerror}.") from error
 
@@ -113,5 +113,5 @@ def _identity(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def _persist(action: Callable[[], Result]) -> Result:
-    return persist(action, lambda error: isinstance(error, OSError) and error.errno in _PASSING)
+def _with_retries(action: Callable[[], Result]) -> Result:
+    return with_retries(action, lambda error: isinstance(error, OSError) and error.errno in _TRANSIENT)

@@ -9,12 +9,12 @@ Result = TypeVar("Result")
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds before the second, third, ... attempt."""
 
-_PATIENCE = 60.0
+_DEADLINE = 60.0
 """Seconds after which there is no further attempt: some packages make several of their own in each of ours."""
 
 
-def persist(action: Callable[[], Result], passes: Callable[[Exception], bool]) -> Result:
-    """What `action` returns, done again after growing pauses while its error is one that `passes`.
+def with_retries(action: Callable[[], Result], is_transient: Callable[[Exception], bool]) -> Result:
+    """What `action` returns, done again after growing pauses while its error is one that `is_transient`.
 
     Raises:
       Exception: the error of the last attempt, or the first one that does not pass.
@@ -24,7 +24,7 @@ def persist(action: Callable[[], Result], passes: Callable[[Exception], bool]) -
         try:
             return action()
         except Exception as error:
-            if not passes(error) or time.monotonic() - begin > _PATIENCE:
+            if not is_transient(error) or time.monotonic() - begin > _DEADLINE:
                 raise
         time.sleep(pause)
     return action()

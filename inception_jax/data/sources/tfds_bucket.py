@@ -47,7 +47,7 @@ def copy_description(url: str, data_dir: str | None) -> Path:
         raise UserError(f"{url}/dataset_info.json is not what tensorflow-datasets writes.") from error
     folder = Path(data_dir).expanduser().joinpath(*parts)
     texts = {name: size for name, size in sizes.items() if not _SHARD.fullmatch(name)}
-    for name, size in _lacking(folder, texts).items():
+    for name, size in _missing_files(folder, texts).items():
         _copy_file(bucket, folder, name, size)
     return folder
 
@@ -63,7 +63,7 @@ def copy_shards(url: str, folder: Path, names: Sequence[str]) -> None:
     missing = sorted(set(names) - set(sizes))
     if missing:
         raise UserError(f"tfds:{url} lacks {len(missing)} of its {len(names)} files, the first {missing[0]}.")
-    wanted = _lacking(folder, {name: sizes[name] for name in names})
+    wanted = _missing_files(folder, {name: sizes[name] for name in names})
     total, free = sum(wanted.values()), shutil.disk_usage(folder).free
     if total > free:
         raise UserError(f"tfds:{url} needs {total / 1e9:.1f} GB more in {folder}, which has {free / 1e9:.1f} GB free.")
@@ -85,14 +85,14 @@ def _file_sizes(bucket: Bucket) -> dict[str, int]:
     return {name: size for name, size in bucket.entries("").items() if size is not None}
 
 
-def _lacking(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
+def _missing_files(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
     """Those of the files that `folder`, which is made if need be, has not at their size in bytes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        there = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name in sizes}
+        present = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name in sizes}
     except OSError as error:
         raise UserError(f"the directory {folder} cannot be written: {error.strerror}.") from error
-    return {name: size for name, size in sizes.items() if there.get(name) != size}
+    return {name: size for name, size in sizes.items() if present.get(name) != size}
 
 
 def _copy_file(bucket: Bucket, folder: Path, name: str, size: int) -> int:

@@ -1,0 +1,197 @@
+"""The least time that a step can take: its operations at the machine's rate of arithmetic, its bytes at that of memory.
+
+Two counts of the work. By hand it is what the network's figure asks for. Of the compiled program it is what XLA says
+that program does: more bytes, because a map goes to memory between any two operations that are not fused; and up to a
+tenth fewer operations, because XLA leaves out taps on a padded border, which a table of multiply-adds counts.
+"""
+
+import dataclasses
+import math
+import statistics
+import time
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from inception_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """What a machine can do, all its devices together."""
+
+    flops_per_second: float
+    """A multiplication and an addition are two."""
+    bytes_per_second: float
+    """To and from memory, both counted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """The work of one step over all devices, and the least time for it."""
+
+    operations: float
+    bytes: float
+    seconds: float
+    """The greater of the two at the machine's rates."""
+    limit: Literal["operations", "bytes"]
+    """Which of them that is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What holds a step back on this machine."""
+
+    measured: Rates
+    """What the devices did beside the step, in the same run."""
+    rates: Rates
+    """Those that the floors are taken at: of the card, where its numbers in this dtype are known, else the measured."""
+    analytical: Roofline
+    compiled: Roofline
+
+
+# Of one card, in bfloat16. What its arithmetic reaches in dense products, not what is printed on it.
+_KNOWN_CARDS = {"NVIDIA H100 80GB HBM3": Rates(790e12, 3e12)}
+
+_REPEATS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """Of what is timed to learn a backend's rates."""
+
+    side: int
+    """Of the square matrices that are multiplied."""
+    numbers: int
+    """float32, in the array that is read and written."""
+    launches: int
+    """At once, so that starting them costs nothing beside them."""
+
+
+_CPU, _ACCELERATOR = _Sizes(4096, 2**26, 1), _Sizes(8192, 2**28, 20)
+
+
+def measured_rates(dtype: str) -> Rates:
+    """Those of one large matrix product in `dtype` and of one large array read and written, on all devices at once.
+
+    The median of five. The product has the precision that JAX gives the networks' convolutions, too: on cards that have
+    TF32, float32 is that.
+    """
+    sizes = _CPU if jax.default_backend() == "cpu" else _ACCELERATOR
+    return Rates(_matmul_rate(dtype, sizes), _memory_rate(sizes))
+
+
+def known_rates(dtype: str) -> Rates | None:
+    """Those of these devices by the table of this file; None where they, or the dtype, are not in it."""
+    card = _KNOWN_CARDS.get(jax.local_devices()[0].device_kind) if dtype == "bfloat16" else None
+    count = jax.local_device_count()
+    return card and Rates(card.flops_per_second * count, card.bytes_per_second * count)
+
+
+def limits(
+    program: Any, model: Network, *, image_size: int, batch_size: int, operations: int, held: int, train: bool
+) -> Limits:
+    """Measures the rates, and takes both floors of one step over all devices.
+
+    Args:
+      program: the compiled step.
+      model: with its dtype.
+      image_size: side of an image in pixels.
+      batch_size: over all devices.
+      operations: of one image, by hand.
+      held: bytes of the state, or of the variables, on one device.
+      train: whether there is a backward pass and an update.
+    """
+    dtype = jnp.dtype(model.dtype)
+    measured = measured_rates(dtype.name)
+    rates = known_rates(dtype.name) or measured
+    activation_bytes = batch_size * activation_count(model, image_size) * dtype.itemsize
+    bytes_moved = analytical_bytes(jax.local_device_count() * held, activation_bytes, train=train)
+    return Limits(
+        measured, rates, roofline(batch_size * operations, bytes_moved, rates), roofline(*compiled(program), rates)
+    )
+
+
+def analytical_bytes(held: int, activation_bytes: int, *, train: bool) -> int:
+    """What must pass to or from memory in a step, in bytes.
+
+    Every device reads what it holds, and writes it when it trains; and every convolution's input and output pass once,
+    in training once in each direction. BN, ReLU, pools and concatenations cost nothing here, as if all were part of a
+    convolution; and neither does the gradient of a kernel, which reads the input again, as if that were still at hand.
+    """
+    return (held + activation_bytes) * (2 if train else 1)
+
+
+def compiled(program: Any) -> tuple[float, float]:
+    """(operations, bytes) of a step over all devices, as XLA counts them in a compiled program.
+
+    On a CPU they are 1-10 % fewer than by hand at 149 pixels, where many maps are small and borders count; calls into a
+    GPU's libraries may count as nothing, which has not been tried.
+    """
+    cost, count = program.cost_analysis(), jax.local_device_count()
+    return count * cost["flops"], count * cost["bytes accessed"]
+
+
+def roofline(operations: float, bytes_moved: float, rates: Rates) -> Roofline:
+    """The least time for so many operations and bytes at these rates."""
+    arithmetic, memory = operations / rates.flops_per_second, bytes_moved / rates.bytes_per_second
+    return Roofline(operations, bytes_moved, max(arithmetic, memory), "operations" if arithmetic >= memory else "bytes")
+
+
+def activation_count(model: Network, image_size: int) -> int:
+    """Numbers in the inputs and outputs of all convolutions and of the classifier for one image."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    total = 0
+
+    def add_sizes(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal total
+        out = call(*args, **kwargs)
+        if isinstance(context.module, nn.Conv | nn.Dense) and context.method_name == "__call__":
+            total += math.prod(args[0].shape) + math.prod(out.shape)
+        return out
+
+    with nn.intercept_methods(add_sizes):
+        jax.eval_shape(model.apply, variables, images)
+    return total
+
+
+def _matmul_rate(dtype: str, sizes: _Sizes) -> float:
+    matrices = [
+        jax.device_put(jax.random.normal(jax.random.key(0), (sizes.side, sizes.side), dtype), device)
+        for device in jax.local_devices()
+    ]
+    matmul = jax.jit(jnp.matmul)
+
+    def launch() -> None:
+        for _ in range(sizes.launches):
+            results = [matmul(matrix, matrix) for matrix in matrices]
+        jax.block_until_ready(results)
+
+    return len(matrices) * sizes.launches * 2 * sizes.side**3 / _median_seconds(launch)
+
+
+def _memory_rate(sizes: _Sizes) -> float:
+    arrays = [jax.device_put(jnp.zeros(sizes.numbers, jnp.float32), device) for device in jax.local_devices()]
+    # In place: memory that is new costs the system's time, which is no part of a step.
+    increment = jax.jit(lambda array: array + 1, donate_argnums=0)
+
+    def launch() -> None:
+        nonlocal arrays
+        for _ in range(sizes.launches):
+            arrays = [increment(array) for array in arrays]
+        jax.block_until_ready(arrays)
+
+    return len(arrays) * sizes.launches * 2 * 4 * sizes.numbers / _median_seconds(launch)
+
+
+def _median_seconds(launch: Any) -> float:
+    launch()  # compiles
+    taken = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        launch()
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken)

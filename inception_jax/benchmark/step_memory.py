@@ -1,0 +1,155 @@
+"""How much memory a training takes, predicted from the compiled training step: nothing is trained.
+
+The prediction is of the compiler that made the program, on the backend at hand. What a library takes beside it is not
+in it: a GPU's workspaces of cuDNN, the images that wait, Python itself.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from inception_jax import build, config
+from inception_jax.config import Experiment
+from inception_jax.errors import UserError
+from inception_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What one device needs to train a network; a batch is the images of one device."""
+
+    device: str
+    """That the step was compiled for."""
+    dtype: str
+    remat: bool
+    batches: tuple[int, int]
+    """That the step was compiled with."""
+    step_bytes: tuple[int, int]
+    """That the step takes with each."""
+    fixed_bytes: float
+    """Whatever the batch: parameters, their average, the optimiser's state, gradients."""
+    bytes_per_image: float
+    """What each image adds: mostly activations that wait for the backward pass."""
+    analytical_bytes_per_image: int
+    """What the backward pass reads of one image, see `analytical_activation_bytes`."""
+    largest_batches: dict[str, int]
+    """The largest batch by gigabytes, of 1,000,000,000 bytes; 0 where not even one image fits."""
+
+
+def predict(experiment: Experiment, batches: Sequence[int], gigabytes: Sequence[float]) -> Memory:
+    """The line through the memory of two batches, and the largest batches by that line.
+
+    Args:
+      experiment: what would be trained; `train.batch_size` is not looked at.
+      batches: two sizes, the second larger, in images on each device; both large enough that activations, not the
+        optimiser's work, make the step's peak.
+      gigabytes: memories of 1,000,000,000 bytes each.
+
+    Raises:
+      UserError: a value is out of its range, or the larger batch takes no more memory than the smaller one.
+    """
+    less, more = batches
+    if not 1 <= less < more:
+        raise UserError(f"the batches are {less} and {more}; they must rise, from 1 or more.")
+    if not all(size > 0 for size in gigabytes):  # NaN too
+        raise UserError("every memory must be of more than 0 gigabytes.")
+    low, high = step_bytes(experiment, less), step_bytes(experiment, more)
+    if high <= low:
+        raise UserError(f"batches of {less} and {more} take the same memory; give larger ones.")
+    slope = (high - low) / (more - less)
+    fixed = low - slope * less
+    return Memory(
+        device=jax.devices()[0].device_kind,
+        dtype=experiment.model.dtype,
+        remat=experiment.train.remat,
+        batches=(less, more),
+        step_bytes=(low, high),
+        fixed_bytes=fixed,
+        bytes_per_image=slope,
+        analytical_bytes_per_image=analytical_activation_bytes(
+            build.make_model(experiment), experiment.data.image_size
+        ),
+        largest_batches={f"{size:g}": max(0, math.floor((size * 1e9 - fixed) / slope)) for size in gigabytes},
+    )
+
+
+def step_bytes(experiment: Experiment, images: int) -> int:
+    """Bytes on each device while it trains on so many images: arguments, results and all between; compiles."""
+    devices, size = jax.local_device_count(), experiment.data.image_size
+    experiment = dataclasses.replace(
+        experiment, train=dataclasses.replace(experiment.train, batch_size=images * devices)
+    )
+    config.check(experiment)
+    model = build.make_model(experiment)
+    # How the rate falls is data of the program; its shape is the same for every schedule.
+    optimizer = build.make_optimizer(experiment, optax.constant_schedule(1.0))
+    labels = jax.ShapeDtypeStruct((devices, images), np.int32)
+    batch = {
+        "images": jax.ShapeDtypeStruct((devices, images, size, size, 3), np.uint8),
+        "labels": labels,
+        "skipped": labels,
+    }
+    lowered = build.train_step(experiment, model, optimizer).lower(build.state_shapes(experiment, model), batch)
+    # On a CPU buffers are assigned before LLVM, which need not optimise what will not be run. A GPU's level is left as
+    # it is, because there it has a say in which algorithms, and so which workspaces, are taken.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    parts: Any = lowered.compile(compiler_options=quick).memory_analysis()
+    donated = parts.alias_size_in_bytes
+    return parts.argument_size_in_bytes + parts.output_size_in_bytes - donated + parts.temp_size_in_bytes
+
+
+def analytical_activation_bytes(model: Network, image_size: int) -> int:
+    """Bytes of one image that the backward pass reads: what goes into each stage, convolution and BN, once each.
+
+    With `remat` these are what goes into the stages, and the rest of the one stage that has the most. What goes into
+    ReLU, concatenations and pools is not counted: their gradients can be had from what comes next.
+    """
+    saved = list(_saved_activations(model.clone(remat=False), image_size).values())
+    if not model.remat:
+        return sum({key: size for stage in saved for key, size in stage.items()}.values())
+    inputs = dict(next(iter(stage.items())) for stage in saved)
+    rest = max(sum(size for key, size in stage.items() if key not in inputs) for stage in saved)
+    return sum(inputs.values()) + rest
+
+
+def _saved_activations(model: Network, image_size: int) -> dict[str, dict[int, int]]:
+    """For each stage the bytes of what is kept, by the identity of the array; first what goes into the stage."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    rngs = {name: jax.random.key(0) for name in ("params", "dropout")}
+    arrays: list[jax.Array] = []  # so that no identity is given twice
+    stages: dict[str, dict[int, int]] = {}
+
+    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        path = context.module.path
+        reads = len(path) == 1 or isinstance(context.module, nn.Conv | nn.BatchNorm)
+        if path and reads and context.method_name == "__call__":
+            arrays.append(args[0])
+            stages.setdefault(path[0], {})[id(args[0])] = args[0].size * args[0].dtype.itemsize
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        # Not `apply`, where of stages that are alike only the first is called.
+        jax.eval_shape(functools.partial(model.init, train=True), rngs, images)
+    return stages
+
+
+def table(memory: Memory) -> str:
+    """The prediction as text."""
+    return "\n".join(_lines(memory))
+
+
+def _lines(m: Memory) -> Iterator[str]:
+    less, more = m.batches
+    how = f"{m.dtype}, with remat" if m.remat else m.dtype
+    yield f"training on each device, {how}: what {m.device}'s compiler gives for batches of {less} and {more}"
+    yield f"{'each image':<18}{m.bytes_per_image / 1e6:>14,.1f} MB ({m.analytical_bytes_per_image / 1e6:,.1f} by hand)"
+    yield f"{'all else':<18}{m.fixed_bytes / 1e6:>14,.1f} MB"
+    for size, batch in m.largest_batches.items():
+        yield f"{f'{size} GB':<18}{batch:>14,} images at most"

@@ -1,0 +1,211 @@
+"""What a checkpoint is on disk: arrays, facts and the checksums of both. The only file that says orbax.
+
+    arrays/     the arrays, as orbax writes them
+    NAME.json   the facts: JSON values
+    SHA256SUMS  of every other file; `sha256sum -c SHA256SUMS` reads it too
+
+Orbax checks sums of its indexes but not of the arrays themselves, and not of its JSON. Here nothing is parsed before
+the whole directory is known to be what was written; none of it is ever unpickled or executed.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from inception_jax.errors import RunFailed, UserError
+
+ARRAYS = "arrays"
+CHECKSUMS = "SHA256SUMS"
+
+
+class BrokenCheckpoint(UserError):
+    """A checkpoint is not what was written; the message names it and the file that is wrong."""
+
+
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """A new directory within `directory`, which is deleted in the end with whatever else is in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        # New each time: the threads of a write that failed go on for a moment.
+        yield Path(tempfile.mkdtemp(dir=directory))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def write(directory: Path, arrays: Any, name: str, metadata: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, seal last, into a directory that does not exist.
+
+    Args:
+      directory: absolute, in a `staging` place; whoever calls moves it to its own when all is written.
+      arrays: tree of NumPy arrays.
+      name: of the file of the facts.
+      metadata: JSON values.
+
+    Raises:
+      OSError, ValueError: it could not be written; `write_error` says so.
+    """
+    _silence_repeated_failures()
+    # One process writes, and waits for no other.
+    one_process = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=one_process) as writer:
+        writer.save(directory / ARRAYS, arrays)
+    _write_synced(directory / name, json.dumps(metadata, indent=2) + "\n")
+    lines = [f"{_sha256(directory / file)}  {file}\n" for file in _files(directory)]
+    _write_synced(directory / CHECKSUMS, "".join(lines))
+
+
+@functools.cache
+def _silence_repeated_failures() -> None:
+    """Keeps orbax from printing the traceback of a failure that it raises anyway, once for each array."""
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    # Tasks and threads that still write other arrays when the first one fails, each with a failure of its own.
+    logging.getLogger("asyncio").addFilter(lambda record: "orbax-checkpoint-tmp" not in record.getMessage())
+    previous_hook = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous_hook(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def write_error(directory: Path, error: OSError | ValueError) -> RunFailed:
+    """What to raise where `write`, or putting its checkpoint in place, failed with `error`."""
+    # TensorStore writes the system's number at the end of its own words.
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    words = os.strerror(code) if code else str(error).partition("\n")[0]
+    advice = "free some space and start" if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that and start"
+    return RunFailed(
+        f"checkpoint {directory.name} could not be written to {directory}: {words}; {advice} the same command again."
+    )
+
+
+def check(directory: Path) -> None:
+    """Raises BrokenCheckpoint unless each file is there and is what was written."""
+    try:
+        faults = _find_faults(directory)
+    except OSError as error:
+        raise BrokenCheckpoint(
+            f"{directory} is broken: {error.filename or directory} cannot be read: {error.strerror}"
+        ) from error
+    if faults:
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise BrokenCheckpoint(f"{directory} is broken: {faults[0]}{more}")
+
+
+def read_metadata(directory: Path, name: str) -> dict[str, Any]:
+    """The facts of a checkpoint that was checked."""
+    return json.loads((directory / name).read_text())
+
+
+def read_arrays(directory: Path, template: Any = None) -> Any:
+    """The arrays of a checkpoint that was checked, as NumPy arrays.
+
+    Args:
+      directory: absolute.
+      template: tree of arrays or shapes to read them into; without, they come in dictionaries.
+
+    Raises:
+      UserError: the arrays do not fit `template`, or cannot be read: written by another orbax, or deleted since.
+    """
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            # Not into `template`: where shapes differ orbax would cut or fill up.
+            arrays = jax.tree.map(np.asarray, reader.restore(directory / ARRAYS))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{directory} was whole but cannot be read: {reason}") from error
+    return arrays if template is None else _match_template(directory, arrays, template)
+
+
+def _match_template(directory: Path, arrays: Any, template: Any) -> Any:
+    # Orbax gives tuples back as lists and named ones as dictionaries: the names in them stay.
+    found, expected = _by_name(arrays), _by_name(template)
+    signatures = [{name: f"{x.dtype}{list(x.shape)}" for name, x in leaves.items()} for leaves in (found, expected)]
+    there, here = signatures
+    misfits = [
+        f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    ]
+    if misfits:
+        more = f", and {len(misfits) - 1} more differ" if len(misfits) > 1 else ""
+        raise UserError(f"{directory} holds other arrays than are needed here: {misfits[0]}{more}.")
+    return jax.tree.unflatten(jax.tree.structure(template), [found[name] for name in expected])
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _find_faults(directory: Path) -> list[str]:
+    """What is wrong, a phrase for each file."""
+    found = _files(directory)
+    if CHECKSUMS not in found:
+        return [f"{CHECKSUMS} is missing"]
+    lines = (directory / CHECKSUMS).read_bytes().decode(errors="replace").splitlines()
+    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    faults = [f"{name} is not in its {CHECKSUMS}" for name in found if name not in (CHECKSUMS, *written)]
+    for name, digest in written.items():
+        # What the list names is looked up among the files found, never opened: it may name anything.
+        if name not in found:
+            faults.append(f"{name!r} is missing")
+        elif fault := _fault(directory / name, digest):
+            faults.append(f"{name} {fault}")
+    return faults
+
+
+def _fault(path: Path, digest: str) -> str | None:
+    try:
+        if _sha256(path) == digest:
+            return None
+        return "is not what was written" if path.stat().st_size else "is empty"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _files(directory: Path) -> list[str]:
+    """The files of a checkpoint, relative to it; hidden ones, which file browsers leave behind, are none of its own."""
+    found = []
+    # `Path.rglob` passes over directories that cannot be read.
+    for folder, _, names in os.walk(directory, onerror=_raise):
+        found += [(Path(folder) / name).relative_to(directory).as_posix() for name in names if name[0] != "."]
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, text: str) -> None:
+    # On the disk before older checkpoints are deleted; orbax does the same with the arrays.
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,235 @@
+"""A run's checkpoints.
+
+Each holds the state, the number of the next batch (which is all there is to the data iterator) and the experiment. It
+is written while the training goes on; the newest ones and the best one are kept.
+
+    RUN/checkpoints/STEP         whole checkpoints
+    RUN/unfinished-checkpoints/  what is being written or deleted; rubbish once the process has ended
+    RUN/broken-checkpoints/STEP  what was found broken at a start; never read or deleted here
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import shutil
+import stat
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from inception_jax import config
+from inception_jax.checkpoint import storage
+from inception_jax.checkpoint.exported import is_exported
+from inception_jax.errors import UserError
+from inception_jax.system import hosts
+from inception_jax.system.progress import say
+
+DIRECTORY = "checkpoints"
+UNFINISHED = "unfinished-checkpoints"
+BROKEN = "broken-checkpoints"
+METADATA = "run.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCheckpoint:
+    """A checkpoint of a run that was found to be what was written."""
+
+    path: Path
+    step: int
+    experiment: config.Experiment
+    next_batch: int
+    """Number of the batch that comes next in the run."""
+
+    def state(self, template: Any) -> Any:
+        """The state, as NumPy arrays in the tree of `template` (arrays or shapes); UserError if it does not fit."""
+        return storage.read_arrays(self.path, template)
+
+
+def read(path: str | Path) -> RunCheckpoint:
+    """The checkpoint that a path names: RUN (its newest) or RUN/checkpoints/STEP.
+
+    Raises:
+      UserError: there is none, or (BrokenCheckpoint) it is not what was written; the message names it.
+    """
+    run, step = _locate(Path(path))
+    try:
+        storage.check(_step_directory(run, step))
+    except storage.BrokenCheckpoint as error:
+        others = " or ".join(str(_step_directory(run, other)) for other in reversed(_steps(run)) if other != step)
+        raise storage.BrokenCheckpoint(f"{error}; {f'try {others}' if others else 'there is no other'}.") from error
+    return _open_checkpoint(run, step)
+
+
+def newest(run: str | Path, *, strict: bool = False) -> RunCheckpoint | None:
+    """The newest checkpoint that is whole, for all processes alike; None where there is no checkpoint at all.
+
+    Broken ones that are newer are moved to RUN/broken-checkpoints, and one warning names them.
+
+    Args:
+      run: its directory.
+      strict: stop at a broken one.
+
+    Raises:
+      UserError: all are broken, or with `strict` the newest; nothing was moved.
+    """
+    run = Path(run).resolve()
+    step = hosts.process_zero_decides(functools.partial(_newest_intact, run, strict))
+    return None if step is None else _open_checkpoint(run, step)
+
+
+class Checkpoints:
+    """Writes the checkpoints of one run, each on a thread; of several processes, whose states are alike, the first."""
+
+    def __init__(self, run: str | Path, *, keep: int = 1):
+        """Makes RUN ready, which need not exist; keeps the `keep` newest and the best."""
+        run = Path(run).resolve()
+        self._directory, self._unfinished, self._keep = run / DIRECTORY, run / UNFINISHED, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: tuple[int, Future[None]] | None = None
+        if jax.process_index() == 0:
+            self._remove_unfinished()
+
+    def save(
+        self, step: int, state: Any, *, next_batch: int, experiment: config.Experiment, top1_error: float | None
+    ) -> None:
+        """Copies the state and starts writing it; RunFailed if the checkpoint before could not be written."""
+        self.wait()
+        if jax.process_index():
+            return
+        metadata = {"next_batch": next_batch, "experiment": config.to_dict(experiment), "top1_error": top1_error}
+        # A copy on the host: the next step overwrites the donated state while this one is still being written.
+        copy = jax.tree.map(lambda leaf: np.array(leaf), state)
+        self._writing = step, self._thread.submit(self._write, step, copy, metadata)
+
+    def wait(self) -> None:
+        """Waits until everything is written; RunFailed if the last checkpoint could not be."""
+        if self._writing is None:
+            return
+        (step, future), self._writing = self._writing, None
+        try:
+            future.result()
+        except (OSError, ValueError) as error:
+            raise storage.write_error(self._directory / str(step), error) from error
+
+    def close(self) -> None:
+        """Waits as `wait` does, and ends the thread."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def _remove_unfinished(self) -> None:
+        if not self._unfinished.exists():
+            return
+        try:
+            shutil.rmtree(self._unfinished)
+        except OSError as error:
+            raise UserError(f"{self._unfinished} cannot be deleted: {error.strerror}; delete it.") from error
+
+    def _write(self, step: int, arrays: Any, metadata: dict[str, Any]) -> None:
+        with storage.staging(self._unfinished) as place:
+            storage.write(place / "new", arrays, METADATA, metadata)
+            self._directory.mkdir(exist_ok=True)
+            (place / "new").rename(self._directory / str(step))
+            for old in self._outdated():
+                # Not deleted where it stands: half of it would look like a broken one.
+                (self._directory / str(old)).rename(place / str(old))
+
+    def _outdated(self) -> list[int]:
+        steps = _steps(self._directory.parent)
+        errors = {step: _top1_error(self._directory / str(step)) for step in steps}
+        best = min(steps, key=lambda step: errors[step])
+        return [step for step in steps[: -self._keep] if step != best or errors[step] == math.inf]
+
+
+def _top1_error(directory: Path) -> float:
+    """A checkpoint's error; infinite where there is none, or where an old checkpoint cannot be read any more."""
+    try:
+        error = storage.read_metadata(directory, METADATA)["top1_error"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
+    return math.inf if error is None else error
+
+
+def _newest_intact(run: Path, strict: bool) -> int | None:
+    broken: dict[int, storage.BrokenCheckpoint] = {}
+    for step in reversed(_steps(run)):
+        try:
+            storage.check(_step_directory(run, step))
+        except storage.BrokenCheckpoint as error:
+            if strict:
+                raise storage.BrokenCheckpoint(f"{error}; leave out --strict to go on from an older one.") from error
+            broken[step] = error
+        else:
+            if broken:
+                _quarantine(run, broken, step)
+            return step
+    if broken:
+        why = "; ".join(map(str, broken.values()))
+        raise UserError(
+            f"no checkpoint is left to go on from: {why}; to start anew, move {run / DIRECTORY} away or give another "
+            "directory."
+        )
+    return None
+
+
+def _quarantine(run: Path, broken: Mapping[int, storage.BrokenCheckpoint], intact: int) -> None:
+    moves = []
+    for step, error in broken.items():
+        directory = _step_directory(run, step)
+        names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
+        destination = next(run / BROKEN / name for name in names if not (run / BROKEN / name).exists())
+        try:
+            destination.parent.mkdir(exist_ok=True)
+            # Its owner may move a directory to another only where its own entries may be written.
+            directory.chmod(directory.stat().st_mode | stat.S_IRWXU)
+            directory.rename(destination)
+        except OSError as problem:
+            raise UserError(
+                f"{error}; it cannot be moved to {destination}: {problem.strerror}; move it away."
+            ) from problem
+        moves.append(f"{error} (moved to {destination})")
+    say(f"warning: {'; '.join(moves)}; going on from {_step_directory(run, intact)}.")
+
+
+def _locate(path: Path) -> tuple[Path, int]:
+    if path.parent.name == DIRECTORY and path.name.isdecimal():
+        run, step = path.parent.parent, int(path.name)
+    else:
+        run, step = path, None
+    if is_exported(path):
+        raise UserError(f"{path} is an imported or exported checkpoint; this needs a run, or RUN/{DIRECTORY}/STEP.")
+    if not (run / DIRECTORY).is_dir():
+        raise UserError(f"{path} holds no checkpoint: give a run's directory, or RUN/{DIRECTORY}/STEP.")
+    found = _steps(run)
+    if not found or step not in (None, *found):
+        raise UserError(f"{path} is not a checkpoint; {run} has {', '.join(map(str, found)) or 'none'}.")
+    return run.resolve(), found[-1] if step is None else step
+
+
+def _steps(run: Path) -> list[int]:
+    """The steps of a run's checkpoints, rising; whole or broken, but none that was not finished."""
+    try:
+        return sorted(int(path.name) for path in (run / DIRECTORY).iterdir() if path.name.isdecimal())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{run / DIRECTORY} cannot be read: {error.strerror}.") from error
+
+
+def _step_directory(run: Path, step: int) -> Path:
+    return run / DIRECTORY / str(step)
+
+
+def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
+    path = _step_directory(run, step)
+    try:
+        metadata = storage.read_metadata(path, METADATA)
+        return RunCheckpoint(path, step, config.from_dict(metadata["experiment"]), metadata["next_batch"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}/{METADATA} describes no run of this version: {error}") from error

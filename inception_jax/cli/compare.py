@@ -1,0 +1,91 @@
+"""The verb compare."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from inception_jax.cli import experiment_files, packaged
+from inception_jax.cli.arguments import PROG, Directory, Processes, arg
+from inception_jax.errors import UserError
+
+
+@dataclasses.dataclass(kw_only=True)
+class Compare(Processes):
+    """Train the runs of an experiment, or take runs that exist, and draw curves and tables.
+
+    compare EXPERIMENT --workdir DIR resumes what is not done; compare RUN RUN ... --out DIR only draws.
+
+    Runs alike but for the seed are drawn as one line.
+    """
+
+    what: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="EXPERIMENT|RUN ...")]
+    """One experiment, as for train, or the directories of runs. Fields set as for train hold for all its runs."""
+    workdir: Directory = None
+    """With an experiment: a directory for each run in it, pictures and tables beside."""
+    out: Directory = None
+    """Where pictures and tables go; with an experiment, its workdir unless given."""
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """Also draw these training metrics over steps, such as gradient_norm; NAME/ is all metrics under that name."""
+    strict: bool = False
+    """Stop at a broken newest checkpoint rather than go on from an older one."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Trains where need be, and draws."""
+        from inception_jax import compare
+        from inception_jax.system import workdir
+
+        failed: list[str] = []
+        if not self.what:
+            raise UserError("compare needs an experiment, or the directories of runs.")
+        if self.out:
+            workdir.check_writable(self.out)
+        if len(self.what) == 1 and self._is_experiment(self.what[0]):
+            directories, failed = self._train(flags)
+            if not self.first():
+                return 1 if failed else 0
+        else:
+            directories = [Path(directory) for directory in self.what]
+            if flags or self.workdir:
+                raise UserError(f"runs that exist are only drawn: leave out {' '.join(flags) or '--workdir'}.")
+        out = self.out or self.workdir
+        if not out:
+            raise UserError("say with --out where the pictures and tables shall go.")
+        for message in failed:
+            print(f"{PROG}: {message}", file=sys.stderr)
+        try:
+            for path in [*compare.compare(directories, out), *compare.draw_metrics(directories, self.metrics, out)]:
+                print(path)
+        except UserError as error:
+            if not failed:
+                raise
+            # What stopped the runs is why there is nothing to draw, and decides the exit code.
+            print(f"{PROG}: {error}", file=sys.stderr)
+        return 1 if failed else 0
+
+    def _is_experiment(self, what: str) -> bool:
+        if Path(what).is_dir():
+            # A run, which takes no --workdir: `compare digits --workdir digits` so goes on like any other.
+            return bool(self.workdir) and what in packaged.files()
+        return bool(self.workdir) or what.endswith(".py") or what in packaged.files()
+
+    def _train(self, flags: Sequence[str]) -> tuple[list[Path], list[str]]:
+        from inception_jax import train
+        from inception_jax.system import workdir
+        from inception_jax.system.preemption import Preemption
+
+        if not self.workdir:
+            raise UserError(f"say with --workdir where the runs of {self.what[0]} shall go.")
+        prog = f"{PROG} compare {self.what[0]}"
+        runs = {
+            name: experiment_files.override(e, flags, prog=prog)
+            for name, e in experiment_files.load_runs(self.what[0]).items()
+        }
+        self.join()
+        workdir.check_writable(self.workdir)
+        train.enable_compilation_cache(Path(self.workdir))
+        with Preemption() as preemption:
+            return train.fit_all(runs, self.workdir, preemption=preemption, strict=self.strict)

@@ -1,0 +1,116 @@
+"""Experiment files and the flags that change their fields."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import io
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from inception_jax import config
+from inception_jax.cli import packaged
+from inception_jax.config import Experiment
+from inception_jax.errors import UserError
+
+
+def load_runs(path: str | Path) -> dict[str, Experiment]:
+    """The runs of an experiment: a Python file, which is executed, with `runs() -> dict[str, Experiment]`.
+
+    Where there is no file `path`, it is the name of a packaged experiment.
+    """
+    path = _file(Path(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file; an experiment file ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))  # As `python FILE` would: experiments may import their neighbours.
+    # A copy of a packaged one finds them there; last, so that no file of the user's is hidden by their names.
+    sys.path.append(str(packaged.directory()))
+    try:
+        spec.loader.exec_module(module)
+        found = module.runs()
+    except UserError:
+        raise
+    except Exception as error:
+        # The user's own code: the line in it says more than a traceback through ours.
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1] if lines else getattr(error, 'lineno', '?')}"
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(e, Experiment) for e in found.values()) or not found:
+        raise UserError(f"{path}: runs() must return a dictionary of names and Experiments, with one entry or more.")
+    return found
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    known = packaged.files()
+    if str(path) in known:
+        return known[str(path)]
+    what = f"experiment file {path}" if path.suffix == ".py" else f"experiment {path}"
+    if path.suffix == ".py" and path.stem in known:
+        raise UserError(f"there is no {what}; the packaged experiment is called {path.stem}.")
+    raise UserError(f"there is no {what}; give a Python file, or a packaged one: {', '.join(known)}.")
+
+
+def choose_run(runs: dict[str, Experiment], name: str | None, path: str | Path) -> tuple[str, Experiment]:
+    """The run `name`, which may be None where there is only one."""
+    if name is None and len(runs) == 1:
+        return next(iter(runs.items()))
+    if name is None:
+        raise UserError(f"{path} has several runs; choose one with --run: {', '.join(runs)}.")
+    if name not in runs:
+        raise UserError(f"{path} has no run {name!r}; it has {', '.join(runs)}.")
+    return name, runs[name]
+
+
+def override(experiment: Experiment, flags: Sequence[str], *, prog: str) -> Experiment:
+    """The experiment with fields set by flags like `--optim.learning-rate 0.03`; UserError for a flag there is not."""
+    known = ["--" + field.replace("_", "-") for field in config.to_flat_dict(experiment)]
+    for flag in flags:
+        name = flag.split("=")[0].replace("_", "-")
+        if flag.startswith("--") and name not in known and name.replace(".no-", ".") not in known and name != "--help":
+            raise UserError(_unknown_field(name, known))
+    changed = parse(Experiment, flags, prog=prog, default=experiment)
+    config.check(changed)
+    return changed
+
+
+def parse(type_: Any, args: Sequence[str], *, prog: str, **options: Any) -> Any:
+    """`tyro.cli`, but with a mistake in the arguments as a UserError of one line."""
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(type_, args=list(args), prog=prog, **options)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+    raise UserError(f"{_first_paragraph(stderr.getvalue())} (see {prog} --help)")
+
+
+def _unknown_field(flag: str, known: Sequence[str]) -> str:
+    part = flag.rpartition(".")[0]
+    siblings = [k for k in known if k.startswith(part + ".")] if part else []
+    suggestions = difflib.get_close_matches(flag, known, n=1)
+    hint = f"; did you mean {suggestions[0]}?" if suggestions else ";"
+    if siblings:
+        return f"there is no field {flag}{hint} {part[2:]} has {', '.join(k[len(part) + 1 :] for k in siblings)}."
+    parts = [f.name for f in dataclasses.fields(Experiment)]
+    return f"there is no field {flag}{hint} an experiment has {', '.join(parts)} (as in --optim.learning-rate)."
+
+
+def _first_paragraph(box: str) -> str:
+    # tyro draws a box: the message, a rule, then help that the user can ask for.
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    message = []
+    for line in lines:
+        if line.startswith("──"):
+            break
+        message.append(line)
+    return " ".join(part for part in message if part)

@@ -1,0 +1,174 @@
+"""The verbs about networks and their weights: summary, import, export, predict."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import tyro
+
+from inception_jax.cli.arguments import PROG, arg, refuse_extra
+from inception_jax.config import DataConfig, Experiment, ModelConfig, TrainConfig
+from inception_jax.errors import UserError
+
+
+@dataclasses.dataclass
+class Summary:
+    """Print a network's stages with output shapes, parameters and multiply-adds."""
+
+    model: Annotated[tyro.conf.Positional[str], arg(metavar="MODEL")]
+    """inception_v3, inception_v4, inception_resnet_v1, inception_resnet_v2, ..."""
+    image_size: int = 299
+    """Side of the input in pixels; 75 or more."""
+    num_classes: int = 1000
+    """Of the classifier; 0 for none."""
+    width: float = 1.0
+    """Factor on the features of every convolution."""
+    depths: Annotated[tuple[int, int, int] | None, arg(metavar="A B C")] = None
+    """Blocks at the 35, 17 and 8 grids."""
+    memory: bool = False
+    """Also predict the memory of training: compiles the step twice, a minute or two for a network in full."""
+    dtype: Annotated[Literal["float32", "bfloat16"], arg(metavar="DTYPE")] = "float32"
+    """With --memory: float32 or bfloat16;"""
+    remat: bool = False
+    """as trained with --train.remat;"""
+    batches: Annotated[tuple[int, int], arg(metavar="N M")] = (8, 32)
+    """batches to compile for, in images on each device;"""
+    gigabytes: Annotated[tuple[float, ...], arg(metavar="GB ...")] = (16, 32, 80)
+    """memories, of 1,000,000,000 bytes, to find the largest batch for."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Prints."""
+        from inception_jax.models import create_model, summary
+
+        refuse_extra(flags, "summary")
+        if not self.memory and any(getattr(self, name) != getattr(Summary, name) for name in _MEMORY_FLAGS):
+            raise UserError(f"{', '.join(f'--{name}' for name in _MEMORY_FLAGS)} belong to --memory; give that, too.")
+        model = create_model(self.model, num_classes=self.num_classes, width=self.width, depths=self.depths)
+        rows = summary.summarize(model, self.image_size)
+        text, extra = summary.table(rows), {}
+        if self.memory:
+            from inception_jax.benchmark import step_memory
+
+            predicted = step_memory.predict(self._training(), self.batches, self.gigabytes)
+            text, extra = f"{text}\n\n{step_memory.table(predicted)}", {"memory": dataclasses.asdict(predicted)}
+        print(summary.to_json(self.model, self.image_size, rows, **extra) if self.json else text)
+        return 0
+
+    def _training(self) -> Experiment:
+        return Experiment(
+            model=ModelConfig(
+                self.model, num_classes=self.num_classes, width=self.width, depths=self.depths, dtype=self.dtype
+            ),
+            data=DataConfig(image_size=self.image_size),
+            train=TrainConfig(remat=self.remat),
+        )
+
+
+_MEMORY_FLAGS = ("dtype", "remat", "batches", "gigabytes")
+
+
+@dataclasses.dataclass
+class Import:
+    """Turn timm's, Keras' or facenet's trained weights into a checkpoint."""
+
+    source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
+    """File (.safetensors, .h5, .weights.h5, .keras, .pt, .pth) or hf://OWNER/MODEL."""
+    out: Annotated[tyro.conf.Positional[str], arg(metavar="OUT")]
+    """Directory of the new checkpoint."""
+    model: Annotated[str, arg(metavar="NAME")]
+    """inception_v3, inception_v4, inception_resnet_v2, inception_resnet_v1_facenet."""
+    format: Annotated[str, arg(metavar="PEER")] = "timm"
+    """timm, keras or facenet; inception_jax for files that only this package writes."""
+    num_classes: Annotated[int | None, arg(metavar="INT")] = None
+    """Keep all but the head, which is new with so many classes; 0 drops it."""
+    drop_background: bool = False
+    """Leave out the first of TensorFlow's 1001 labels."""
+    class_names: Annotated[str | None, arg(metavar="FILE")] = None
+    """Text file with the name of a class in each line."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Imports."""
+        from inception_jax.weights import importer
+
+        refuse_extra(flags, "import")
+        model, preprocessing = importer.import_checkpoint(
+            self.source,
+            self.out,
+            self.model,
+            format=self.format,
+            num_classes=self.num_classes,
+            drop_background=self.drop_background,
+            class_names=self.class_names,
+        )
+        print(
+            f"{self.out}: {self.model} with {model.num_classes} classes; images of {preprocessing.image_size} pixels, "
+            f"central {preprocessing.central_fraction:g}, {preprocessing.resize}"
+        )
+        return 0
+
+
+@dataclasses.dataclass
+class Export:
+    """Write a trained network for others; the file is read again and its logits compared before it is put in place."""
+
+    checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="RUN")]
+    """A run, RUN/checkpoints/STEP, or an imported or exported checkpoint."""
+    out: Annotated[tyro.conf.Positional[str], arg(metavar="OUT")]
+    """The new file, or for orbax the directory."""
+    format: Annotated[str, arg(metavar="FORMAT")]
+    """orbax, safetensors (timm's names), keras, stablehlo or onnx."""
+    raw: bool = False
+    """Take the parameters as they are trained rather than averaged."""
+    with_preprocessing: bool = False
+    """Let a stablehlo or onnx file take uint8 images."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Exports."""
+        from inception_jax.weights import export
+        from inception_jax.weights.checkpoint import load_checkpoint
+
+        refuse_extra(flags, "export")
+        trained = load_checkpoint(self.checkpoint, raw=self.raw)
+        difference = export.export_checkpoint(
+            *trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
+        )
+        print(f"{self.out}: written and read again; the largest difference of a logit is {difference:.2g}")
+        return 0
+
+
+@dataclasses.dataclass
+class Predict:
+    """Print pictures' likeliest classes and their probabilities."""
+
+    checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="RUN")]
+    """A run, RUN/checkpoints/STEP, or an imported or exported checkpoint."""
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="IMAGE ...")]
+    """Files of any size; one that cannot be read is named, and the others are answered."""
+    top: int = 5
+    """Classes of each picture."""
+    batch_size: int = 16
+    """Pictures at once."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Predicts and prints."""
+        from inception_jax import predict
+
+        refuse_extra(flags, "predict")
+        if not self.images or min(self.top, self.batch_size) < 1:
+            raise UserError("predict needs one picture or more, and --top and --batch-size of 1 or more.")
+        answers = []
+        for answer in predict.predict(self.checkpoint, self.images, top=self.top, batch_size=self.batch_size):
+            answers.append(answer)
+            if "error" in answer:
+                print(f"{PROG}: {answer['error']}", file=sys.stderr)
+            elif not self.json:
+                print(predict.table(answer))
+        if self.json:
+            print(json.dumps({"checkpoint": self.checkpoint, "predictions": answers}))
+        return 1 if any("error" in answer for answer in answers) else 0

@@ -1,0 +1,47 @@
+"""The verb train."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from inception_jax.cli import experiment_files
+from inception_jax.cli.arguments import PROG, Processes, arg
+
+
+@dataclasses.dataclass(kw_only=True)
+class Train(Processes):
+    """Train one run of an experiment, going on from its newest checkpoint.
+
+    Any field of it can be set, as in --seed 3; train EXPERIMENT --help lists them with their values.
+    """
+
+    experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT")]
+    """A name that inception-jax experiments lists, or a Python file with runs()."""
+    workdir: Annotated[str, arg(metavar="DIR")]
+    """Directory of the run; what it holds is continued."""
+    run: Annotated[str | None, arg(metavar="NAME")] = None
+    """Which run of the experiment; needed where it has several."""
+    init_from: Annotated[str | None, arg(metavar="RUN")] = None
+    """Run or imported checkpoint to start from, short for --train.init-from."""
+    strict: bool = False
+    """Stop at a broken newest checkpoint rather than go on from an older one."""
+
+    def __call__(self, flags: Sequence[str]) -> int:
+        """Trains."""
+        from inception_jax import train
+        from inception_jax.system import workdir
+        from inception_jax.system.preemption import Preemption
+
+        runs = experiment_files.load_runs(self.experiment)
+        name, chosen = experiment_files.choose_run(runs, self.run, self.experiment)
+        flags = [*flags, *(["--train.init-from", self.init_from] if self.init_from else [])]
+        chosen = experiment_files.override(chosen, flags, prog=f"{PROG} train {self.experiment}")
+        self.join()
+        workdir.check_writable(self.workdir)
+        train.enable_compilation_cache(Path(self.workdir).parent)
+        with Preemption() as preemption:
+            train.fit(chosen, self.workdir, name=name, preemption=preemption, strict=self.strict)
+        return 0

@@ -1,0 +1,237 @@
+"""Figures 21-26 of arXiv 1602.07261 on one page, and pictures of training metrics over steps.
+
+A metric's name that ends with "/", such as gradient_norm/, stands for all metrics under it, as of the stages of a
+network: then each group has a panel with a line for each of them, from dark to light in the order in which they are
+written.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from inception_jax.compare import style
+from inception_jax.compare.runs_to_groups import PAIRS, Curve, Group, best_of_each_network, display_name, pair_of
+from inception_jax.compare.statistics import Point, band
+from inception_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+_COLUMNS = (("top1_error", "top-1 error"), ("top5_error", "top-5 error"))
+_FIGURES = ((21, 22), (23, 24))  # Of each pair in PAIRS, one a column.
+_FIGURES_OF_ALL = (26, 25)
+_ROW_SIZE = (13, 3.7)  # Inches of a row.
+
+
+class Row(NamedTuple):
+    """A title for each column, and the groups in its two panels."""
+
+    titles: tuple[str, str]
+    groups: list[Group]
+
+
+class _Axis(NamedTuple):
+    """The y axis of a column, in percent."""
+
+    bottom: float
+    top: float
+    log: bool
+    zero: bool
+    """Whether an error is zero."""
+
+
+def draw_errors(groups: Sequence[Group]) -> dict[str, bytes]:
+    """Groups -> {"png": bytes, "svg": bytes}: `figure_rows`, top-1 error at the left and top-5 at the right.
+
+    The median of a group's seeds is a line with a band from the least to the greatest; of a single run the raw
+    parameters are drawn too, thin. A logarithmic axis ends at half an image, and an error of zero is drawn there. The
+    same groups give the same bytes.
+    """
+    rows = figure_rows(groups)
+    size = (_ROW_SIZE[0], _ROW_SIZE[1] * len(rows))
+    # One y axis per column, so that the pairs can be compared with each other as in Figures 25 and 26.
+    return style.render((len(rows), len(_COLUMNS)), size, functools.partial(_fill, rows, groups), sharey="col")
+
+
+def figure_rows(groups: Sequence[Group]) -> list[Row]:
+    """The paper's pairs in its order, then all four networks each at its best, then a row for each other network."""
+    order = [*PAIRS, *dict.fromkeys(pair_of(g.model) for g in groups if pair_of(g.model) not in PAIRS)]
+    members = {pair: [group for group in groups if pair_of(group.model) == pair] for pair in order}
+    rows = [_pair_row(pair, members[pair]) for pair in order if members[pair]]
+    if all({group.residual for group in members[pair]} == {False, True} for pair in PAIRS):
+        best = [group for group in best_of_each_network(groups) if pair_of(group.model) in PAIRS]
+        several = len(best) < sum(len(members[pair]) for pair in PAIRS)
+        name = "all four" + ", each at its best" * several
+        titles = [f"Figure {n}: {name}, {column}" for n, (_, column) in zip(_FIGURES_OF_ALL, _COLUMNS, strict=True)]
+        rows.insert(len(PAIRS), Row((titles[0], titles[1]), best))
+    return rows
+
+
+def _pair_row(pair: tuple[str, ...], groups: list[Group]) -> Row:
+    # Without variants: a title must fit above its panel, and the legend has them.
+    names = " and ".join(dict.fromkeys(display_name(group.model).split(" (")[0] for group in groups))
+    complete = pair in PAIRS and {group.residual for group in groups} == {False, True}
+    figures = [f"Figure {n}: " for n in _FIGURES[PAIRS.index(pair)]] if complete else ["", ""]  # type: ignore[arg-type]
+    titles = [f"{figure}{names}, {column}" for figure, (_, column) in zip(figures, _COLUMNS, strict=True)]
+    return Row((titles[0], titles[1]), groups)
+
+
+def _fill(rows: Sequence[Row], groups: Sequence[Group], panels: Any) -> None:
+    axes = {error: _axis(groups, error) for error, _ in _COLUMNS}
+    several = any(len(group.curves) > 1 for group in groups)
+    ended = any(not curve.run.finished for group in groups for curve in group.curves)
+    raw = any(len(group.curves) == 1 and group.curves[0].raw for group in groups)
+    styles = _styles(rows)
+    for number, row in enumerate(rows):
+        for column, (error, _) in enumerate(_COLUMNS):
+            panel = panels[number, column]
+            for group in row.groups:
+                _draw_group(panel, group, error, styles[number][group.label], axes[error].bottom)
+            style.set_axes(panel, row.titles[column], "epoch", "validation error (%)")
+            if axes[error].log:
+                style.set_log(panel, axes[error].bottom if axes[error].zero else None)
+            panel.set_ylim(axes[error].bottom, axes[error].top)
+        first = number == 0
+        style.set_legend(panels[number, -1], raw=first and raw, band=first and several, ended=first and ended)
+
+
+def _styles(rows: Sequence[Row]) -> list[dict[str, dict[str, Any]]]:
+    """For each row the looks of its groups by their labels.
+
+    Each network's best group has the same look in every row; the others of a row take what is left.
+    """
+    best = best_of_each_network([group for row in rows for group in row.groups if pair_of(group.model) in PAIRS])
+    kinds = [[group.label for group in best if group.residual is kind] for kind in (False, True)]
+    styles = []
+    for row in rows:
+        taken: Mapping[str, int] = {label: n for kind in kinds for n, label in enumerate(kind)}
+        numbers = {group.label: taken[group.label] for group in row.groups if group.label in taken}
+        for group in row.groups:
+            used = {numbers[g.label] for g in row.groups if g.residual is group.residual and g.label in numbers}
+            numbers.setdefault(group.label, next(n for n in range(len(used) + 1) if n not in used))
+        styles.append({group.label: style.line_style(numbers[group.label], group.residual) for group in row.groups})
+    return styles
+
+
+def _draw_group(panel: "Axes", group: Group, error: str, line_style: Mapping[str, Any], bottom: float) -> None:
+    averaged = [{m["epoch"]: max(100 * m[error], bottom) for m in curve.averaged} for curve in group.curves]
+    style.plot_band(panel, band(averaged), line_style, group.title)
+    if len(group.curves) == 1:
+        raw = [(m["epoch"], max(100 * m[error], bottom)) for m in group.curves[0].raw]
+        thin = {
+            "color": line_style["color"],
+            "linestyle": line_style["linestyle"],
+            "linewidth": 0.8,
+            "alpha": 0.4,
+            "zorder": 2,
+        }
+        panel.plot(*zip(*raw, strict=True) if raw else ([], []), clip_on=False, **thin)
+    for curve, line in zip(group.curves, averaged, strict=True):
+        if not curve.run.finished:
+            style.mark_unfinished(panel, line)
+
+
+def _axis(groups: Sequence[Group], error: str) -> _Axis:
+    """One end to the other of all that is drawn; logarithmic for both columns where one of them needs it."""
+    curves = [curve for group in groups for curve in group.curves]
+    raw = [m for group in groups if len(group.curves) == 1 for m in group.curves[0].raw]
+    errors = [100 * m[error] for m in [*(m for curve in curves for m in curve.averaged), *raw]]
+    image = 100 / max(curve.run.info.validation_images for curve in curves)  # The least error above zero.
+    lowest, highest = min(errors), max(errors)
+    if not any(_errors_span_decades(groups, name, image) for name, _ in _COLUMNS):
+        return _Axis(0.0, min(100.0, 1.06 * max(highest, image)), False, lowest == 0)
+    bottom = 0.8 * lowest if lowest else image / 2
+    return _Axis(bottom, min(100.0, 1.3 * max(highest, image)), True, lowest == 0)
+
+
+def _errors_span_decades(groups: Sequence[Group], error: str, image: float) -> bool:
+    # Without step 0, which is chance, and without the raw parameters, which jump.
+    curves = [curve for group in groups for curve in group.curves]
+    errors = [100 * m[error] for curve in curves for m in curve.averaged if m["step"] > 0]
+    return bool(errors) and max(errors) > style.LOG_RATIO * max(min(errors), image)
+
+
+_NOT_METRICS = ("step", "epoch", "seconds")
+_PANEL_SIZE = (11, 4.0)  # Inches of a panel with its legend.
+
+
+def metric_names(groups: Sequence[Group]) -> list[str]:
+    """The training metrics that there are, in the order in which the runs write them."""
+    lines = [m for group in groups for c in group.curves for m in c.run.metrics if m["split"] == "train"]
+    names = {name: None for line in lines for name, value in line.items() if isinstance(value, int | float)}
+    return [name for name in names if name not in _NOT_METRICS]
+
+
+def file_name(name: str) -> str:
+    """A name for files, without an ending: gradient_norm/block_a_1 -> 'gradient_norm-block_a_1'."""
+    return re.sub(r"[^\w.-]+", "-", f"{name}all" if name.endswith("/") else name)
+
+
+def draw_metric(groups: Sequence[Group], name: str) -> dict[str, bytes]:
+    """A metric -> {"png": bytes, "svg": bytes}; UserError, listing those there are, when no run has it."""
+    names = metric_names(groups)
+    if not any(candidate.startswith(name) if name.endswith("/") else candidate == name for candidate in names):
+        raise UserError(f"no run has a training metric {name!r}; there are {', '.join(names) or 'none'}.")
+    if name.endswith("/"):
+        rows = [group for group in groups if any(candidate.startswith(name) for candidate in metric_names([group]))]
+        return _render(len(rows), functools.partial(_fill_parts, rows, name))
+    return _render(
+        1, functools.partial(_fill_groups, [group for group in groups if name in metric_names([group])], name)
+    )
+
+
+def metric_band(group: Group, name: str) -> list[Point]:
+    """A group's band of a training metric over steps."""
+    return band([_line(curve, name) for curve in group.curves])
+
+
+def _render(rows: int, fill: Callable[[Any], None]) -> dict[str, bytes]:
+    return style.render((rows, 1), (_PANEL_SIZE[0], _PANEL_SIZE[1] * rows), fill, sharey="col")
+
+
+def _fill_groups(groups: Sequence[Group], name: str, panels: Any) -> None:
+    panel, counts = panels[0, 0], {True: 0, False: 0}
+    for group in groups:
+        line_style = style.line_style(counts[group.residual], group.residual)
+        counts[group.residual] += 1
+        style.plot_band(panel, metric_band(group, name), line_style, group.title)
+    _finish(panel, groups, [name], title=name, y=name)
+    if _metrics_span_decades(groups, [name]):
+        style.set_log(panel)
+
+
+def _fill_parts(groups: Sequence[Group], name: str, panels: Any) -> None:
+    log = _metrics_span_decades(groups, [candidate for candidate in metric_names(groups) if candidate.startswith(name)])
+    for panel, group in zip(panels[:, 0], groups, strict=True):
+        parts = [candidate for candidate in metric_names([group]) if candidate.startswith(name)]
+        for number, candidate in enumerate(parts):
+            style.plot_band(
+                panel,
+                metric_band(group, candidate),
+                style.ordered_line_style(number, len(parts)),
+                candidate.removeprefix(name),
+            )
+        _finish(panel, [group], parts, title=group.title, y=name.rstrip("/"))
+        if log:
+            style.set_log(panel)
+
+
+def _finish(panel: "Axes", groups: Sequence[Group], names: Sequence[str], *, title: str, y: str) -> None:
+    curves = [curve for group in groups for curve in group.curves]
+    unfinished = [curve for curve in curves if not curve.run.finished]
+    for curve in unfinished:
+        for name in names:
+            style.mark_unfinished(panel, _line(curve, name))
+    style.set_axes(panel, title, "step", y)
+    style.set_legend(panel, band=len(curves) > len(groups), ended=bool(unfinished))
+
+
+def _metrics_span_decades(groups: Sequence[Group], names: Sequence[str]) -> bool:
+    values = [v for group in groups for curve in group.curves for name in names for v in _line(curve, name).values()]
+    return min(values) > 0 and max(values) > style.LOG_RATIO * min(values)
+
+
+def _line(curve: Curve, name: str) -> dict[float, float]:
+    return {m["step"]: m[name] for m in curve.run.metrics if m["split"] == "train" and name in m}

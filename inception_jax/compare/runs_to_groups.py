@@ -1,0 +1,240 @@
+"""Runs as curves, and curves as groups: the runs of one experiment that differ in nothing but their seed."""
+
+import dataclasses
+import re
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from inception_jax.config import Experiment, differences, to_flat_dict
+from inception_jax.runs import Run
+
+PAIRS = (("inception_v3", "inception_resnet_v1"), ("inception_v4", "inception_resnet_v2"))
+"""(pure, residual) as the paper compares them; a name stands for its variants too, such as inception_resnet_v2_slim."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One run's line: its validation records of the averaged and of the raw parameters, by rising step."""
+
+    run: Run
+    averaged: list[dict[str, Any]]
+    raw: list[dict[str, Any]]
+
+    @property
+    def model(self) -> str:
+        """The network's name in the table of models."""
+        return self.run.experiment.model.name
+
+    @property
+    def residual(self) -> bool:
+        """Whether the network adds its blocks' outputs to their inputs."""
+        return self.model.startswith("inception_resnet")
+
+    @property
+    def network(self) -> str:
+        """The paper's spelling of the network, and its depths where they were chosen: 'Inception-v4 (4/7/3)'."""
+        depths = self.run.experiment.model.depths
+        name = display_name(self.model)
+        return f"{name} ({'/'.join(map(str, depths))})" if depths else name
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.run.experiment.seed
+
+    @property
+    def progress(self) -> str:
+        """How far an unfinished run is, with a space before it; nothing for one that is done."""
+        reached = self.run.metrics[-1]["step"] if self.run.metrics else 0
+        return "" if self.run.finished else f" (step {reached} of {self.run.info.steps})"
+
+
+def curves_of(runs: Sequence[Run]) -> list[Curve]:
+    """One curve for each run, in the order given; without points where the run was never evaluated."""
+    return [Curve(run, _evaluations(run, "averaged"), _evaluations(run, "raw")) for run in runs]
+
+
+def display_name(model: str) -> str:
+    """The paper's spelling: inception_resnet_v2_slim -> 'Inception-ResNet-v2 (slim)'."""
+    network = next((name for pair in PAIRS for name in pair if model.startswith(name)), model)
+    spelling = network.replace("inception", "Inception").replace("resnet", "ResNet").replace("_", "-")
+    variant = model[len(network) :].strip("_").replace("_", " ")
+    return f"{spelling} ({variant})" if variant else spelling
+
+
+def pair_of(model: str) -> tuple[str, ...]:
+    """The pair in `PAIRS` that a network belongs to, or the network alone."""
+    return next((pair for pair in PAIRS if model.startswith(pair)), (model,))
+
+
+def _evaluations(run: Run, parameters: str) -> list[dict[str, Any]]:
+    # By step, because a run that resumed right after an evaluation may have made it twice.
+    found = {m["step"]: m for m in run.metrics if m["split"] == "validation" and m["parameters"] == parameters}
+    return [found[step] for step in sorted(found)]
+
+
+_ABBREVIATIONS = {"learning_rate": "rate"}
+_IN_THE_NAME = ("seed", "model.name", "model.depths")
+_MAX_FIELDS = 2  # Up to this many fields tell groups apart; more would not fit a legend.
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one experiment, one for each seed, by rising seed."""
+
+    label: str
+    """Tells the group from the others it is shown with."""
+    curves: tuple[Curve, ...]
+
+    @property
+    def experiment(self) -> Experiment:
+        """Of the first seed."""
+        return self.curves[0].run.experiment
+
+    @property
+    def model(self) -> str:
+        """The network's name in the table of models."""
+        return self.curves[0].model
+
+    @property
+    def network(self) -> str:
+        """The network as spelled, with its depths."""
+        return self.curves[0].network
+
+    @property
+    def residual(self) -> bool:
+        """Whether the network has residual connections."""
+        return self.curves[0].residual
+
+    @property
+    def by_seed(self) -> dict[int, Curve]:
+        """The runs by their seeds."""
+        return {curve.seed: curve for curve in self.curves}
+
+    @property
+    def title(self) -> str:
+        """The label, how many seeds there are, and how many of them have not come to their end."""
+        if len(self.curves) == 1:
+            return self.label + self.curves[0].progress
+        unfinished = sum(not curve.run.finished for curve in self.curves)
+        return f"{self.label} ({len(self.curves)} seeds" + (f", {unfinished} unfinished)" if unfinished else ")")
+
+    @property
+    def final_top1(self) -> float:
+        """Median over the seeds of the last top-1 error so far."""
+        return statistics.median(curve.averaged[-1]["top1_error"] for curve in self.curves)
+
+    def run_label(self, curve: Curve) -> str:
+        """Tells one of its runs from all others."""
+        return self.label if len(self.curves) == 1 else f"{self.label}, seed {curve.seed}"
+
+
+def groups_of(curves: Sequence[Curve]) -> list[Group]:
+    """The curves by groups: the paper's pairs in its order, pure before residual, then other networks.
+
+    The order of the curves does not matter. A run of another length is another group, and so is one whose seed the
+    group has: a repetition is no further seed.
+    """
+    members: list[list[Curve]] = []
+    for curve in sorted(curves, key=_sort_key):
+        home = next((group for group in members if _is_member(curve, group)), None)
+        if home is None:
+            members.append(home := [])
+        home.append(curve)
+    by_seed = [sorted(group, key=lambda curve: curve.seed) for group in members]
+    return [Group(label, tuple(group)) for label, group in zip(_labels(by_seed), by_seed, strict=True)]
+
+
+def common_seeds(*groups: Group) -> list[int]:
+    """The seeds that all of them were run with, rising."""
+    return sorted(set.intersection(*(set(group.by_seed) for group in groups)))
+
+
+def best_of_each_network(groups: Sequence[Group]) -> list[Group]:
+    """For each network and depth the group with the least median final top-1 error, the first of equals."""
+    best: dict[str, Group] = {}
+    for group in groups:
+        if group.network not in best or group.final_top1 < best[group.network].final_top1:
+            best[group.network] = group
+    return list(best.values())
+
+
+def _is_member(curve: Curve, group: Sequence[Curve]) -> bool:
+    first = group[0]
+    same = set(differences(curve.run.experiment, first.run.experiment)) <= {"seed"}
+    return same and curve.run.info.steps == first.run.info.steps and curve.seed not in [c.seed for c in group]
+
+
+def _sort_key(curve: Curve) -> tuple[Any, ...]:
+    """Where a curve stands among others, whatever the order in which they were given."""
+    pair = pair_of(curve.model)
+    values = to_flat_dict(curve.run.experiment)
+    settings = [_sortable(values[field]) for field in sorted(values) if field != "seed"]
+    number = PAIRS.index(pair) if pair in PAIRS else len(PAIRS)  # type: ignore[arg-type]
+    own = (curve.run.info.steps, curve.seed, curve.run.info.name, str(curve.run.directory))
+    return number, pair, curve.residual, curve.model, settings, own
+
+
+def _sortable(value: Any) -> tuple[int, Any]:
+    # None, numbers, words and tuples may stand in one field of two experiments.
+    if value is None:
+        return 0, 0
+    return (1 if isinstance(value, int | float) else 2 if isinstance(value, str) else 3), value
+
+
+def _labels(groups: Sequence[Sequence[Curve]]) -> list[str]:
+    """The network, and where several groups share it the first of these that tells all of them apart.
+
+    That is: the one or two fields in which each departs from the others, the runs' names without their seeds, their
+    directories, their paths.
+    """
+    labels = []
+    for group in groups:
+        same = [other for other in groups if other[0].network == group[0].network]
+        runs = [other[0].run for other in same]
+        ways: list[Sequence[str | None]] = [
+            _fields(same),
+            [_name(other) for other in same],
+            [run.directory.name for run in runs],
+            [str(run.directory) for run in runs],
+        ]
+        distinct = next((way for way in ways if len(set(way)) == len(same) and None not in way), ways[-1])
+        text = next(words for words, other in zip(distinct, same, strict=True) if other is group)
+        labels.append(f"{group[0].network}, {text}" if len(same) > 1 and text else group[0].network)
+    return labels
+
+
+def _fields(groups: Sequence[Sequence[Curve]]) -> list[str | None]:
+    """For each group its own values, such as 'rate 0.0045'; None where there are too many to say.
+
+    A value that more than half of the groups share goes without saying, so that each line of an ablation shows what
+    was changed and nothing else.
+    """
+    flat = [to_flat_dict(group[0].run.experiment) for group in groups]
+    common = {}
+    for field in flat[0]:
+        value, count = Counter(values[field] for values in flat).most_common(1)[0]
+        if count > len(flat) / 2:
+            common[field] = value
+    first = groups[0][0].run.experiment
+    changed = {field for group in groups for field in differences(group[0].run.experiment, first)} - {*_IN_THE_NAME}
+    text: list[str | None] = []
+    for values in flat:
+        own = [f for f in values if f in changed and (f not in common or values[f] != common[f])]
+        text.append(", ".join(map(_field, own, (values[f] for f in own))) if len(own) <= _MAX_FIELDS else None)
+    return text
+
+
+def _field(name: str, value: Any) -> str:
+    short = name.rpartition(".")[2]
+    if isinstance(value, tuple):
+        value = "/".join(map(str, value))
+    return f"{_ABBREVIATIONS.get(short, short)} {value:g}" if isinstance(value, float) else f"{short} {value}"
+
+
+def _name(group: Sequence[Curve]) -> str:
+    """The name of a group's first run, without its seed where there are several."""
+    name, seed = group[0].run.info.name, group[0].seed
+    return re.sub(rf"[-_ ]?(?:seed|s)[-_ ]?{seed}$|[-_ ]{seed}$", "", name) if len(group) > 1 else name

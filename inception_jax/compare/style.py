@@ -1,0 +1,130 @@
+"""How lines, bands, axes and legends look in all pictures of this package."""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from inception_jax.compare.statistics import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours first. Ten for an ablation of one network; dashes and markers tell them apart in print.
+_RESIDUAL = "#0072B2 #009E73 #56B4E9 #00395A #7B61C9 #66C2A5 #2F2FA2 #8AA0B0 #00504A #A9CCE8".split()
+_PURE = "#D55E00 #CC79A7 #E69F00 #7A3600 #C4001A #D4B800 #8C6D31 #F4978E #8A005E #5C5C5C".split()
+_MARKERS = "os^DvPX"  # Not a divisor of the colours: the eleventh line differs from the first.
+_LEGEND = 16  # Entries that have room beside a panel.
+_MARKED = 25  # Up to this many points each has its marker.
+LOG_RATIO = 20  # From this ratio of greatest to least on, a linear axis hides the small ones.
+_STYLE: Any = {
+    "text.parse_math": False,  # A run may have a dollar in its name.
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "svg.hashsalt": "inception_jax",  # Without it matplotlib names the elements by a random number.
+}
+
+
+def render(
+    panels: tuple[int, int], size: tuple[float, float], fill: Callable[[Any], None], **subplot_options: Any
+) -> dict[str, bytes]:
+    """A figure of rows x columns of panels, inches wide and high, filled -> {"png": bytes, "svg": bytes}.
+
+    `fill` takes the panels as an array [rows, columns]. The same panels give the same bytes.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        fill(figure.subplots(*panels, squeeze=False, **subplot_options))
+        return _encode(figure)
+
+
+def _encode(figure: "Figure") -> dict[str, bytes]:
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue()}
+
+
+def line_style(number: int, residual: bool) -> dict[str, Any]:
+    """Colour, dashes and marker of the line of that number, from 0, among those of its kind."""
+    palette = _RESIDUAL if residual else _PURE
+    return {
+        "color": palette[number % len(palette)],
+        "linestyle": "-" if residual else (0, (4, 1.8)),
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markerfacecolor": None if residual else "white",
+    }
+
+
+def ordered_line_style(number: int, count: int) -> dict[str, Any]:
+    """The look of one of `count` lines that have an order, from dark to light."""
+    import matplotlib
+
+    return {"color": matplotlib.colormaps["viridis"](0.92 * number / max(count - 1, 1)), "linestyle": "-"}
+
+
+def plot_band(panel: "Axes", points: Sequence[Point], line_style: Mapping[str, Any], label: str) -> None:
+    """The median as a line, and from the least to the greatest as a band where there are several seeds."""
+    xs = [point.x for point in points]
+    style = {**line_style, "markersize": 4} if len(points) <= _MARKED else {**line_style, "marker": None}
+    # Unclipped, so that a line along the lower edge keeps its full width.
+    panel.plot(xs, [p.median for p in points], linewidth=1.8, zorder=3, clip_on=False, label=label, **style)
+    if any(point.seeds > 1 for point in points):
+        lows, highs = [point.low for point in points], [point.high for point in points]
+        panel.fill_between(xs, lows, highs, color=line_style["color"], alpha=0.16, linewidth=0, zorder=1)
+
+
+def mark_unfinished(panel: "Axes", line: Mapping[float, float]) -> None:
+    """A cross where a run has ended, so far, before its time."""
+    if line:
+        panel.plot([max(line)], [line[max(line)]], marker="x", markersize=7, color="#222222", zorder=4, clip_on=False)
+
+
+def set_axes(panel: "Axes", title: str, x: str, y: str) -> None:
+    """Title, axis labels and grid."""
+    panel.set_title(title, loc="left")
+    panel.set(xlabel=x, ylabel=y)
+    panel.tick_params(labelleft=True)
+    panel.margins(x=0.02)
+    panel.set_xlim(left=0)
+    panel.grid(color="#DDDDDD", linewidth=0.6)
+    panel.set_axisbelow(True)
+
+
+def set_log(panel: "Axes", zero: float | None = None) -> None:
+    """Makes the y axis logarithmic, with a tick for zero at the height where zero is drawn, if any is."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator
+
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_locator(FixedLocator([] if zero is None else [zero]))
+    panel.yaxis.set_minor_formatter(FixedFormatter([] if zero is None else ["0"]))
+
+
+def set_legend(panel: "Axes", *, raw: bool = False, band: bool = False, ended: bool = False) -> None:
+    """The legend right of a panel, where many lines have room and hide nothing, with a word on what else is drawn."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles, labels = panel.get_legend_handles_labels()
+    notes = (
+        (raw, Line2D([], [], color="#555555", linewidth=0.8, alpha=0.6), "thin: parameters not averaged"),
+        (band, Patch(color="#555555", alpha=0.25, linewidth=0), "line: median of the seeds,\nband: least to greatest"),
+        (ended, Line2D([], [], color="#222222", marker="x", linestyle=""), "a run that is not finished"),
+    )
+    handles += [handle for drawn, handle, _ in notes if drawn]
+    labels += [label for drawn, _, label in notes if drawn]
+    # The handles are long enough to show two dashes.
+    beside: Any = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
+    columns = math.ceil(len(handles) / _LEGEND)
+    panel.legend(handles, labels, ncols=columns, frameon=False, handlelength=2.8, **beside)

@@ -1,0 +1,168 @@
+"""Which of two networks came down to an error first, in epochs, in time and in arithmetic.
+
+The paper's claim is that residual networks train much faster than pure ones of the same cost (section 4).
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from inception_jax.compare import tables
+from inception_jax.compare.runs_to_groups import Curve, Group
+from inception_jax.compare.statistics import Interval, bootstrap_medians, interval, ratio_interval
+
+TARGETS = (90, 80, 70, 60, 50, 40, 30, 20, 15, 10, 7, 5, 3, 2, 1)
+"""Top-1 errors, in percent, that are raced to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """One way to count what training takes."""
+
+    name: str
+    of: Callable[[Curve, Mapping[str, Any]], float]
+    """Of a run up to one of its evaluations."""
+    format: Callable[[float], str]
+
+
+def multiply_adds(curve: Curve, record: Mapping[str, Any]) -> float:
+    """Forward multiply-adds of the training images seen up to an evaluation."""
+    return record["step"] * curve.run.experiment.train.batch_size * curve.run.info.multiply_adds
+
+
+EPOCHS = Cost("epochs", lambda _, record: record["epoch"], tables.number)
+COSTS = (
+    EPOCHS,
+    Cost("wall time", lambda _, record: record["seconds"], tables.duration),
+    Cost("multiply-adds", multiply_adds, tables.quantity),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CostToTarget:
+    """What was spent until an error was reached, or without reaching it."""
+
+    value: float
+    reached: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CostPair:
+    """What each of a pair spent for one error."""
+
+    pure: CostToTarget
+    residual: CostToTarget
+
+    @property
+    def ratio(self) -> float | None:
+        """Pure over residual, a bound where one of the two never got there; None where neither did."""
+        known = (self.pure.reached or self.residual.reached) and self.residual.value > 0
+        return self.pure.value / self.residual.value if known else None
+
+    @property
+    def speed_up(self) -> str:
+        """The ratio; '> x' or '< x' where only the residual or only the pure network got there."""
+        bound = "" if self.pure.reached and self.residual.reached else "> " if self.residual.reached else "< "
+        return tables.MISSING if self.ratio is None else bound + tables.factor(self.ratio)
+
+    @property
+    def leader(self) -> int:
+        """1 when the residual network got there for less, -1 when the pure one did, 0 when equal or undecided."""
+        if self.pure.reached and self.residual.reached:
+            return (self.residual.value < self.pure.value) - (self.pure.value < self.residual.value)
+        # Who never got there is behind only if it had spent as much as the other needed.
+        if self.residual.reached:
+            return int(self.residual.value <= self.pure.value)
+        return -int(self.pure.reached and self.pure.value <= self.residual.value)
+
+    @property
+    def log_ratio(self) -> float:
+        """Natural logarithm of the ratio, 0 where nothing can be said who leads.
+
+        Who never got there counts with what it had spent, which is less than it needed. So the figure errs towards no
+        difference, whichever of the two is ahead.
+        """
+        return math.log(self.ratio) if self.leader and self.ratio else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetComparison:
+    """A race of two groups to one error: medians over the seeds, with intervals where both have several."""
+
+    target: int
+    cost: Cost
+    costs: CostPair
+    pure: Interval | None
+    residual: Interval | None
+    speed_up: Interval | None
+
+
+def informative_targets(pures: Sequence[Curve], residuals: Sequence[Curve]) -> list[int]:
+    """Those of `TARGETS` that over half of one side's runs reach, and that not every run's first evaluation meets."""
+    found = []
+    for target in TARGETS:
+        reached = any(
+            _median([cost_to_target(curve, target, EPOCHS) for curve in side]).reached for side in (pures, residuals)
+        )
+        firsts = [_after_training_began(curve)[:1] for curve in (*pures, *residuals)]
+        if reached and not all(first and _reaches(first[0]["top1_error"], target) for first in firsts):
+            found.append(target)
+    return found
+
+
+def cost_to_target(curve: Curve, target: int, cost: Cost) -> CostToTarget:
+    """What a run spent up to its first evaluation at or under a top-1 error of `target` percent."""
+    first = next((record for record in _after_training_began(curve) if _reaches(record["top1_error"], target)), None)
+    return CostToTarget(cost.of(curve, first or curve.averaged[-1]), first is not None)
+
+
+def compare_at_target(pure: Group, residual: Group, target: int, cost: Cost) -> TargetComparison:
+    """Two groups' race to an error; where they have the same seeds, these are drawn together."""
+    pures, residuals = ([cost_to_target(curve, target, cost) for curve in group.curves] for group in (pure, residual))
+    costs = CostPair(_median(pures), _median(residuals))
+    if min(len(pures), len(residuals)) == 1:
+        return TargetComparison(target, cost, costs, None, None, None)
+    stream = 0 if list(pure.by_seed) == list(residual.by_seed) else 1
+    ours, theirs = (
+        bootstrap_medians(_censored_at_infinity(pures)),
+        bootstrap_medians(_censored_at_infinity(residuals), stream=stream),
+    )
+    intervals = [_informative(one) for one in (interval(ours), interval(theirs), ratio_interval(ours, theirs))]
+    return TargetComparison(target, cost, costs, *intervals)
+
+
+def mean_log_ratio(pure: Curve, residual: Curve, cost: Cost) -> float:
+    """Mean of the logarithms of the speed-up over all levels that tell two runs apart; 0 where none does."""
+    ratios = [
+        CostPair(cost_to_target(pure, target, cost), cost_to_target(residual, target, cost)).log_ratio
+        for target in informative_targets([pure], [residual])
+    ]
+    return statistics.fmean(ratios) if ratios else 0.0
+
+
+def _informative(intervals: Interval) -> Interval | None:
+    # Infinite from end to end, or 0: nobody got there, which the bound in the race says better.
+    return None if math.isinf(intervals[0]) or intervals[1] == 0 else intervals
+
+
+def _median(runs: Sequence[CostToTarget]) -> CostToTarget:
+    """The median where more than half got there; else what half of them spent at least, without getting there."""
+    median = statistics.median(_censored_at_infinity(runs))
+    if math.isfinite(median):
+        return CostToTarget(median, True)
+    return CostToTarget(statistics.median(run.value for run in runs), False)
+
+
+def _censored_at_infinity(runs: Sequence[CostToTarget]) -> list[float]:
+    return [run.value if run.reached else math.inf for run in runs]
+
+
+def _after_training_began(curve: Curve) -> list[dict[str, Any]]:
+    # Without step 0: an untrained network can be under 90 % by luck, and that is not speed.
+    return [record for record in curve.averaged if record["step"] > 0]
+
+
+def _reaches(error: float, target: int) -> bool:
+    return error <= target / 100 + 1e-9  # Errors are quotients of counts in floating point.

@@ -1,0 +1,83 @@
+"""Labelled files as examples with an image, a label and a file name: folder:PATH, and what imagenet:DIR is made of."""
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inception_jax.data.prepare.dataset import Dataset, Example, Split
+from inception_jax.data.sources import Source, open_source
+
+
+def list_folder(place: str) -> Dataset:
+    """Both splits of folder:PATH; the file names are relative to it."""
+    sources = {split: open_source(f"folder:{place}", split) for split in ("train", "validation")}
+    return list_sources(dataset_name(Path(place).name), "1.0.0", sources, root=f"{place}/")
+
+
+def dataset_name(folder: str) -> str:
+    """A folder's name as tensorflow-datasets allows it for a set: a letter, then letters, digits and underscores."""
+    name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
+    return name if name[:1].isalpha() else f"images_{name}".rstrip("_")
+
+
+def list_sources(name: str, version: str, sources: Mapping[str, Source], *, root: str = "") -> Dataset:
+    """A set of sources that know the name and the label of every image beforehand.
+
+    Args:
+      name: Of the set.
+      version: Of the set, as in "1.0.0".
+      sources: By the name of the split; all with the same classes.
+      root: What is left off the images' names.
+    """
+    class_names = next(iter(sources.values())).class_names
+    info = _describe(name, version, class_names)
+    digest = hashlib.sha256("\n".join(class_names).encode(errors="backslashreplace"))
+    for split, source in sources.items():
+        digest.update(f"\n{split}".encode())
+        assert source.locate, "only sources of files are prepared"
+        for path, label in map(source.locate, range(len(source))):
+            digest.update(f"\n{label} {_file_name(path, root)}".encode())
+    splits = [
+        Split(split, len(source), functools.partial(_read, source, info.features, _serializer(info.features), root))
+        for split, source in sources.items()
+    ]
+    return Dataset(info, tuple(splits), digest.hexdigest())
+
+
+def _describe(name: str, version: str, class_names: Sequence[str]) -> Any:
+    import tensorflow_datasets as tfds  # here because it is slow to import
+
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=name, version=tfds.core.Version(version), data_dir="", module_name="inception_jax"
+    )
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(names=list(class_names)),
+            "file_name": tfds.features.Text(),
+        }
+    )
+    return tfds.core.DatasetInfo(builder=identity, features=features, supervised_keys=("image", "label"))
+
+
+def _serializer(features: Any) -> Callable[[Any], bytes]:
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    serializer = ExampleSerializer(features.get_serialized_info())
+    # Deterministic, as `features.serialize_example` is not: a shard made again must have the same bytes.
+    return lambda example: serializer.get_tf_example(example).SerializeToString(deterministic=True)
+
+
+def _file_name(path: str, root: str) -> str:
+    # A name that is not UTF-8 comes with lone surrogates, which neither JSON nor a Text feature can hold.
+    return path.removeprefix(root).encode(errors="backslashreplace").decode()
+
+
+def _read(source: Source, features: Any, serialize: Callable[[Any], bytes], root: str, index: int) -> Example:
+    image, label, path = source[index]
+    assert isinstance(image, bytes)
+    example = {"image": image, "label": label, "file_name": _file_name(path, root)}
+    return Example(serialize(features.encode_example(example)), (image,), path)

@@ -1,0 +1,165 @@
+"""A picture of what the network sees: a grid of crops with the names of their classes."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from inception_jax import config
+from inception_jax.config import DataConfig
+from inception_jax.data import colour, evaluation_batches, open_source, training_batches
+from inception_jax.data.sources import Source
+from inception_jax.errors import UserError
+from inception_jax.system.cores import available_cores
+
+_GAP = 4
+"""Pixels around a crop."""
+_MAX_SIDE = 8_192
+"""Pixels of a side of the picture; distorting the colours of so many takes some gigabytes."""
+
+
+def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, columns: int, seed: int) -> None:
+    """Writes a PNG of rows x columns crops, fewer where a validation split has fewer images.
+
+    Args:
+      data: The images, and how they are prepared.
+      out: The file, whole or not at all; it must end in .png.
+      split: "train" for crops and colours as in training, "validation" for the central crops of images drawn at random.
+      rows: Of the grid.
+      columns: Of the grid.
+      seed: Of the choice, the crops and the colours.
+
+    Raises:
+      UserError: the images cannot be had, a value is out of its range, or the file cannot be written.
+    """
+    config.check_data(data, seed=seed)
+    sides = [
+        columns * (data.image_size + _GAP) + _GAP,
+        rows * (data.image_size + _GAP + title_height(data.image_size)) + _GAP,
+    ]
+    if min(rows, columns) < 1 or max(sides) > _MAX_SIDE:
+        raise UserError(
+            f"{rows} rows and {columns} columns must be 1 or more each and no more than {_MAX_SIDE:,} pixels a side."
+        )
+    if Path(out).suffix.lower() != ".png":
+        raise UserError(f"the picture is a PNG, so {out} must end in .png.")
+    source = open_source(data.source, split, data_dir=data.data_dir)
+    crops = training_crops if split == "train" else validation_crops
+    images, labels = crops(data, source, rows * columns, seed)
+    _write(Path(out), draw_grid(images, [source.class_names[label] for label in labels], columns))
+
+
+def training_crops(data: DataConfig, source: Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first `count` crops of a training with this seed, and their labels: uint8 [count, S, S, 3], int32 [count].
+
+    The colours are drawn as in training, but not as in any step of one: a step draws for its own batch.
+    """
+    batches = training_batches(
+        source,
+        batch_size=count,
+        devices=1,
+        seed=seed,
+        image_size=data.image_size,
+        crop_area=data.crop_area,
+        crop_aspect=data.crop_aspect,
+        flip=data.flip,
+        resize=data.resize,
+        threads=available_cores(),
+        prefetch=1,
+    )
+    with contextlib.closing(batches):
+        batch = next(batches)
+    images = batch["images"][0]
+    if data.colour:
+        images = jax.jit(colour.distort_colour)(jax.random.key(seed), images)
+    return np.asarray(_as_seen(images)), batch["labels"][0]
+
+
+def validation_crops(data: DataConfig, source: Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Central crops of `count` images drawn with the seed, in the source's order: as `training_crops` gives them."""
+    count = min(count, len(source))
+    # Drawn, because the first images of most sources are all of one class.
+    chosen = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False)).tolist()
+    batches = evaluation_batches(
+        Source(source.class_names, count, lambda number: source[chosen[number]]),
+        batch_size=count,
+        devices=1,
+        image_size=data.image_size,
+        central_fraction=data.central_fraction,
+        resize=data.resize,
+        threads=available_cores(),
+        prefetch=1,
+    )
+    with contextlib.closing(batches):
+        batch = next(batches)
+    return np.asarray(_as_seen(batch["images"][0])), batch["labels"][0]
+
+
+def draw_grid(images: np.ndarray, titles: Sequence[str], columns: int) -> PIL.Image.Image:
+    """The grid, filled row by row: each crop pixel for pixel below its title.
+
+    Args:
+      images: uint8 [N, S, S, 3].
+      titles: One of each; cut short where it is wider than the crop.
+      columns: Of the grid.
+    """
+    size = images.shape[1]
+    font, height = _font(size), size + title_height(size)
+    rows = -(-len(images) // columns)
+    picture = PIL.Image.new("RGB", (_GAP + columns * (size + _GAP), _GAP + rows * (height + _GAP)), "white")
+    drawing = PIL.ImageDraw.Draw(picture)
+    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = _GAP + column * (size + _GAP), _GAP + row * (height + _GAP)
+        drawing.text((left, top), _shorten(title, font, size), fill="black", font=font)
+        picture.paste(PIL.Image.fromarray(image), (left, top + title_height(size)))
+    return picture
+
+
+def title_height(size: int) -> int:
+    """Pixels that the title of a crop of `size` pixels takes."""
+    return _font_size(size) * 4 // 3
+
+
+def _font_size(size: int) -> int:
+    return max(10, size // 16)
+
+
+def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
+    import matplotlib  # for the font that comes with it: Pillow's own has Latin letters only
+
+    return PIL.ImageFont.truetype(
+        os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), _font_size(size)
+    )
+
+
+def _shorten(title: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> str:
+    # A folder's name may hold anything, a line break or bytes that are no text among it.
+    title = " ".join(title.encode(errors="replace").decode().split())
+    if font.getlength(title) <= width:
+        return title
+    while title and font.getlength(title + "…") > width:
+        title = title[:-1]
+    return title + "…"
+
+
+@jax.jit
+def _as_seen(images: jax.Array) -> jax.Array:
+    return jnp.round((colour.to_network_range(images) + 1) * 127.5).astype(jnp.uint8)
+
+
+def _write(out: Path, picture: PIL.Image.Image) -> None:
+    temporary = out.with_name(f"{out.name}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(temporary, "PNG")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,71 @@
+"""What several models have said of the images so far: exact counts, and sums over each image's crops."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Accumulator:
+    """Adds up the probabilities of each image's views, for models that are shown the same views."""
+
+    def __init__(self, sums: Sequence[np.ndarray], views: int):
+        """Nothing seen yet.
+
+        Args:
+          sums: for each model float32 [N, classes] of zeros, which is written to.
+          views: how many of each image there are; one and its mirror image count as one.
+        """
+        self._sums, self._views = sums, views
+        self._labels = np.zeros(len(sums[0]), np.int32)
+        self._seen = np.zeros(len(sums[0]), np.int32)
+        self._skipped = 0
+        self._changed: set[int] = set()
+
+    def add(self, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Adds one batch: for each model what `steps.predict_step` gave."""
+        positions, labels, skipped = (np.asarray(outputs[0][name]) for name in ("positions", "labels", "skipped"))
+        rows = np.flatnonzero(positions >= 0)
+        for sums, output in zip(self._sums, outputs, strict=True):
+            probabilities = np.asarray(output["probabilities"])
+            # Row by row: a batch may have several of one image.
+            for row in rows:
+                sums[positions[row]] += probabilities[row]
+        self._labels[positions[rows]] = labels[rows]
+        np.add.at(self._seen, positions[rows], 1)
+        self._skipped += int(skipped.sum())
+        self._changed.update(positions[rows].tolist())
+
+    def changes(self) -> dict[str, np.ndarray]:
+        """All there is of the images that were added to since this was asked before, as arrays for `restore`."""
+        positions = np.array(sorted(self._changed), np.int64)
+        self._changed.clear()
+        return {
+            "positions": positions,
+            "sums": np.stack([sums[positions] for sums in self._sums]),
+            "labels": self._labels[positions],
+            "seen": self._seen[positions],
+            "skipped": np.array(self._skipped),
+        }
+
+    def restore(self, changes: Mapping[str, np.ndarray]) -> None:
+        """Takes up what `changes` gave; where it was asked several times, all of it in that order."""
+        positions = changes["positions"]
+        for sums, values in zip(self._sums, changes["sums"], strict=True):
+            sums[positions] = values
+        self._labels[positions] = changes["labels"]
+        self._seen[positions] = changes["seen"]
+        self._skipped = int(changes["skipped"])
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """When all batches are in: makes means of the sums, in place.
+
+        Returns:
+          Which images were seen, int [images], rising, and their labels. The others were skipped.
+        """
+        seen = np.flatnonzero(self._seen)
+        if (self._seen[seen] != self._views).any() or len(seen) + self._skipped != len(self._seen):
+            raise AssertionError(f"{len(seen)} images seen, {self._skipped} skipped, of {len(self._seen)}")
+        for sums in self._sums:
+            sums /= self._views
+        return seen, self._labels[seen]

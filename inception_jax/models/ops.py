@@ -1,0 +1,199 @@
+"""Convolution and pooling in the forms that XLA computes fastest on a CPU; the numbers are the plain ones to rounding.
+
+XLA's own gradients of a convolution copy transposed images, or spread zeros between the values of a strided one; its
+pools go over their windows a number at a time. Matrix products and sums of whole images do the same arithmetic without.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pads = tuple[tuple[int, int], ...]
+"""Zeros before and after, of the height and of the width."""
+Pair = tuple[int, int]
+
+_SMALL_GRID, _LARGE_KERNEL = 1024, 2**16
+"""Values of a channel in a batch, and numbers in a kernel: with so few and so many, transposing the kernel, which XLA
+does, takes longer than the products with it."""
+_LARGE_GRID = 512
+"""Values of a channel in a batch, from which transposing a gradient costs less than it saves."""
+
+
+def cpu_convolve(
+    images: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, **_: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated` as `nn.Conv` calls it, of NHWC images and an HWIO kernel, not dilated or grouped.
+
+    Only its gradients differ from the plain form; forward-mode differentiation is not to be had.
+    """
+    pads = lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], window_strides, padding)
+    return _cpu_conv(images, kernel, tuple(window_strides), tuple(pads))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _cpu_conv(images: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
+    return _conv(images, kernel, strides, pads)
+
+
+def _conv(images: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
+    return lax.conv_general_dilated(images, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _forward(images: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> tuple[jax.Array, Any]:
+    return _conv(images, kernel, strides, pads), (images, kernel)
+
+
+def _backward(strides: Pair, pads: Pads, saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    images, kernel = saved
+    grad_2d = _as_matrix(gradient)
+    small = grad_2d.shape[0] <= _SMALL_GRID and kernel.size >= _LARGE_KERNEL
+    if kernel.shape[:2] != (1, 1) and strides == (1, 1) and not small:
+        return jax.vjp(functools.partial(_conv, strides=strides, pads=pads), images, kernel)[1](gradient)
+    # As many matrix products as the kernel has taps: [N H W, C] the images under a tap, [N H W, F] the gradient.
+    # The barriers, here and below, have them computed once and not again in every use.
+    padded = lax.optimization_barrier(_pad(images, pads))
+    patches = [_as_matrix(part) for part in _patches(padded, kernel.shape[:2], strides, gradient.shape[1:3])]
+    kernel_gradient = jnp.stack(_kernel_gradients(patches, grad_2d)).reshape(kernel.shape)
+    patch_gradients = (grad_2d @ kernel.reshape(-1, kernel.shape[-1]).T).reshape(
+        *gradient.shape[:3], -1, images.shape[3]
+    )
+    return _col2im(patch_gradients, images.shape, kernel.shape[:2], strides, pads), kernel_gradient
+
+
+_cpu_conv.defvjp(_forward, _backward)
+
+
+def _kernel_gradients(patches: Sequence[jax.Array], grad_2d: jax.Array) -> list[jax.Array]:
+    """[N H W, C] each, [N H W, F] -> the sums over N H W, [C, F] each."""
+    if grad_2d.shape[0] < _LARGE_GRID or patches[0].shape[1] < 1.5 * grad_2d.shape[1]:
+        return [(grad_2d.T @ part).T for part in patches]
+    # A product of what has been transposed runs at up to 1.6 times the rate, and pays where that is the smaller part.
+    grad_t = lax.optimization_barrier(grad_2d.T)
+    return [lax.optimization_barrier(grad_t @ part).T for part in patches]
+
+
+def _pad(images: jax.Array, pads: Pads) -> jax.Array:
+    return jnp.pad(images, ((0, 0), *pads, (0, 0)))
+
+
+def _as_matrix(images: jax.Array) -> jax.Array:
+    """[N, H, W, C] -> [N H W, C]."""
+    return images.reshape(-1, images.shape[-1])
+
+
+def _patches(images: jax.Array, kernel: Pair, strides: Pair, grid: Sequence[int]) -> list[jax.Array]:
+    """The part of the images under each tap of a kernel, [N, *grid, C] each, row by row."""
+    (height, width), (stride_h, stride_w) = grid, strides
+    return [
+        images[:, i : i + (height - 1) * stride_h + 1 : stride_h, j : j + (width - 1) * stride_w + 1 : stride_w]
+        for i in range(kernel[0])
+        for j in range(kernel[1])
+    ]
+
+
+def _col2im(patch_gradients: jax.Array, shape: Sequence[int], kernel: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    """Gradients of patches, [N, H', W', taps, C] -> of the images, [N, H, W, C]: the transpose of `_patches`."""
+    zero, parts = jnp.zeros((), patch_gradients.dtype), []
+    for tap in range(patch_gradients.shape[3]):
+        # What lies outside the images was padding: a negative pad cuts it off.
+        edges = [
+            (at - before, size + before - at - (count - 1) * stride - 1, stride - 1)
+            for at, (before, _), size, count, stride in zip(
+                divmod(tap, kernel[1]), pads, shape[1:3], patch_gradients.shape[1:3], strides, strict=True
+            )
+        ]
+        parts.append(lax.pad(patch_gradients[:, :, :, tap], zero, ((0, 0, 0), *edges, (0, 0, 0))))
+    return lax.optimization_barrier(functools.reduce(jnp.add, parts))
+
+
+@jax.custom_vjp
+def cpu_max_pool(images: jax.Array) -> jax.Array:
+    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
+    height, width = _pooled_size(images)
+    rows = functools.reduce(jnp.maximum, [images[:, i : i + 2 * height - 1 : 2] for i in range(3)])
+    return functools.reduce(jnp.maximum, [rows[:, :, j : j + 2 * width - 1 : 2] for j in range(3)])
+
+
+def _pooled_size(images: jax.Array) -> Pair:
+    return (images.shape[1] - 1) // 2, (images.shape[2] - 1) // 2
+
+
+def _cpu_max_pool_forward(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return cpu_max_pool(images), images
+
+
+def _cpu_max_pool_backward(images: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    number, height, width, channels = gradient.shape
+    largest, *others = _patches(images, (3, 3), (2, 2), (height, width))
+    first = jnp.zeros(gradient.shape, jnp.int32)
+    for tap, part in enumerate(others, start=1):
+        # Of equals the first one counts, as in XLA's own. They are not compared with what the forward pass found: XLA
+        # may compute the images again, with another rounding, and none would be equal.
+        larger = part > largest
+        largest, first = jnp.where(larger, part, largest), jnp.where(larger, tap, first)
+    first = lax.optimization_barrier(first)
+
+    def scattered(tap: int, row: int, column: int) -> jax.Array:
+        chosen = jnp.where(first == tap, gradient, jnp.zeros((), gradient.dtype))
+        return jnp.pad(chosen, ((0, 0), (row, 1 - row), (column, 1 - column), (0, 0)))
+
+    # Even rows are a window's first and the next one's last, and so are even columns.
+    even = [
+        scattered(0, 0, 0) + scattered(2, 0, 1) + scattered(6, 1, 0) + scattered(8, 1, 1),
+        scattered(1, 0, 0) + scattered(7, 1, 0),
+    ]
+    odd = [scattered(3, 0, 0) + scattered(5, 0, 1), scattered(4, 0, 0)]
+    pairs = jnp.stack([jnp.stack(even, axis=3), jnp.stack(odd, axis=3)], axis=2)
+    gradients = pairs.reshape(number, 2 * height + 2, 2 * width + 2, channels)[:, : images.shape[1], : images.shape[2]]
+    return (gradients,)
+
+
+cpu_max_pool.defvjp(_cpu_max_pool_forward, _cpu_max_pool_backward)
+
+
+def cpu_average_pool(images: jax.Array, *, count_include_pad: bool) -> jax.Array:
+    """3x3 average of stride 1, SAME, [N, H, W, C] to the same; `count_include_pad` divides by 9 at the borders too."""
+    grid = images.shape[1:3]
+    pads = ((1, 1), (1, 1))
+    total = functools.reduce(jnp.add, _patches(_pad(images, pads), (3, 3), (1, 1), grid))
+    if count_include_pad:
+        return total / 9
+    ones = _pad(jnp.ones((1, *grid, 1), images.dtype), pads)
+    return total / functools.reduce(jnp.add, _patches(ones, (3, 3), (1, 1), grid))
+
+
+class Ops(NamedTuple):
+    """Convolution and pooling as one backend computes them fastest; all forms give the same numbers to rounding."""
+
+    convolve: Callable[..., jax.Array]
+    """As `nn.Conv` calls `lax.conv_general_dilated`."""
+    max_pool: Callable[[jax.Array], jax.Array]
+    average_pool: Callable[..., jax.Array]
+    optimization_barrier: Callable[[jax.Array], jax.Array]
+    """The same array, which XLA is not to compute again in each of its uses."""
+
+
+PORTABLE = "portable"
+"""The name of the forms that every backend and every converter knows."""
+
+
+def select_ops(backend: str | None = None) -> Ops:
+    """The forms for a backend by JAX's name, None the one at hand; the plain ones where it has none of its own."""
+    if (backend or jax.default_backend()) == "cpu":
+        return Ops(cpu_convolve, cpu_max_pool, cpu_average_pool, lax.optimization_barrier)
+    return Ops(lax.conv_general_dilated, max_pool, average_pool, lambda array: array)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
+    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+
+
+def average_pool(x: jax.Array, *, count_include_pad: bool) -> jax.Array:
+    """3x3 average of stride 1, SAME; `count_include_pad` divides by 9 at the borders too (torchvision's v3)."""
+    return nn.avg_pool(x, window_shape=(3, 3), strides=(1, 1), padding="SAME", count_include_pad=count_include_pad)

@@ -1,0 +1,123 @@
+"""The processes of one run: how they find one another, and that they agree before the first step."""
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from inception_jax.errors import UserError
+
+# Seconds until a process that says nothing is taken for dead and the others end.
+_HEARTBEAT_TIMEOUT = 30
+
+# What the first process may say instead of a number.
+_NONE, _REFUSAL = -1, -2
+
+
+def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the other processes; without arguments JAX finds them by itself on Cloud TPU, Slurm and GKE.
+
+    Args:
+      coordinator: HOST:PORT of process 0.
+      processes: how many there are.
+      process_id: which of them this is.
+
+    Raises:
+      UserError: some of the three are given but not all, or the others cannot be found.
+    """
+    arguments = (coordinator, processes, process_id)
+    if any(value is not None for value in arguments) and None in arguments:
+        raise UserError("--coordinator, --processes and --process-id go together; give all three or none.")
+    if processes is not None and process_id is not None and not 0 <= process_id < processes:
+        raise UserError(f"--process-id is {process_id}; of {processes} processes it must be 0 to {processes - 1}.")
+    try:
+        jax.distributed.initialize(*arguments, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the other processes cannot be found: {reason.rstrip('.')}; on Cloud TPU, Slurm and GKE they are found by "
+            "themselves, elsewhere give --coordinator HOST:PORT --processes N --process-id I."
+        ) from error
+
+
+def on_process_zero(action: Callable[[], None]) -> None:
+    """Lets the first process do something; a UserError there is one in all, who would wait for it otherwise."""
+    process_zero_decides(action)
+
+
+def process_zero_decides(decide: Callable[[], int | None]) -> int | None:
+    """What the first process chooses, 0 or more or None, in all; a UserError there is one in all."""
+    decision, refusal = None, None
+    if jax.process_index() == 0:
+        try:
+            decision = decide()
+        except UserError as error:
+            refusal = error
+    if jax.process_count() > 1:
+        code = _REFUSAL if refusal else _NONE if decision is None else decision
+        code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+        decision = None if code == _NONE else code
+        if code == _REFUSAL:
+            refusal = refusal or UserError("the first process cannot go on; it says why.")
+    if refusal:
+        raise refusal
+    return decision
+
+
+def check_shared(directory: Path) -> None:
+    """Raises UserError, in every process, unless all see the same `directory`; makes it."""
+    if jax.process_count() == 1:
+        return
+    token, file = secrets.token_hex(16), directory / ".shared-by-all-hosts"
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        file.write_text(token)
+    multihost_utils.sync_global_devices("the token is written")
+    try:
+        seen = file.read_text()
+    except OSError:
+        seen = ""
+    tokens = _gather(token if jax.process_index() == 0 else seen)
+    if jax.process_index() == 0:
+        file.unlink()
+    differing = [index for index, other in enumerate(tokens) if other != tokens[0]]
+    if differing:
+        raise UserError(
+            f"{directory} of process 0 is not what {_name_processes(differing)} there; --workdir must be on a file "
+            "system that all hosts share."
+        )
+
+
+def check_agreement(values: Mapping[str, Any]) -> None:
+    """Raises UserError, in every process, that names what differs unless all have the same facts (JSON values)."""
+    if jax.process_count() == 1:
+        return
+    gathered = [json.loads(text) for text in _gather(json.dumps(values))]
+    differences = [
+        f"{key} is {gathered[0].get(key)!r} in process 0 and {theirs.get(key)!r} in process {index}"
+        for index, theirs in enumerate(gathered)
+        for key in sorted(gathered[0].keys() | theirs.keys())
+        if gathered[0].get(key) != theirs.get(key)
+    ]
+    if differences:
+        raise UserError(f"the processes do not do the same: {', '.join(differences)}.")
+
+
+def _name_processes(processes: list[int]) -> str:
+    verb = "sees" if len(processes) == 1 else "see"
+    return f"process{'es' * (len(processes) > 1)} {', '.join(map(str, processes))} {verb}"
+
+
+def _gather(text: str) -> list[str]:
+    """The text of every process, in their order."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(data.size))
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: data.size] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]

@@ -1,0 +1,89 @@
+"""What a run says while it goes on: a bar with ETA on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+
+def say(line: str) -> None:
+    """Prints a line to standard error without breaking a bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+_INPUT_BOUND = (
+    "warning: the devices waited {:.0%} of the time for images; give the run more cores (data.threads) or prepare the "
+    "data set (inception-jax data prepare); inception-jax benchmark data SOURCE shows what is slow."
+)
+
+
+class Progress:
+    """Shows the steps of one run, from its making on."""
+
+    def __init__(self, name: str, *, start: int, total: int, quiet: bool = False):
+        """`quiet` shows nothing: for all processes but the first."""
+        self._quiet, self._total = quiet, total
+        self._terminal = sys.stderr.isatty() and not quiet
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            desc=name,
+            disable=not self._terminal,
+            dynamic_ncols=True,
+            # Without tqdm's own ETA, which would count compilation in.
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+        )
+        self._start, self._begin = start, 0.0
+        self._records, self._warned = 0, False
+
+    def restart(self, step: int, seconds: float) -> None:
+        """Counts the time left from here: `seconds` is the run's clock after `step`."""
+        self._start, self._begin = step, seconds
+        self.step(step)
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        self._bar.update(step - self._bar.n)
+
+    def training(self, record: Mapping[str, Any]) -> None:
+        """Shows a training record."""
+        parts = [f"loss {record['loss']:.3f}", f"top-1 error {record['top1_error']:.1%}"]
+        if (speed := record.get("images_per_second")) is not None:
+            parts.append(f"{speed:.1f} images/s")
+        if (wait := record.get("data_wait_share")) is not None:
+            parts.append(f"data wait {wait:.0%}")
+        if record["step"] > self._start:
+            parts.append(f"{self._eta(record)} left")
+        text = "  ".join(parts)
+        if self._terminal:
+            self._bar.set_postfix_str(text)
+        else:
+            self._say(f"{self._where(record)}  {text}")
+        # Not in the first line, whose first batch found no batch made ahead.
+        if self._records and (wait or 0.0) > 0.1 and not self._warned:
+            self._warned = True
+            self._say(_INPUT_BOUND.format(wait))
+        self._records += 1
+
+    def validation(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Shows the records of one evaluation, by the name of the parameters."""
+        errors = ", ".join(
+            f"{name} {record['top1_error']:.2%} / {record['top5_error']:.2%}" for name, record in records.items()
+        )
+        self._say(f"{self._where(next(iter(records.values())))}  validation top-1 / top-5 error: {errors}")
+
+    def close(self) -> None:
+        """Leaves the bar where it is."""
+        self._bar.close()
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            say(line)
+
+    def _where(self, record: Mapping[str, Any]) -> str:
+        return f"step {record['step']}/{self._total}  epoch {record['epoch']:.2f}"
+
+    def _eta(self, record: Mapping[str, Any]) -> str:
+        seconds = (record["seconds"] - self._begin) / (record["step"] - self._start)
+        return tqdm.format_interval((self._total - record["step"]) * seconds)

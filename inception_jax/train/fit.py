@@ -1,0 +1,133 @@
+"""Training one run: `fit` reads from top to bottom as what happens."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+
+from inception_jax import build, checkpoint, config, runs
+from inception_jax.config import Experiment
+from inception_jax.errors import RunFailed, UserError
+from inception_jax.models.network import Network
+from inception_jax.system import hosts
+from inception_jax.system.preemption import Preemption
+from inception_jax.system.progress import say
+from inception_jax.system.workdir import check_writable, lock_workdir
+from inception_jax.train.loop import Loop
+
+
+def fit(
+    experiment: Experiment,
+    workdir: str | Path,
+    *,
+    name: str = "run",
+    preemption: Preemption | None = None,
+    strict: bool = False,
+) -> runs.Run:
+    """Trains a run to its end in `workdir`, going on from the newest checkpoint there.
+
+    Args:
+      experiment: what to train.
+      workdir: of the run; made if need be. One that holds another experiment is refused, its differences named.
+      name: of the run, for the eyes of people.
+      preemption: with an open context, SIGTERM ends the run after its step; otherwise signals are left as they are.
+      strict: stop at a broken newest checkpoint rather than go on from an older one.
+
+    Returns:
+      The finished run.
+
+    Raises:
+      UserError: the experiment, its data or the directory's contents do not allow it.
+      RunFailed: the loss or a gradient is not finite, or a checkpoint could not be written.
+      Preempted: SIGTERM came; the run is saved.
+    """
+    workdir = Path(workdir)
+    config.check(experiment)
+    build.check_batches(experiment)
+    hosts.check_shared(workdir)
+    training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
+    experiment = build.with_classes(experiment, len(training.class_names))
+    check_same_experiment(workdir, experiment)
+    plan = build.make_plan(experiment, len(training))
+
+    model = build.make_model(experiment)
+    with _lock_on_process_zero(workdir):
+        saved = checkpoint.newest(workdir, strict=strict)
+        start = saved.step if saved else 0
+        counts = {"checkpoint": start, "training images": len(training), "validation images": len(validation)}
+        hosts.check_agreement({**config.shared_fields(experiment), **counts})
+        if start >= plan.steps:
+            say(f"{name}: {workdir} is already trained to step {start}; nothing is left to do.")
+            return runs.read_run(workdir)
+        _check_disk_space(workdir, experiment, model)
+        with contextlib.closing(checkpoint.Checkpoints(workdir, keep=experiment.train.keep)) as checkpoints:
+            preemption = preemption or Preemption()
+            loop = Loop(experiment, workdir, name, plan, model, checkpoints, saved, training, validation, preemption)
+            state, next_batch = loop.initial_state()
+            loop.write_header()
+            loop.run(state, next_batch)
+    return runs.read_run(workdir)
+
+
+def fit_all(
+    experiments: Mapping[str, Experiment],
+    workdir: str | Path,
+    *,
+    preemption: Preemption | None = None,
+    strict: bool = False,
+) -> tuple[list[Path], list[str]]:
+    """Trains each run in a directory of its name; returns the directories and what stopped the runs that failed."""
+    failed = []
+    for name, experiment in experiments.items():
+        try:
+            fit(experiment, Path(workdir) / name, name=name, preemption=preemption, strict=strict)
+        except RunFailed as error:
+            failed.append(f"{name}: {error}")
+    return [Path(workdir) / name for name in experiments], failed
+
+
+@contextlib.contextmanager
+def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
+    """Holds the directory in the first process; what that one is refused, all are, who would wait for it otherwise."""
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            check_writable(workdir)
+            stack.enter_context(lock_workdir(workdir, report=say))
+
+        hosts.on_process_zero(hold)
+        yield
+
+
+def _check_disk_space(workdir: Path, experiment: Experiment, model: Network) -> None:
+    """Raises UserError where the disk has no room for the checkpoints that are kept and one that is being written."""
+    state = build.state_shapes(experiment, model)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    existing = len(list((workdir / checkpoint.DIRECTORY).glob("[0-9]*")))
+    # The newest, the best one, and one that is written before another is removed.
+    needed = size * max(experiment.train.keep + 2 - existing, 1)
+    hosts.on_process_zero(lambda: check_writable(workdir, needed))
+
+
+def enable_compilation_cache(workdir: str | Path) -> None:
+    """Keeps compiled programs in `workdir`/.compilation-cache, so that a second start is quick.
+
+    A user's own cache, as by JAX_COMPILATION_CACHE_DIR, and what is kept in it stay as they are.
+    """
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(Path(workdir).resolve() / ".compilation-cache"))
+        # Small programs too, of which a start has dozens: by default those of under a second are compiled every time.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def check_same_experiment(workdir: Path, experiment: Experiment) -> None:
+    """Raises UserError, naming the fields that differ, when `workdir` holds a run of another experiment."""
+    if not (workdir / runs.CONFIG).is_file():
+        return
+    differences = config.differences(experiment, runs.read_run(workdir).experiment)
+    if differences:
+        listed = ", ".join(
+            f"{field} is {here!r} here and {existing!r} there" for field, (here, existing) in differences.items()
+        )
+        raise UserError(f"{workdir} holds another experiment: {listed}; use its settings or another --workdir.")

@@ -1,0 +1,308 @@
+"""Trained networks on their way out: each format is written, read again and compared before it is put in place."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inception_jax import checkpoint
+from inception_jax.data.preprocess import Preprocessing
+from inception_jax.errors import RunFailed, UserError
+from inception_jax.models import describe
+from inception_jax.models.network import Network
+from inception_jax.models.ops import PORTABLE
+from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint
+from inception_jax.weights.convert import import_weights, pytorch_format, save_weights
+
+PLATFORMS, OPSET = ("cpu", "cuda", "tpu"), 21  # of StableHLO and of ONNX files
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """What is exported."""
+
+    model: Network
+    """As it is used: in the dtype of its images, by one device, without auxiliary head."""
+    variables: dict[str, Any]
+    preprocessing: Preprocessing
+    with_preprocessing: bool
+
+    @property
+    def image_size(self) -> tuple[int, int, int]:
+        """[H, W, C]."""
+        return self.preprocessing.image_size, self.preprocessing.image_size, 3
+
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""uint8 images [N, S, S, 3] -> logits [N, num_classes]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportFormat:
+    """A way out."""
+
+    purpose: str
+    suffix: str
+    """With which the file's name must end; "" is a directory."""
+    bound: float
+    """Largest difference of the logits, as a share of the largest logit or of 1 if that is less."""
+    write: Callable[[Path, TrainedModel], None]
+    read: Callable[[Path, TrainedModel], Predict]
+    takes_uint8: bool = False
+    """Whether it can hold the preprocessing of uint8 images."""
+
+
+def export_checkpoint(
+    model: Network,
+    variables: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    out: str | os.PathLike,
+    *,
+    format: str,
+    with_preprocessing: bool = False,
+) -> float:
+    """Writes a network, reads it again, and returns by how much its logits differ: the largest absolute difference.
+
+    Compared are the logits (features, embedding) of two random images of the preparation's size, in float32 and on
+    the CPU where JAX has it. What `out` held before is replaced only after that; a directory only if it is an exported
+    checkpoint. `FORMATS` says what each format is for and how far its logits may be off.
+
+    Args:
+      model: of `variables`, which need "params" and "batch_stats" only.
+      variables: arrays or NumPy arrays; the auxiliary head, which has no part in inference, is kept by `orbax` and
+        `safetensors` (as far as timm has it).
+      preprocessing: of the images; `orbax` and `safetensors` carry it.
+      out: the file, whose name ends in the format's suffix; with `orbax` a directory.
+      format: one of `FORMATS`.
+      with_preprocessing: the function takes uint8 images [N, S, S, 3], S the preparation's `image_size`, instead of
+        float32 ones; stablehlo and onnx.
+
+    Raises:
+      UserError: the format has no such network, or `out` is not a name for it, or a library is not installed.
+      RunFailed: the file does not give the network's logits within the bound. It is removed again.
+    """
+    out = Path(out).absolute()
+    exporter = _find_format(format, out, with_preprocessing)
+    trained = TrainedModel(model, dict(variables), preprocessing, with_preprocessing)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        written = Path(temporary) / out.name
+        exporter.write(written, trained)
+        difference, largest = _compare(exporter.read(written, trained), trained)
+        # So written, not-a-number is refused too.
+        if not difference <= exporter.bound * max(1.0, largest):
+            raise RunFailed(
+                f"the {format} file gives logits that differ by {difference:.3g} from the network's, whose largest is "
+                f"{largest:.3g}; allowed is a share of {exporter.bound:g}. {out} was not written."
+            )
+        if out.is_dir():
+            out.rename(Path(temporary) / "old")
+        os.replace(written, out)
+    return difference
+
+
+def _find_format(name: str, out: Path, with_preprocessing: bool) -> ExportFormat:
+    if name not in FORMATS:
+        raise UserError(f"there is no format {name!r}; there are {', '.join(FORMATS)}.")
+    exporter = FORMATS[name]
+    if with_preprocessing and not exporter.takes_uint8:
+        capable = [other for other, format in FORMATS.items() if format.takes_uint8]
+        raise UserError(
+            f"{name} holds weights, not a function of uint8 images; of the formats {', '.join(capable)} can."
+        )
+    if not out.name.endswith(exporter.suffix) or out.name == exporter.suffix:
+        raise UserError(f"{out} is not a name for {name}, whose files end in {exporter.suffix}.")
+    if exporter.suffix and out.is_dir():
+        raise UserError(f"{out} is a directory; {name} is one file.")
+    if not exporter.suffix and out.exists() and not checkpoint.is_exported(out):
+        raise UserError(f"{out} exists and is not an exported checkpoint; give a new directory.")
+    return exporter
+
+
+# Verification
+
+
+def _compare(predict: Predict, trained: TrainedModel) -> tuple[float, float]:
+    """The largest difference from the network's own logits, and the largest of these."""
+    images = np.random.default_rng(0).integers(0, 256, (2, *trained.image_size), np.uint8)
+    with jax.default_device(_cpu()):
+        expected = _predict_with(trained.model, trained.variables, trained)(images)
+        pairs = [(predict(images), expected), (predict(images[:1]), expected[:1])]
+    if any(got.shape != expected_logits.shape for got, expected_logits in pairs):
+        return float("inf"), float(np.abs(expected).max())
+    return float(max(np.abs(got - expected_logits).max() for got, expected_logits in pairs)), float(
+        np.abs(expected).max()
+    )
+
+
+def _cpu() -> Any:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None  # JAX_PLATFORMS leaves the CPU out
+
+
+def _predict_with(model: Network, variables: Mapping[str, Any], trained: TrainedModel) -> Predict:
+    # What inference does not use may differ, as a peer's file does not keep it; so may the pools that a peer has, of
+    # which `weights` warns.
+    ours = trained.model
+    inference_model = _for_inference(model).clone(count_include_pad=ours.count_include_pad)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        # Two images, also for one: another shape would compile again.
+        normalised = _normalise(np.concatenate([images, images])[:2], trained.preprocessing)
+        return np.asarray(_logits(inference_model, _without_aux_head(variables), normalised))[: len(images)]
+
+    return predict
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model: Network, variables: Any, images: jax.Array) -> jax.Array:
+    return jnp.asarray(model.apply(variables, images))
+
+
+def _for_inference(model: Network) -> Network:
+    return model.clone(
+        dtype=None, aux_head=False, bn_axis_name=None, dropout_rate=0.0, bn_momentum=0.0, backend=PORTABLE
+    )
+
+
+def _without_aux_head(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """In float32, "params" and "batch_stats" only."""
+    kept = {
+        name: {layer: leaves for layer, leaves in variables[name].items() if layer != "aux_head"}
+        for name in ("params", "batch_stats")
+    }
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), kept)
+
+
+def _normalise(images: Any, preprocessing: Preprocessing) -> Any:
+    """uint8 images as the network takes them, in NumPy's or JAX's arrays."""
+    mean, std = (np.asarray(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
+    return (images.astype(np.float32) / np.float32(255) - mean) / std
+
+
+# Weights
+
+
+def _write_orbax(path: Path, trained: TrainedModel) -> None:
+    save_checkpoint(path, trained.model, trained.variables, trained.preprocessing)
+
+
+def _read_orbax(path: Path, trained: TrainedModel) -> Predict:
+    model, variables, preprocessing = load_checkpoint(path)
+    return _predict_with(model, variables, dataclasses.replace(trained, preprocessing=preprocessing))
+
+
+def _write_weights(path: Path, trained: TrainedModel, format: str | None = None) -> None:
+    normalised = trained.preprocessing.to_dict()
+    format = format or pytorch_format(trained.model)
+    save_weights(path, trained.model, trained.variables, format=format, preprocessing=normalised)
+
+
+def _read_weights(path: Path, trained: TrainedModel, format: str | None = None) -> Predict:
+    name = describe(trained.model)["name"]
+    model, variables = import_weights(name, path, format=format or pytorch_format(trained.model))
+    return _predict_with(model, variables, trained)
+
+
+# Functions
+
+
+def _function(trained: TrainedModel) -> Callable[[jax.Array], jax.Array]:
+    """Images to logits, the weights inside."""
+    model, variables = _for_inference(trained.model), _without_aux_head(trained.variables)
+
+    def predict(images: jax.Array) -> jax.Array:
+        if trained.with_preprocessing:
+            images = _normalise(images, trained.preprocessing)
+        return jnp.asarray(model.apply(variables, images))
+
+    return predict
+
+
+def _images(trained: TrainedModel) -> jax.ShapeDtypeStruct:
+    shape = jax.export.symbolic_shape(", ".join(["b", *map(str, trained.image_size)]))
+    return jax.ShapeDtypeStruct(shape, jnp.uint8 if trained.with_preprocessing else jnp.float32)
+
+
+def _inputs(images: np.ndarray, trained: TrainedModel) -> np.ndarray:
+    return images if trained.with_preprocessing else _normalise(images, trained.preprocessing)
+
+
+def _write_stablehlo(path: Path, trained: TrainedModel) -> None:
+    _library("flatbuffers", path)  # jax.export needs it and JAX does not require it.
+    exported = jax.export.export(jax.jit(_function(trained)), platforms=PLATFORMS)(_images(trained))
+    path.write_bytes(exported.serialize())
+
+
+def _read_stablehlo(path: Path, trained: TrainedModel) -> Predict:
+    call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+    return lambda images: np.asarray(call(_inputs(images, trained)))
+
+
+def _write_onnx(path: Path, trained: TrainedModel) -> None:
+    converter = _library("jax2onnx", path)
+    # It prints what it finds, and warns of each of its parts that this JAX has no use for.
+    logging.getLogger("jax2onnx").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnx = converter.to_onnx(
+            _function(trained),
+            [_images(trained)],
+            model_name=describe(trained.model)["name"],
+            opset=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+        )
+    # Shapes in between, which a runtime infers, are wrong where jax2onnx 0.13 moved a transposition.
+    del onnx.graph.value_info[:]
+    path.write_bytes(onnx.SerializeToString())
+
+
+def _read_onnx(path: Path, trained: TrainedModel) -> Predict:
+    runtime = _library("onnxruntime", path)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["logits"], {"images": _inputs(images, trained)})[0]
+
+
+def _library(name: str, path: Path) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{path.name} needs {name}, which is not installed.") from error
+
+
+FORMATS = {
+    "orbax": ExportFormat("use and training here", "", 0.0, _write_orbax, _read_orbax),
+    "safetensors": ExportFormat("PyTorch: timm, facenet", ".safetensors", 0.0, _write_weights, _read_weights),
+    "keras": ExportFormat(
+        "Keras: InceptionV3, InceptionResNetV2",
+        ".weights.h5",
+        1e-4,
+        functools.partial(_write_weights, format="keras"),
+        functools.partial(_read_weights, format="keras"),
+    ),
+    "stablehlo": ExportFormat(
+        "running without this package: JAX, TensorFlow, IREE",
+        ".stablehlo",
+        1e-4,
+        _write_stablehlo,
+        _read_stablehlo,
+        takes_uint8=True,
+    ),
+    "onnx": ExportFormat(
+        "ONNX Runtime: browsers, phones, servers", ".onnx", 1e-4, _write_onnx, _read_onnx, takes_uint8=True
+    ),
+}
+"""By name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels."""

@@ -1,0 +1,1 @@
+"""How timm, Keras and facenet name, lay out and store their weights."""

@@ -1,0 +1,165 @@
+"""How a peer stores an array of ours: under which name, with its axes in which order."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax
+import numpy as np
+
+from inception_jax.weights.peers.names import Table
+
+Path = tuple[str, ...]
+"""("params", "stem_conv_1", "conv", "kernel")."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerFormat:
+    """A peer's names for the arrays of a layer, and the order of its kernels' axes."""
+
+    separator: str
+    """Between a layer's name and its array's."""
+    arrays: Mapping[str, str]
+    """Of convolutions and dense layers: our name -> theirs."""
+    norm_arrays: Mapping[str, str]
+    """Of batch normalisations: our name -> theirs; where ours is not in it, the peer does not store it."""
+    axes: Mapping[int, tuple[int, ...]]
+    """By number of axes: transposing our kernel by these makes it theirs. Our kernels are HWIO and (in, out)."""
+    counters: str | None = None
+    """An integer that the peer keeps beside each batch normalisation and that nothing is computed from."""
+    ignored: tuple[str, ...] = ()
+    """Arrays that some of the peer's files hold for another head than ours."""
+    default_classes: int = 1000
+    """Of a source without a head."""
+
+
+OURS = "inception_jax"
+"""The format of the networks that no peer has: our own paths joined by dots, arrays named and laid out as PyTorch's.
+
+    block_a_1.branch_2.conv_1.conv.weight    OIHW
+    block_a_1.branch_2.conv_1.bn.weight, .bias, .running_mean, .running_var
+    classifier.weight, .bias
+"""
+
+_TORCH = PeerFormat(
+    separator=".",
+    arrays={"kernel": "weight", "bias": "bias"},
+    norm_arrays={"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"},
+    axes={4: (3, 2, 0, 1), 2: (1, 0)},
+    counters="num_batches_tracked",
+)
+
+FORMATS: dict[str, PeerFormat] = {
+    "timm": _TORCH,
+    "keras": PeerFormat(
+        separator="/",
+        arrays={"kernel": "kernel", "bias": "bias"},
+        norm_arrays={"bias": "beta", "mean": "moving_mean", "var": "moving_variance"},
+        axes={},
+    ),
+    # Its classifier over identities, which training alone uses, is in its published files.
+    "facenet": dataclasses.replace(_TORCH, ignored=("logits.weight", "logits.bias"), default_classes=512),
+    OURS: dataclasses.replace(_TORCH, counters=None),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One array of ours and of the peer's."""
+
+    ours: Path
+    our_shape: tuple[int, ...]
+    theirs: str | None
+    """None: the peer does not store it, it is 1 (Keras' batch normalisations have no scale)."""
+    axes: tuple[int, ...]
+    """Transposing ours by these makes it theirs."""
+
+    @property
+    def their_shape(self) -> tuple[int, ...]:
+        """The shape that the peer's array must have."""
+        return tuple(self.our_shape[axis] for axis in self.axes)
+
+    def to_theirs(self, array: Any) -> np.ndarray:
+        """A copy of our array in the peer's layout."""
+        return np.array(np.transpose(np.asarray(array), self.axes), order="C")
+
+    def to_ours(self, array: Any) -> np.ndarray:
+        """A copy of the peer's array in our layout; half precision becomes float32."""
+        array = np.asarray(array)
+        dtype = array.dtype if array.dtype.itemsize > 2 else np.dtype(np.float32)
+        return np.array(np.transpose(array, np.argsort(self.axes)), dtype=dtype, order="C")
+
+    @property
+    def our_name(self) -> str:
+        """ "our params/stem_conv_2/conv/kernel (3, 3, 32, 32)"."""
+        return f"our {'/'.join(self.ours)} {self.our_shape}"
+
+    @property
+    def their_name(self) -> str:
+        """ "conv2d_1/kernel (3, 3, 32, 32)"."""
+        return f"{self.theirs} {self.their_shape}"
+
+
+def entries(format: PeerFormat, table: Table, variables: Any) -> list[Entry]:
+    """An entry for each leaf of `variables` (arrays or their shapes) that the table has a layer for."""
+    found = []
+    for path, leaf in flax.traverse_util.flatten_dict(variables).items():
+        layer, name = "/".join(path[1:-1]), path[-1]
+        if layer not in table:
+            continue
+        arrays = format.norm_arrays if layer.endswith("bn") else format.arrays
+        theirs = f"{table[layer]}{format.separator}{arrays[name]}" if name in arrays else None
+        axes = format.axes.get(leaf.ndim, tuple(range(leaf.ndim)))
+        found.append(Entry(path, tuple(leaf.shape), theirs, axes))
+    return found
+
+
+def our_table(variables: Any) -> Table:
+    """The table of `OURS` for the layers of `variables`."""
+    layers = {"/".join(path[1:-1]): None for path in flax.traverse_util.flatten_dict(variables)}
+    return {layer: layer.replace("/", ".") for layer in layers}
+
+
+def without_scales(variables: Mapping[Path, Any]) -> dict[Path, np.ndarray]:
+    """The same function of the images by batch normalisations whose scales are 1.
+
+    (k * x - mean) / std * scale + bias: the scale moves into the kernel and the mean before it, so a scale of 0 or
+    less is no exception. In training the two differ.
+    """
+    moved = {path: np.asarray(array) for path, array in variables.items()}
+    for path in variables:
+        if path[-2:] != ("bn", "scale"):
+            continue
+        _, *layer, _, _ = path
+        scale = moved[path]
+        if np.all(scale == 1) or ("params", *layer, "conv", "kernel") not in moved:
+            continue  # a normalisation after a dense layer, which no peer without scales has, stays
+        for target in (("params", *layer, "conv", "kernel"), ("batch_stats", *layer, "bn", "mean")):
+            moved[target] = moved[target] * scale
+        moved[path] = np.ones_like(scale)
+    return moved
+
+
+def counters(format: PeerFormat, table: Table, layers: Iterable[str]) -> list[str]:
+    """The peer's names of the integers beside the batch normalisations among our `layers`."""
+    if format.counters is None:
+        return []
+    return [f"{table[ours]}{format.separator}{format.counters}" for ours in layers if ours.endswith("bn")]
+
+
+def classes_in(format: PeerFormat, table: Table, given: Mapping[str, np.ndarray]) -> int | None:
+    """The outputs of the source's head, None where it has none."""
+    layer = table.get("classifier/dense") or table["classifier"]
+    kernel = given.get(f"{layer}{format.separator}{format.arrays['kernel']}")
+    if kernel is not None and kernel.ndim == 2:
+        return kernel.shape[format.axes.get(2, (0, 1)).index(1)]
+    heads = {theirs for ours, theirs in table.items() if ours.startswith("classifier")}
+    parts = (name.rpartition(format.separator)[0] for name in given)
+    # A head in pieces is for the check to report.
+    return format.default_classes if any(part in heads for part in parts) else None
+
+
+def holds_aux_head(table: Table, given: Iterable[str]) -> bool:
+    """Whether the source has anything of the peer's auxiliary head."""
+    heads = [theirs for ours, theirs in table.items() if ours.startswith("aux_head")]
+    return any(name.startswith(head) for name in given for head in heads)

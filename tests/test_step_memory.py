@@ -1,0 +1,196 @@
+"""Remat against the plain step, and the prediction of memory against what is counted by hand."""
+
+import dataclasses
+import functools
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import Shallow, with_value
+
+from inception_jax import build, config
+from inception_jax.benchmark import step_memory
+from inception_jax.cli import main
+from inception_jax.config import DataConfig, Experiment, ModelConfig
+from inception_jax.errors import UserError
+from inception_jax.models import create_model
+from inception_jax.models.blocks import Tower
+from inception_jax.models.initialize import initial_variables
+from inception_jax.models.network import Network
+
+SMALL = Experiment(model=ModelConfig(num_classes=10), data=DataConfig(image_size=75, colour=False))
+# XLA's compiler for CPUs undoes remat, unless this pass of it, which takes the barriers away, is left out.
+KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
+class Towers(Network):
+    """Stages with something inside to forget."""
+
+    def stages(self):
+        tower = functools.partial(Tower, rows=[(8, 3)] * 3)
+        return [(f"tower_{i}", tower) for i in range(4)]
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """A network that compiles in a second in place of the experiment's."""
+    model = functools.partial(Shallow, num_classes=10, dropout_rate=0.0)
+    monkeypatch.setattr(build, "make_model", lambda experiment: model(remat=experiment.train.remat))
+
+
+@pytest.fixture(scope="module")
+def both():
+    """For remat off and on, in float64: the memory of a compiled gradient, and all that it gives."""
+    results = []
+    with jax.enable_x64(True):
+        images = np.random.default_rng(0).uniform(-1, 1, (2, 75, 75, 3))
+        for remat in (False, True):
+            model = Towers(num_classes=10, dropout_rate=0.5, bn_momentum=0.9, remat=remat)
+            variables = jax.tree.map(np.float64, initial_variables(model, 0, 75))
+            program = jax.jit(functools.partial(gradient, model)).lower(variables, images)
+            program = program.compile(compiler_options=KEEP_BARRIERS)
+            results.append((program.memory_analysis().temp_size_in_bytes, jax.device_get(program(variables, images))))
+    return results
+
+
+def gradient(model, variables, images):
+    def loss(params):
+        logits, new = model.apply(
+            {**variables, "params": params},
+            images,
+            train=True,
+            rngs={"dropout": jax.random.key(1)},
+            mutable=["batch_stats", "intermediates"],
+        )
+        return -jax.nn.log_softmax(logits)[:, 3].mean(), new
+
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+def test_remat_changes_no_number_and_no_name(both):
+    (_, plain), (_, again) = both
+    (_, new), gradients = again
+    assert set(gradients) == {*(f"tower_{i}" for i in range(4)), "classifier"}
+    assert set(new["intermediates"]) == {*(f"activation_rms/tower_{i}" for i in range(4)), "zero_share"}
+    assert jax.tree.structure(plain) == jax.tree.structure(again)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=str(path))
+
+
+def test_remat_takes_less_memory(both):
+    (plain, _), (again, _) = both
+    # By hand: 4 towers of 3 convolutions keep 24 maps an image; with remat 3 inputs and one tower's 5 others.
+    one_map = 2 * 75 * 75 * 8 * 8
+    assert plain > 20 * one_map and again < plain / 1.7
+
+
+def test_remat_is_for_training_and_for_every_stage():
+    model = create_model("inception_resnet_v1", num_classes=10, width=0.05, depths=(1, 1, 1), remat=True)
+    variables = initial_variables(model, 0, 75)
+    images = np.zeros((1, 75, 75, 3), np.float32)
+    options = {"rngs": {"dropout": jax.random.key(0)}, "mutable": ["batch_stats"]}
+    counts = []
+    for train in (True, False):
+        program = jax.make_jaxpr(functools.partial(model.apply, train=train, **options))(variables, images)
+        within = [equation.params["jaxpr"].eqns for equation in program.eqns if equation.primitive.name == "jit"]
+        names = [equation.primitive.name for equation in itertools.chain(program.eqns, *within)]
+        counts.append(names.count("checkpoint") + names.count("remat2"))
+    assert counts == [len(model.stages()), 0]
+
+
+def test_a_run_goes_on_with_or_without_remat():
+    with_remat = with_value("train.remat", True)
+    assert build.make_model(with_remat).remat and not build.make_model(Experiment()).remat
+    assert config.differences(Experiment(), with_remat) == {}
+    # It is in the program that all machines run together.
+    assert "train.remat" in config.shared_fields(with_remat)
+
+
+def test_what_is_kept_is_counted_by_hand():
+    images, stem, reduction, last = 75 * 75 * 3, 19 * 19 * 12, 10 * 10 * 16, 10 * 10 * 20
+    plain, pooled = Shallow(num_classes=10), 20
+    # What goes into a stage, which is its convolution's input, then the input of its BN; the head's two, with dropout.
+    numbers = images + stem + stem + reduction + reduction + last + pooled + pooled
+    assert step_memory.analytical_activation_bytes(plain, 75) == 4 * numbers
+    inputs = images + stem + reduction + pooled + pooled
+    assert step_memory.analytical_activation_bytes(plain.clone(remat=True), 75) == 4 * (inputs + stem)
+    half = step_memory.analytical_activation_bytes(plain.clone(dtype=np.dtype("bfloat16")), 75)
+    assert half == 2 * (numbers - images - 2 * pooled) + 4 * (images + 2 * pooled)
+
+
+def test_memory_grows_by_a_line(shallow):
+    small, middle, large = (step_memory.step_bytes(SMALL, images) for images in (32, 64, 128))
+    assert large - middle == pytest.approx(2 * (middle - small), rel=0.02)
+    # Each image is there once as it came, in bytes, beside what the backward pass reads.
+    by_hand = step_memory.analytical_activation_bytes(build.make_model(SMALL), 75)
+    assert by_hand < (middle - small) / 32 < 4 * by_hand
+
+
+@pytest.fixture
+def line(monkeypatch):
+    """A step of 500 MB and 2 MB an image."""
+    monkeypatch.setattr(step_memory, "step_bytes", lambda experiment, images: 500_000_000 + 2_000_000 * images)
+
+
+def test_the_largest_batch_is_where_the_line_meets_the_memory(line):
+    predicted = step_memory.predict(SMALL, (3, 7), (0.4, 0.5, 0.502, 1.5019, 80))
+    assert predicted.step_bytes == (506_000_000, 514_000_000)
+    assert (predicted.fixed_bytes, predicted.bytes_per_image) == (500e6, 2e6)
+    assert predicted.largest_batches == {"0.4": 0, "0.5": 0, "0.502": 1, "1.5019": 500, "80": 39_750}
+
+
+def test_memory_that_does_not_grow_is_told(monkeypatch):
+    monkeypatch.setattr(step_memory, "step_bytes", lambda experiment, images: 500)
+    with pytest.raises(UserError, match="batches of 3 and 7 take the same memory; give larger ones."):
+        step_memory.predict(SMALL, (3, 7), (16,))
+
+
+@pytest.mark.parametrize(
+    ("batches", "gigabytes", "message"),
+    [
+        ((5, 5), (16,), "the batches are 5 and 5; they must rise, from 1 or more."),
+        ((0, 5), (16,), "the batches are 0 and 5"),
+        ((1, 2), (16, 0), "every memory must be of more than 0 gigabytes."),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_compiled(batches, gigabytes, message):
+    with pytest.raises(UserError) as error:
+        step_memory.predict(SMALL, batches, gigabytes)
+    assert message in str(error.value)
+
+
+def test_summary_prints_it_as_json(shallow, capsys):
+    command = ["summary", "inception_resnet_v1", "--image-size", "75", "--memory", "--batches", "32", "64"]
+    assert main([*command, "--gigabytes", "0.0001", "2", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["parameters"] == 22_756_328
+    predicted = facts["memory"]
+    assert set(predicted) == {field.name for field in dataclasses.fields(step_memory.Memory)}
+    low, high = predicted["step_bytes"]
+    assert predicted["bytes_per_image"] == (high - low) / 32
+    assert predicted["largest_batches"]["0.0001"] == 0 < predicted["largest_batches"]["2"]
+
+
+def test_summary_prints_it_as_text(line, shallow, capsys):
+    assert main(["summary", "inception_v4", "--memory", "--remat", "--gigabytes", "0.4", "16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[-5] == "training on each device, float32, with remat: what cpu's compiler gives for batches of 8 and 32"
+    )
+    assert lines[-4].startswith("each image                   2.0 MB (") and lines[-3].split() == [
+        "all",
+        "else",
+        "500.0",
+        "MB",
+    ]
+    assert lines[-2:] == [
+        "0.4 GB                         0 images at most",
+        "16 GB                      7,750 images at most",
+    ]
+
+
+def test_what_belongs_to_memory_needs_it(capsys):
+    assert main(["summary", "inception_v4", "--remat"]) == 2
+    assert "--remat, --batches, --gigabytes belong to --memory; give that, too." in capsys.readouterr().err
