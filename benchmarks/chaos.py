@@ -1,4 +1,4 @@
-"""A comparison that is killed again and again, against one that is left alone: nothing may be lost and nothing differ.
+"""A comparison that is killed again and again, against an undisturbed one: nothing may be lost or differ.
 
     python benchmarks/chaos.py                      # 20 kills, some minutes
     python benchmarks/chaos.py --kills 5 --seed 3
@@ -104,12 +104,12 @@ def wait_for_lines(process: subprocess.Popen, log: Path, count: int) -> str:
 
 
 def read_lines(log: Path) -> list[str]:
-    """What the starts have said so far."""
+    """The log lines so far."""
     return log.read_text(errors="replace").splitlines()
 
 
 def differences(calm: Path, killed: Path) -> list[str]:
-    """What is not the same in two directories of a comparison."""
+    """The differences between two directories of a comparison."""
     found = [name for name in PICTURES if (calm / name).read_bytes() != (killed / name).read_bytes()]
     for run in sorted(path.parent for path in calm.glob("*/config.json")):
         other = killed / run.name

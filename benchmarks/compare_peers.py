@@ -129,13 +129,13 @@ def run(case: cases.Case, args: argparse.Namespace) -> report.Record:
 
 
 def command(name: str, case: cases.Case, seconds: float) -> list[str]:
-    """What starts a contestant."""
+    """The command that starts a contestant."""
     values = json.dumps(dataclasses.asdict(case))
     return [sys.executable, __file__, "--contestant", name, values, "--seconds", str(seconds)]
 
 
 def environment(case: cases.Case) -> dict[str, str]:
-    """What the contestants' environment has more than ours."""
+    """Environment variables of the contestants, added to ours."""
     return {
         "JAX_PLATFORMS": case.device,
         "KERAS_BACKEND": "jax",

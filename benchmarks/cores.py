@@ -1,4 +1,4 @@
-"""How fast one core reads what another has just written, beside how fast a network runs on them, turn by turn.
+"""Core-to-core bandwidth beside the speed of a network on the same cores, turn by turn.
 
     python benchmarks/cores.py --model inception_v4 --batch-size 4 --turns 40
 
@@ -28,11 +28,11 @@ from inception_jax.benchmark.network import compile_step, recipe  # noqa: E402
 from inception_jax.errors import UserError  # noqa: E402
 
 BYTES = 4 * 2**20
-"""Handed over at once: more than a core's own cache holds, less than what cores share."""
+"""Bytes transferred at once: more than a core's own cache holds, less than the shared one."""
 SIDE = 2048
-"""Of the matrices that are multiplied."""
+"""Side of the matrices that are multiplied."""
 SLOW = 0.6
-"""Of the greatest rate; without a common cache it is a third."""
+"""Fraction of the maximum bandwidth below which a turn is slow; without a common cache it is a third."""
 
 
 def main() -> int:

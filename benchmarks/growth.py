@@ -1,4 +1,4 @@
-"""How a network's step grows with batch, image size, width and depth, beside how its arithmetic grows.
+"""Growth of a network's step time with batch, image size, width and depth, beside that of its multiply-adds.
 
     python benchmarks/growth.py --model inception_v4 --plot growth.png
 
@@ -32,14 +32,14 @@ MODES = ("train", "infer")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One step, measured."""
+    """Measurement of one step."""
 
     at: tuple[float, ...]
     """Batch, image size, width, and how many blocks there are at each of the three grids."""
     multiply_adds: float
-    """Of the step: in training three times those of the forward pass."""
+    """Multiply-adds of the step: in training three times those of the forward pass."""
     seconds: float
-    """Of the step, the median of the repeats."""
+    """Duration of the step, the median of the repeats."""
     compile_seconds: float
 
 

@@ -62,7 +62,7 @@ def row(name: str, predicted: float, measured: float) -> str:
 
 
 def experiment(args: argparse.Namespace, batch: int) -> Any:
-    """What is trained: the paper's recipe with the network, input and batch that were asked for."""
+    """The experiment to train: the paper's recipe with the given network, input and batch."""
     from inception_jax.benchmark.network import recipe
 
     recipe_ = recipe(args.model, batch_size=batch, image_size=args.image_size, dtype="float32")

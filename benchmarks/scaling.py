@@ -74,7 +74,7 @@ class Size:
     norms: int
     """BN layers."""
     multiply_adds: int
-    """Of one image forward; the auxiliary head, about a thousandth more, is not in it."""
+    """Multiply-adds of one image forward; the auxiliary head, about a thousandth more, is not in it."""
 
     @property
     def all_reduced(self) -> int:
@@ -100,12 +100,12 @@ def size(name: str) -> Size:
 
 
 def step_seconds(network: Size, chip: Chip, images: int = IMAGES) -> float:
-    """Of one step's arithmetic: forward, and twice that backward, two FLOP for a multiply-add."""
+    """Time of one step's arithmetic: forward, and twice that backward, two FLOP per multiply-add."""
     return 3 * 2 * network.multiply_adds * images / (PEAK_SHARE * chip.peak)
 
 
 def all_reduce_seconds(network: Size, chip: Chip, devices: int) -> float:
-    """Of a ring: every device sends its share of the sum, then of the result, to the next."""
+    """Time of a ring all-reduce: every device sends its part of the sum, then of the result, to the next."""
     bandwidth = chip.many if devices >= chip.whole else chip.few
     return 2 * (devices - 1) / devices * network.all_reduced / bandwidth
 
@@ -119,7 +119,7 @@ def efficiencies(network: Size, chip: Chip, devices: int, images: int = IMAGES) 
 
 
 def cores(network: Size, chip: Chip) -> float:
-    """Of one host, to feed its devices."""
+    """Number of cores of one host that feed its devices."""
     return chip.host * IMAGES / step_seconds(network, chip) / IMAGES_PER_CORE
 
 

@@ -31,7 +31,7 @@ BEST: dict[str, tuple[float, ...]] = {
 
 
 def base(epochs: float) -> Experiment:
-    """What all runs share: 4,000 images, a quarter of the width, and the paper's schedule compressed into `epochs`."""
+    """Common settings: 4,000 images, a quarter of the width, and the paper's schedule compressed into `epochs`."""
     return Experiment(
         model=ModelConfig(width=0.25, bn_momentum=0.9),
         data=DataConfig(

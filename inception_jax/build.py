@@ -1,4 +1,4 @@
-"""From an experiment's values to the objects that train and evaluate it."""
+"""The objects that train and evaluate an experiment."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from inception_jax.system.progress import say
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The run's length and when it is looked at, in steps."""
+    """Length of a run and its evaluations, in steps."""
 
     steps: int
     steps_per_epoch: float
@@ -31,7 +31,7 @@ class Plan:
 
 
 def make_plan(experiment: Experiment, images: int) -> Plan:
-    """The steps of a run over a training set of `images` images."""
+    """The plan of a run over a training set of `images` images."""
     steps_per_epoch = images / experiment.train.batch_size
     total = experiment.train.steps or max(1, round(experiment.train.epochs * steps_per_epoch))
     every = experiment.evaluation.every_epochs * steps_per_epoch
@@ -40,7 +40,7 @@ def make_plan(experiment: Experiment, images: int) -> Plan:
 
 
 def source(experiment: Experiment, split: str) -> Source:
-    """The images of one split ("train" or "validation"), or as many of them as the experiment asks for."""
+    """The images of one split ("train" or "validation"), limited to the number in the experiment."""
     d = experiment.data
     images = open_source(d.source, split, data_dir=d.data_dir)
     field, count = (
@@ -181,7 +181,7 @@ def _plain_input(key: jax.Array, images: jax.Array) -> jax.Array:
 
 @functools.cache  # once for each image, not in every epoch
 def say_skipped(message: str) -> None:
-    """Says what is wrong with an image that is left out."""
+    """Logs why an image is skipped."""
     say(f"  skipped: {message}")
 
 

@@ -1,4 +1,4 @@
-"""What one run is: an `Experiment`, five frozen dataclasses of plain values.
+"""The configuration of a run: an `Experiment`, five frozen dataclasses of plain values.
 
 The defaults are the paper's ImageNet recipe (arXiv 1602.07261, section 4). Where the paper is silent they follow the
 released TF-Slim code or the Inception-v3 paper, and the field's docstring says so.
@@ -15,7 +15,7 @@ Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antiali
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Which network."""
+    """The network."""
 
     name: str = "inception_resnet_v2"
     """One of `inception_jax.list_models()`."""
@@ -28,11 +28,11 @@ class ModelConfig:
     residual_scales: tuple[float, ...] = (0.17, 0.10, 0.20)
     """Factor on each residual before the addition: one number, or one per grid (35, 17, 8). 1.0 is unscaled."""
     dropout_rate: float = 0.2
-    """Share of pooled features dropped in training (the paper keeps 0.8)."""
+    """Fraction of pooled features dropped in training (the paper keeps 0.8)."""
     aux_head: bool = False
     """TF-Slim's auxiliary classifier, in training only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the convolutions; parameters, statistics and softmax stay float32."""
+    """Dtype of the convolutions; parameters, statistics and softmax stay float32."""
     bn_momentum: float = 0.9997
     """Decay of the running BN statistics (TF-Slim); use less for runs under some 10,000 steps."""
     bn_statistics: Literal["replica", "global"] = "replica"
@@ -41,36 +41,36 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are prepared."""
+    """The images and their preprocessing."""
 
     source: str = "digits"
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     data_dir: str | None = None
-    """Where tensorflow-datasets keeps its prepared sets; None is its default."""
+    """Directory of tensorflow-datasets' prepared data sets; None is its default."""
     training_images: int | None = None
-    """Only so many of the training images, always the same ones; None is all."""
+    """Number of training images to use, always the same ones; None is all."""
     validation_images: int | None = None
-    """Only so many of the validation images, always the same ones; None is all."""
+    """Number of validation images to use, always the same ones; None is all."""
     image_size: int = 299
     """Side of the square network input, in pixels; 75 or more."""
     crop_area: tuple[float, float] = (0.05, 1.0)
-    """Least and greatest share of the image's area in a training crop."""
+    """Minimum and maximum fraction of the image's area in a training crop."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and greatest width / height of a training crop."""
+    """Minimum and maximum width / height of a training crop."""
     flip: bool = True
     """Mirror half of the training images."""
     colour: bool = True
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
     central_fraction: float = 0.875
-    """Share of each side that evaluation sees."""
+    """Fraction of each side that evaluation sees."""
     resize: Resize = "bilinear"
-    """How crops become `image_size` pixels: TensorFlow's two, averages, or Pillow's two (timm)."""
+    """Interpolation to `image_size` pixels: TensorFlow's two, area averages, or Pillow's two (timm)."""
     threads: int | None = None
-    """Threads that read, decode and augment; None is one for each core that the process may use."""
+    """Threads that read, decode and augment; None is one per available core."""
     prefetch: int = 4
-    """Batches in the making or ready."""
+    """Batches prepared ahead."""
     on_error: Literal["stop", "skip"] = "stop"
-    """What a broken image does: stop the run, or be replaced by the next one and counted in the metrics."""
+    """Whether a broken image stops the run, or is skipped: replaced by the next one and counted in the metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,72 +78,72 @@ class OptimConfig:
     """TensorFlow's RMSProp with a staircase rate, and an average of the parameters."""
 
     learning_rate: float = 0.045
-    """Of the global batch, before any decay."""
+    """Learning rate for the global batch, before any decay."""
     decay_rate: float = 0.94
-    """Factor on the rate every `decay_epochs`."""
+    """Factor on the learning rate every `decay_epochs`."""
     decay_epochs: float = 2.0
     """Epochs from one decay to the next."""
     staircase: bool = True
     """Decay in steps rather than smoothly."""
     warmup_epochs: float = 0.0
-    """Epochs in which the rate rises linearly from zero; 0 is none (the paper)."""
+    """Epochs of linear warm-up from zero; 0 disables it (the paper)."""
     weight_decay: float = 4e-5
-    """L2 on convolution and dense kernels (TF-Slim); 0 is none."""
+    """L2 on convolution and dense kernels (TF-Slim); 0 disables it."""
     clip_norm: float | None = 2.0
-    """Largest global gradient norm (section 4 of the AAAI text names clipping); None is no clipping."""
+    """Maximum global gradient norm (section 4 of the AAAI text names clipping); None disables clipping."""
     rms_decay: float = 0.9
-    """Decay of the mean square."""
+    """Decay of RMSProp's mean square."""
     rms_epsilon: float = 1.0
-    """Added to the mean square."""
+    """Epsilon added to the mean square."""
     rms_initial: float = 1.0
-    """What the mean square starts from (TensorFlow: 1)."""
+    """Initial value of the mean square (TensorFlow: 1)."""
     epsilon_in_sqrt: bool = True
     """Add epsilon inside the root (TensorFlow) rather than outside (PyTorch)."""
     momentum: float = 0.9
-    """Of the update, with the rate inside the buffer; 0 is none."""
+    """Momentum; the rate is applied before the buffer, as in TensorFlow. 0 disables it."""
     ema_decay: float = 0.9999
-    """Of the averaged parameters; ramped as min(decay, (1+n)/(10+n))."""
+    """Decay of the parameters' moving average, ramped as min(decay, (1+n)/(10+n))."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long, how large a batch, and what is written when."""
+    """Length, batch size, and the intervals of logs and checkpoints."""
 
     batch_size: int = 640
     """Images per step over all devices of all hosts (the paper: 20 replicas, 32 each)."""
     epochs: float = 100.0
-    """Length of the run, unless `steps` is given."""
+    """Length of the run in epochs, unless `steps` is given."""
     steps: int | None = None
-    """Length of the run in steps; None goes by `epochs`."""
+    """Length of the run in steps; None uses `epochs`."""
     label_smoothing: float = 0.1
-    """Share of the target spread over all classes (Inception-v3 paper)."""
+    """Fraction of the target spread over all classes (Inception-v3 paper)."""
     aux_weight: float = 0.4
     """Weight of the auxiliary loss (TF-Slim)."""
     remat: bool = False
-    """Keep only what goes into each stage and compute the rest again in the backward pass: less memory, more time."""
+    """Rematerialise each stage in the backward pass, keeping only its input: less memory, more time."""
     log_every: int = 100
-    """Steps between training lines in metrics.jsonl; evaluations and checkpoints have one too."""
+    """Steps between training lines in metrics.jsonl; there is one at evaluations and checkpoints too."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep: int = 3
-    """Newest checkpoints kept, beside the best one."""
+    """Number of newest checkpoints kept, besides the best one."""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
-    """What a loss that is not finite does: stop the run, or go back to the newest checkpoint, on with other images."""
+    """Whether a non-finite loss stops the run, or rolls back to the newest checkpoint and goes on with other images."""
     rollbacks: int = 3
-    """Most times that a run goes back before it stops."""
+    """Maximum number of rollbacks before the run stops."""
     stage_norms: bool = False
     """Also log every stage's activations and gradient: activation_rms/STAGE, gradient_norm/STAGE."""
     dead_share: float = 0.999
-    """Share of zeros before the average pool from which the network counts as dying (section 3.3)."""
+    """Fraction of zeros before the average pool at which the network counts as dying (section 3.3)."""
     dead_steps: int = 100
-    """Steps in a row at that share after which it is said."""
+    """Consecutive steps at `dead_share` after which a warning is logged."""
     init_from: str | None = None
-    """A run or checkpoint to start from (transfer learning); a head of another number of classes is drawn anew."""
+    """Run or checkpoint to start from (transfer learning); a head with other classes is initialised anew."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """When and how the validation images are looked at."""
+    """Interval and batch size of evaluations."""
 
     every_epochs: float = 1.0
     """Epochs between evaluations; the last step is always evaluated."""
@@ -153,10 +153,10 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run's numbers."""
+    """Everything that determines a run's numbers."""
 
     seed: int = 0
-    """Of the initial parameters, the order of the images, the augmentation and the dropout."""
+    """Seed of initialisation, shuffling, augmentation and dropout."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
@@ -208,7 +208,7 @@ _RANGES = (
 )
 
 
-# What may change when a run is continued.
+# Fields that may change when a run is resumed.
 _MAY_CHANGE = (
     "data.data_dir",
     "data.threads",
@@ -229,7 +229,7 @@ _MAY_CHANGE = (
 )
 
 
-# What may differ between the machines of one run.
+# Fields that may differ between the hosts of a run.
 _PER_HOST = ("data.data_dir", "data.threads", "data.prefetch")
 
 
@@ -265,7 +265,7 @@ def to_flat_dict(experiment: Experiment) -> dict[str, Any]:
 
 
 def shared_fields(experiment: Experiment) -> dict[str, Any]:
-    """What all machines of one run must agree on, as `to_flat_dict`."""
+    """The fields that all hosts of a run must agree on, as in `to_flat_dict`."""
     return {field: value for field, value in to_flat_dict(experiment).items() if field not in _PER_HOST}
 
 

@@ -2,24 +2,24 @@
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the message is one sentence that says what to change.
+    """An invalid request; the message is one sentence that says what to change.
 
     The command line prints it and exits with 2.
     """
 
 
 class RunFailed(RuntimeError):
-    """A run that was asked for rightly came to an end it cannot go on from, as by a loss that is not finite.
+    """A valid run failed and cannot continue, e.g. the loss became non-finite.
 
     The command line prints the message and exits with 1.
     """
 
 
 class Preempted(Exception):
-    """A run was asked by SIGTERM to stop, and has saved where it was; it has neither ended nor failed.
+    """A run stopped at SIGTERM after saving its state; it has neither finished nor failed.
 
-    The command line prints the message and exits with 75, which sysexits.h calls EX_TEMPFAIL: try again. A supervisor
-    so tells it from a run that failed (1), a mistake (2), Ctrl-C (130) and a process that was killed (128 + signal).
+    The command line prints the message and exits with 75, EX_TEMPFAIL of sysexits.h: try again. A supervisor can tell
+    it from a failed run (1), a mistake (2), Ctrl-C (130) and a killed process (128 + signal).
     """
 
     def __init__(self, step: int):
@@ -28,4 +28,4 @@ class Preempted(Exception):
 
 
 class BrokenImage(UserError):
-    """One image cannot be read or decoded; the message names it. With `data.on_error` skip another takes its place."""
+    """An image that cannot be read or decoded; the message names it. `data.on_error` "skip" replaces it by another."""

@@ -67,13 +67,13 @@ def is_kernel(params: Any) -> Any:
 
 
 class StoredRateState(NamedTuple):
-    """A factor that is data."""
+    """State of `scale_by_stored_rate`."""
 
     factor: jax.Array
 
 
 def scale_by_stored_rate(factor: float) -> optax.GradientTransformation:
-    """Scales the updates by a factor that the state holds, where `optax.scale` makes it part of the program."""
+    """Learning rate kept in the optimiser state, so that a sweep compiles once; `optax.scale` makes it a constant."""
 
     def update(updates: Any, state: StoredRateState, params: Any = None) -> tuple[Any, StoredRateState]:
         return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), state
@@ -82,7 +82,7 @@ def scale_by_stored_rate(factor: float) -> optax.GradientTransformation:
 
 
 class ParamsEmaState(NamedTuple):
-    """The number of updates seen and the averaged parameters."""
+    """State of `params_ema`: the number of updates seen and the averaged parameters."""
 
     updates: jax.Array
     average: Any

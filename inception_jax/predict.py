@@ -1,4 +1,4 @@
-"""What a trained network says of pictures."""
+"""Classes of pictures, predicted by a trained network."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,6 +79,6 @@ def _top_classes(row: np.ndarray, top: int, preprocessing: Preprocessing) -> lis
 
 
 def table(answer: dict[str, Any]) -> str:
-    """One picture's answer as text."""
+    """One picture's predictions as text."""
     lines = [f"  {c['probability']:>7.2%}  {c['name']}" for c in answer["classes"]]
     return "\n".join([answer["image"], *lines])

@@ -27,10 +27,10 @@ METRICS = "metrics.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
-    """Facts about a run that are known before its first step."""
+    """Metadata of a run that is known before its first step."""
 
     name: str
-    """Of the run within its experiment file."""
+    """Name of the run within its experiment file."""
     steps: int
     """Length of the run."""
     training_images: int
@@ -38,9 +38,9 @@ class RunInfo:
     validation_images: int
     """Images of one evaluation."""
     parameters: int
-    """Trained numbers of the network, its auxiliary head included."""
+    """Number of trained parameters, the auxiliary head's included."""
     multiply_adds: int
-    """Of one forward pass of one image, in evaluation."""
+    """Multiply-adds of one forward pass of one image, in evaluation."""
     machine: str
     """Devices and versions, in words."""
 
@@ -143,7 +143,7 @@ class MetricsWriter:
 
 @contextlib.contextmanager
 def _as_run_failed(directory: str | Path) -> Iterator[None]:
-    """Makes one sentence of what the file system says."""
+    """Turns an error of the file system into a RunFailed of one sentence."""
     try:
         yield
     except OSError as error:

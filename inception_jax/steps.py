@@ -60,7 +60,7 @@ def train_step(
     aux_weight: float,
     stage_norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
-    """One device's share of one step.
+    """One training step, on one device's part of the batch.
 
     Args:
       state: the same on all devices.
@@ -115,7 +115,7 @@ def train_step(
 def evaluate_step(
     params: Any, batch_stats: Any, batch: Batch, *, model: Network, preprocess: Callable[[jax.Array], jax.Array]
 ) -> Metrics:
-    """One device's share of an evaluation: sums over the unmasked images of all devices, so that batches add up.
+    """One evaluation step, on one device's part of the batch: sums over the unmasked images of all devices.
 
     Returns `images` (their number), `loss` (plain cross-entropy), `top1_error`, `top5_error` and `zero_share`, and
     `skipped_images`, how many broken images were left out.
@@ -145,7 +145,7 @@ def predict_step(
     mirrored: bool,
     label_offset: int,
 ) -> dict[str, jax.Array]:
-    """One device's share of a prediction: probabilities of the rows of all devices, so that every process has them all.
+    """One prediction step, on one device's part of the batch; every process gets the probabilities of all devices.
 
     Args:
       variables: params and batch_stats.
@@ -171,10 +171,10 @@ def predict_step(
 
 
 def use_synchronous_cpu_dispatch() -> None:
-    """Has the thread that launches a program run it, where the only device is a CPU; call it before the first array.
+    """Disables JAX's asynchronous CPU dispatch; call it before the backend is initialised.
 
-    What a program needs is then allocated by the main thread, whose heap keeps it (malloc.py). Nothing is lost: the
-    host's work competes with the device's for the same cores. XLA runs what is parallel in threads all the same.
+    Programs then run in the thread that launches them, so that their memory comes from the main thread's heap, which
+    keeps it (malloc.py). Nothing is lost: host and device share the same cores, and XLA still uses its thread pool.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
@@ -195,13 +195,13 @@ def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any)
 
 
 def place(tree: Any) -> Any:
-    """Puts a tree of arrays on every local device, replicated; a state must be placed before a step may donate it."""
+    """Replicates a tree of arrays over the local devices; a state must be placed before a step may donate it."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def parameter_sets(state: TrainState) -> dict[str, Any]:
-    """The parameters that an evaluation looks at, by the name they have in the metrics."""
+    """The parameters that are evaluated, by their name in the metrics."""
     return {"averaged": averaged_params(state.opt_state), "raw": state.params}
 
 
@@ -222,6 +222,6 @@ def _min_variance(batch_stats: Any) -> jax.Array:
 
 
 def _ranks(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    # How many classes score as high as the right one. A tie, or a NaN, counts against the network: it is no answer.
+    # Rank of the true class (0 is top-1 correct); ties and NaN count as errors.
     right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     return logits.shape[-1] - 1 - jnp.sum(logits < right, axis=-1)

@@ -1,4 +1,4 @@
-"""What is measured: the cases, which contestants each of them has, and the recipe that all of them train by."""
+"""The cases to measure, the contestants of each, and the recipe that all of them train by."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ RMS_DECAY, RMS_EPSILON, MOMENTUM, EMA_DECAY, DROPOUT = 0.9, 1.0, 0.9, 0.9999, 0.
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing to measure."""
+    """One case to measure."""
 
     mode: str
     """infer or train."""
@@ -79,7 +79,7 @@ def grid(
 
 
 def contestants(case: Case, peers: Sequence[str]) -> list[str]:
-    """Who runs in a case when these peers are asked for."""
+    """The contestants of a case with these peers."""
     pytorch = [*(LAYOUTS if "timm" in peers else ()), *([COMPILED] if COMPILED in peers else ())]
     keras = ["keras"] if "keras" in peers and case.model in KERAS else []
     return [OURS, *pytorch, *keras, *(PRODUCTS if pytorch else PRODUCTS[:1])]

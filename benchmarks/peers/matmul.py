@@ -21,7 +21,7 @@ def prepare(library: str, case: Case) -> Contestant:
 
 
 def with_jax(side: int, case: Case) -> Parts:
-    """How to begin a product and to wait for it, and the device."""
+    """Functions that launch a product and wait for it, and the device."""
     import jax
 
     left, right = (jax.random.normal(jax.random.key(seed), (side, side), case.dtype) for seed in (0, 1))

@@ -105,7 +105,7 @@ def settle(device: str) -> None:
 
 
 def launched(number: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """What `wait` needs of a step just launched: a number of its result, on its way to the host, and its end."""
+    """The arguments of `wait` for a step just launched: a number of its result, on its way to the host, and its end."""
     if number.device.type == "cpu":
         return number, None
     # Copied now: a copy asked for in `wait` would stand behind the next step, which is launched already.

@@ -69,6 +69,6 @@ def training(experiment: Experiment, model: Any, variables: Any) -> tuple[Callab
 
 
 def shape(experiment: Experiment) -> tuple[int, ...]:
-    """Of the images, with the axis of the devices in front."""
+    """Shape of the images, with the axis of the devices in front."""
     size, devices = experiment.data.image_size, jax.local_device_count()
     return (devices, experiment.train.batch_size // devices, size, size, 3)

@@ -62,14 +62,14 @@ class Worker:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a race gave."""
+    """Outcome of a race."""
 
     facts: dict[str, dict[str, Any]]
-    """What each said when prepared, and the memory of its last turn."""
+    """Metadata of each contestant, and the memory of its last turn."""
     rates: dict[str, list[float]]
     """Units a second of each, one a round."""
     failures: dict[str, str]
-    """Of those that are out, why: they have no rates."""
+    """Reasons of the contestants that failed, which have no rates."""
 
 
 def race(commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], rounds: int) -> Outcome:

@@ -33,7 +33,7 @@ _RACE = ("rates", "failures")
 
 
 def summarize(mode: str, rates: Mapping[str, Sequence[float]], facts: Mapping[str, Mapping[str, Any]]) -> Record:
-    """What follows from the rates of the rounds.
+    """Summary of the rates of the rounds.
 
     Args:
       mode: infer or train; a training step counts as three forward passes.
@@ -88,7 +88,7 @@ def join(records: Iterable[Record], more: Iterable[Record]) -> list[Record]:
 
 
 def _race(record: Record) -> tuple[Any, ...]:
-    """What makes two records the same."""
+    """Key of a record: two with the same are of the same race."""
     contestants = tuple(sorted(name for field in _RACE for name in record[field]))
     return (*(record[field] for field in _CASE), contestants)
 
@@ -107,7 +107,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of those libraries that are installed."""
+    """Versions of Python and of the installed libraries."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -171,7 +171,7 @@ def _notes(records: Sequence[Record]) -> list[str]:
 
 
 def _parameters(record: Record) -> str:
-    """What is to be said where a contestant trains other parameters than ours does; else nothing."""
+    """A note where a contestant trains another number of parameters than ours; else empty."""
     counts = {name: fact["parameters"] for name, fact in record["facts"].items() if fact.get("parameters")}
     others = [f"{TITLES[name]} {count:,}" for name, count in counts.items() if count != counts.get(OURS, count)]
     return f"{record['model']} has {counts[OURS]:,} parameters, but {', '.join(others)}." if others else ""

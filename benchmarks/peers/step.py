@@ -1,4 +1,4 @@
-"""What a contestant is: one step that can be taken again and again."""
+"""Contestants: steps that can be taken again and again."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from inception_jax.system.memory import peak_megabytes
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """One step that can be taken again and again."""
+    """A step that can be taken again and again."""
 
     launch: Callable[[], Any]
     """Begins a step; what it gives is for `wait`."""
@@ -22,9 +22,9 @@ class Contestant:
     peak_megabytes: Callable[[], float]
     """The most memory held so far, in 1,000,000 bytes: the device's, or on the CPU the process's."""
     parameters: int | None = None
-    """That are trained; None for a product, which has none."""
+    """Number of trained parameters; None for a product, which has none."""
     multiply_adds: int | None = None
-    """Of one image forward; only ours knows them."""
+    """Multiply-adds of one image forward; only ours knows them."""
 
 
 def jax_peak_megabytes() -> float:

@@ -1,4 +1,4 @@
-"""How fast this machine turns images into batches: the whole pipeline, and each of its stages alone."""
+"""Speed of the input pipeline on this machine: as a whole, and each of its stages alone."""
 
 import contextlib
 import dataclasses
@@ -26,12 +26,12 @@ from inception_jax.system.memory import peak_megabytes
 _SAMPLE = 256
 """Images, spread over the source, that the stages are measured on and the bytes of an image are taken from."""
 _DECODED = 64
-"""How many of them are kept as pixels: ImageNet's take half a megabyte each."""
+"""Number of images kept as pixels: ImageNet's take half a megabyte each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PipelineReport:
-    """What was measured; megabytes are of 1,000,000 bytes."""
+    """Speed and memory of the input pipeline; megabytes are of 1,000,000 bytes."""
 
     source: str
     image_size: int
@@ -39,11 +39,11 @@ class PipelineReport:
     threads: int
     repeats: int
     cores: int
-    """That the process may use."""
+    """Number of cores that the process may use."""
     bytes_per_image: float
-    """As encoded, the mean of a sample."""
+    """Mean encoded size over a sample."""
     images_per_second: float
-    """Of the whole pipeline up to uint8 batches on the host: the median of the repeats."""
+    """Rate of the whole pipeline up to uint8 batches on the host: the median of the repeats."""
     images_per_second_least: float
     images_per_second_greatest: float
     megabytes_per_second: float
@@ -51,15 +51,15 @@ class PipelineReport:
     busy_cores: float
     """Processor time of the whole process, in user and system mode, by wall time."""
     images_per_second_per_core: float
-    """By processor time."""
+    """Rate per second of processor time."""
     peak_megabytes: float
-    """The most that the process ever held in memory, when the pipeline had been measured."""
+    """Peak memory of the process after the pipeline was measured."""
     growth_megabytes: float
-    """How far the pipeline raised that: from before its first batch to after its last."""
+    """Increase of the peak memory by the pipeline, from before its first batch to after its last."""
     stages: dict[str, float]
     """Images a second of read, decode and crop_and_resize on one thread, and of colour on the device."""
     device: str
-    """Where the colours were distorted."""
+    """Device that distorted the colours."""
 
 
 def benchmark(
@@ -197,7 +197,7 @@ def _network_input(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def _rate(things: Iterator[Any], seconds: float) -> float:
-    """How many things a second an endless iterator gives, measured for about so long."""
+    """Items per second of an endless iterator, measured for about `seconds`."""
     begin, taken, took = time.perf_counter(), 0, 0.0
     while took < seconds:
         next(things)

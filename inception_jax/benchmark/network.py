@@ -25,7 +25,7 @@ _IMAGENET = 1_281_167
 
 
 class CompiledStep:
-    """A step that has been compiled, with all that it needs on the devices; called, it is launched once more.
+    """A compiled step with its arguments on the devices; each call launches it once.
 
     To time it: call it a few times, then `finish`; then, on the clock, call it as often as you like, then `finish`.
     """
@@ -42,7 +42,7 @@ class CompiledStep:
         self._step, self._fixed, self._batch, self._state = step, fixed, batch, state
         self._results: Any = None
         self.held_bytes = sum(array.nbytes for array in jax.tree.leaves(self._arguments()))
-        """Of the state, or of what every call is given, on one device."""
+        """Size of the state, or of the fixed arguments, on one device."""
         begin = time.perf_counter()
         # The first call finds the program that this leaves behind, and does not compile again.
         self.program = step.lower(*self._arguments(), batch).compile()
@@ -93,7 +93,7 @@ def recipe(model: str, *, batch_size: int, image_size: int, dtype: DType) -> Exp
 
 
 def name(mode: Mode, experiment: Experiment) -> str:
-    """What is measured, as a file name: train-inception_v4-299-16-float32."""
+    """File name of a measurement: train-inception_v4-299-16-float32."""
     e = experiment
     return f"{mode}-{e.model.name}-{e.data.image_size}-{e.train.batch_size}-{e.model.dtype}"
 

@@ -1,7 +1,7 @@
-"""The least time that a step can take: its operations at the machine's rate of arithmetic, its bytes at that of memory.
+"""Roofline of a step: max(operations / peak operations per second, bytes / memory bandwidth).
 
-Two counts of the work. By hand it is what the network's figure asks for. Of the compiled program it is what XLA says
-that program does: more bytes, because a map goes to memory between any two operations that are not fused; and up to a
+There are two counts of the work. The analytical one follows from the architecture. The compiled one is XLA's for
+its program: more bytes, because a map goes to memory between any two operations that are not fused; and up to a
 tenth fewer operations, because XLA leaves out taps on a padded border, which a table of multiply-adds counts.
 """
 
@@ -20,34 +20,34 @@ from inception_jax.models.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What a machine can do, all its devices together."""
+    """Arithmetic and memory rates of a machine, over all its devices."""
 
     flops_per_second: float
     """A multiplication and an addition are two."""
     bytes_per_second: float
-    """To and from memory, both counted."""
+    """Memory bandwidth, reads and writes both counted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """The work of one step over all devices, and the least time for it."""
+    """Work of one step over all devices, and its minimum time."""
 
     operations: float
     bytes: float
     seconds: float
-    """The greater of the two at the machine's rates."""
+    """Minimum time: the greater of the two at the machine's rates."""
     limit: Literal["operations", "bytes"]
-    """Which of them that is."""
+    """The bound that determines the minimum time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What holds a step back on this machine."""
+    """Bounds on a step's time on this machine."""
 
     measured: Rates
-    """What the devices did beside the step, in the same run."""
+    """Rates measured on the devices in the same run."""
     rates: Rates
-    """Those that the floors are taken at: of the card, where its numbers in this dtype are known, else the measured."""
+    """Rates used for the rooflines: the card's, where its numbers in this dtype are known, else the measured ones."""
     analytical: Roofline
     compiled: Roofline
 
@@ -60,21 +60,21 @@ _REPEATS = 5
 
 @dataclasses.dataclass(frozen=True)
 class _Sizes:
-    """Of what is timed to learn a backend's rates."""
+    """Sizes of the operations that measure a backend's rates."""
 
     side: int
-    """Of the square matrices that are multiplied."""
+    """Side of the square matrices that are multiplied."""
     numbers: int
-    """float32, in the array that is read and written."""
+    """Number of float32 elements of the array that is read and written."""
     launches: int
-    """At once, so that starting them costs nothing beside them."""
+    """Number of launches per measurement, so that launching is negligible."""
 
 
 _CPU, _ACCELERATOR = _Sizes(4096, 2**26, 1), _Sizes(8192, 2**28, 20)
 
 
 def measured_rates(dtype: str) -> Rates:
-    """Those of one large matrix product in `dtype` and of one large array read and written, on all devices at once.
+    """Measured rates of a large matrix product in `dtype` and of reading and writing a large array, on all devices.
 
     The median of five. The product has the precision that JAX gives the networks' convolutions, too: on cards that have
     TF32, float32 is that.
@@ -84,7 +84,7 @@ def measured_rates(dtype: str) -> Rates:
 
 
 def known_rates(dtype: str) -> Rates | None:
-    """Those of these devices by the table of this file; None where they, or the dtype, are not in it."""
+    """Rates of these devices by the table of this file; None where they, or the dtype, are not in it."""
     card = _KNOWN_CARDS.get(jax.local_devices()[0].device_kind) if dtype == "bfloat16" else None
     count = jax.local_device_count()
     return card and Rates(card.flops_per_second * count, card.bytes_per_second * count)
@@ -93,14 +93,14 @@ def known_rates(dtype: str) -> Rates | None:
 def limits(
     program: Any, model: Network, *, image_size: int, batch_size: int, operations: int, held: int, train: bool
 ) -> Limits:
-    """Measures the rates, and takes both floors of one step over all devices.
+    """Measures the rates and computes both rooflines of one step over all devices.
 
     Args:
       program: the compiled step.
       model: with its dtype.
       image_size: side of an image in pixels.
       batch_size: over all devices.
-      operations: of one image, by hand.
+      operations: of one image, by the architecture.
       held: bytes of the state, or of the variables, on one device.
       train: whether there is a backward pass and an update.
     """
@@ -115,7 +115,7 @@ def limits(
 
 
 def analytical_bytes(held: int, activation_bytes: int, *, train: bool) -> int:
-    """What must pass to or from memory in a step, in bytes.
+    """Bytes that must pass to or from memory in a step, by the network's architecture.
 
     Every device reads what it holds, and writes it when it trains; and every convolution's input and output pass once,
     in training once in each direction. BN, ReLU, pools and concatenations cost nothing here, as if all were part of a
@@ -125,23 +125,23 @@ def analytical_bytes(held: int, activation_bytes: int, *, train: bool) -> int:
 
 
 def compiled(program: Any) -> tuple[float, float]:
-    """(operations, bytes) of a step over all devices, as XLA counts them in a compiled program.
+    """(operations, bytes) of a step over all devices, by XLA's count of the compiled program.
 
-    On a CPU they are 1-10 % fewer than by hand at 149 pixels, where many maps are small and borders count; calls into a
-    GPU's libraries may count as nothing, which has not been tried.
+    On a CPU they are 1-10 % fewer than analytical ones at 149 pixels, where many maps are small and borders count;
+    calls into a GPU's libraries may count as nothing, which has not been tried.
     """
     cost, count = program.cost_analysis(), jax.local_device_count()
     return count * cost["flops"], count * cost["bytes accessed"]
 
 
 def roofline(operations: float, bytes_moved: float, rates: Rates) -> Roofline:
-    """The least time for so many operations and bytes at these rates."""
+    """The roofline for so many operations and bytes at these rates."""
     arithmetic, memory = operations / rates.flops_per_second, bytes_moved / rates.bytes_per_second
     return Roofline(operations, bytes_moved, max(arithmetic, memory), "operations" if arithmetic >= memory else "bytes")
 
 
 def activation_count(model: Network, image_size: int) -> int:
-    """Numbers in the inputs and outputs of all convolutions and of the classifier for one image."""
+    """Number of elements in the inputs and outputs of all convolutions and of the classifier for one image."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     total = 0

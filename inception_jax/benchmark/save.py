@@ -1,4 +1,4 @@
-"""What a checkpoint costs a training: steps with a save among them against steps without, in turn."""
+"""Cost of a checkpoint in training: steps with a save among them against steps without, in turn."""
 
 import contextlib
 import dataclasses
@@ -18,25 +18,25 @@ from inception_jax.system.memory import peak_megabytes
 
 @dataclasses.dataclass(frozen=True)
 class SaveReport:
-    """What was measured; medians over the repeats."""
+    """Cost of saving; medians over the repeats."""
 
     run: str
     state_bytes: int
     """Bytes of the state that a checkpoint holds."""
     step_seconds: float
-    """Of a step without a save."""
+    """Duration of a step without a save."""
     save_seconds: float
-    """That the steps took longer for a save, the writing beside them included."""
+    """Extra time per save, the slowdown of overlapping steps included."""
     blocked_seconds: float
-    """Of those, the time in which no step could be launched: the state is copied."""
+    """Part of `save_seconds` in which no step can be launched, because the state is copied."""
     written_after_seconds: float
-    """From a save to the checkpoint on the disk, when no step is trained beside it."""
+    """Time from a save to the checkpoint on disk, when no step runs meanwhile."""
     checkpoint_every: int
     """Steps between two saves in this run."""
     share: float
-    """Of a training's time that saving takes at that interval."""
+    """Fraction of the training time that saving takes at that interval."""
     growth_megabytes: float
-    """By which a save raised the most memory that the process held, in 1,000,000 bytes."""
+    """Increase of the process' peak memory by saving, in 1,000,000 bytes."""
 
 
 def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int) -> SaveReport:
@@ -129,7 +129,7 @@ def _time_steps(training: Iterator[steps.TrainState], count: int) -> tuple[float
 
 
 def _step_seconds(training: Iterator[steps.TrainState], seconds: float) -> tuple[float, steps.TrainState]:
-    """Of one step, measured for about so long, and the newest state."""
+    """Duration of one step, measured for about `seconds`, and the newest state."""
     begin, taken = time.perf_counter(), 0
     while True:
         state = next(training)

@@ -1,4 +1,4 @@
-"""How fast a network trains and answers on this machine, and the limits beside it."""
+"""Speed of a network in training and inference on this machine, and its rooflines."""
 
 import dataclasses
 import platform
@@ -26,7 +26,7 @@ _PROFILED_STEPS = 10
 
 @dataclasses.dataclass(frozen=True)
 class SpeedReport:
-    """What was measured; all numbers are of all devices together, megabytes are of 1,000,000 bytes."""
+    """Speed and memory of a step; all numbers are of all devices together, megabytes are of 1,000,000 bytes."""
 
     mode: Mode
     model: str
@@ -39,30 +39,30 @@ class SpeedReport:
     images_per_second_greatest: float
     repeats: int
     step_milliseconds: float
-    """At the median."""
+    """Duration of a step at the median rate."""
     compile_seconds: float
     """Tracing the step and compiling it; less where JAX keeps compiled programs and has this one."""
     multiply_adds: int
-    """Of one image in the convolutions and the classifier, forward."""
+    """Multiply-adds of one image in the convolutions and the classifier, forward."""
     flops_per_second: float
     """Two for each multiply-add of the images of a second; in training times three, the two gradients counted as much
     as the forward pass each. What is computed again, and all but convolutions and classifier, does not count."""
     matmul_fraction: float
-    """Of `limits.measured.flops_per_second`, that of one large matrix product."""
+    """`flops_per_second` as a fraction of a large matrix product's, `limits.measured.flops_per_second`."""
     limits: Limits
     step_megabytes: float
-    """Memory of a step by the compiled program: what it is given, what it gives and what lies between."""
+    """Memory of a step by the compiled program: arguments, results and temporaries."""
     peak_megabytes: float | None
-    """The most memory that was ever held; None where an earlier measurement in this process held more."""
+    """Peak memory; None where an earlier measurement in this process had a higher one."""
     peak_of: Literal["device", "process"]
-    """Whose: the fullest device's, or, where the devices do not say, this process'."""
+    """Owner of `peak_megabytes`: the fullest device, or this process where the devices do not report theirs."""
     devices: int
     device: str
     cores: int
-    """Of the processor, that this process may use."""
+    """Number of cores that this process may use."""
     versions: dict[str, str]
     profile: str | None
-    """Directory with a profile of ten more steps; None where none was asked for."""
+    """Directory with a profile of ten more steps; None without one."""
 
 
 def benchmark(
@@ -167,7 +167,7 @@ def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, d
 
 
 def _profile(step: CompiledStep, directory: Path) -> None:
-    """Writes what XProf and TensorBoard show of ten steps."""
+    """Writes a profile of ten steps for XProf and TensorBoard."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # Each call of a Python function would cost time, and the host seem slow.
     with jax.profiler.trace(directory, profiler_options=options):
@@ -177,14 +177,14 @@ def _profile(step: CompiledStep, directory: Path) -> None:
 
 
 def _step_bytes(program: Any) -> int:
-    """Of all devices."""
+    """Memory of a step over all devices."""
     m = program.memory_analysis()
     given = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
     return jax.local_device_count() * (given + m.temp_size_in_bytes)
 
 
 def _device_peaks() -> list[int]:
-    """Bytes that each device ever held; none where the backend does not say."""
+    """Peak bytes of each device; empty where the backend does not report them."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return [values["peak_bytes_in_use"] for values in stats if "peak_bytes_in_use" in values]
 

@@ -1,4 +1,4 @@
-"""How long a start takes: from the command `train` to its first finished step, in processes of their own."""
+"""Duration of a start: from the command `train` to its first finished step, in separate processes."""
 
 import dataclasses
 import json
@@ -20,10 +20,10 @@ STAGES = ("interpreter", "imports", "data source", "parameters", "tracing", "low
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Starts alike; medians over the repeats."""
+    """Durations of repeated starts; medians."""
 
     seconds: float
-    """From the command to the first finished step."""
+    """Time from the command to the first finished step."""
     least_seconds: float
     most_seconds: float
     stages: dict[str, float]
@@ -32,18 +32,18 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class StartupReport:
-    """What was measured."""
+    """Durations of cold and warm starts."""
 
     model: str
     image_size: int
     batch_size: int
     repeats: int
     cold: Start
-    """Without a compilation cache."""
+    """Start without a compilation cache."""
     warm: Start
-    """With the cache that the cold start left, in another directory beside the first; "compiling" is reading it."""
+    """Start with the cache that the cold start left; "compiling" is reading it."""
     help_seconds: float
-    """Of `inception-jax --help`, the median."""
+    """Median duration of `inception-jax --help`."""
 
 
 def benchmark(experiment: Experiment, *, repeats: int) -> StartupReport:

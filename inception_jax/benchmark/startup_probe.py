@@ -27,16 +27,16 @@ class Spans:
     """Named stretches of time, by time.monotonic, some within others."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Starts without spans."""
         self._spans: list[tuple[float, float, str]] = []
 
     def add(self, name: str, begin: float, end: float) -> None:
-        """Takes one; another may lie in it or around it, but not partly."""
+        """Adds a span; others may lie inside or around it, but not overlap it partly."""
         self._spans.append((begin, end, name))
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Takes what happens in the context."""
+        """Records the duration of the context as a span."""
         begin = time.monotonic()
         try:
             yield
@@ -44,7 +44,7 @@ class Spans:
             self.add(name, begin, time.monotonic())
 
     def watch(self, module: Any, function: str, name: str) -> None:
-        """Takes every call of a module's function."""
+        """Records every call of a module's function as a span."""
         setattr(module, function, self.span(name)(getattr(module, function)))
 
     def seconds(self) -> dict[str, float]:

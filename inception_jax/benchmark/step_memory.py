@@ -1,4 +1,4 @@
-"""How much memory a training takes, predicted from the compiled training step: nothing is trained.
+"""Memory of training, predicted from the compiled training step: nothing is trained.
 
 The prediction is of the compiler that made the program, on the backend at hand. What a library takes beside it is not
 in it: a GPU's workspaces of cuDNN, the images that wait, Python itself.
@@ -23,28 +23,28 @@ from inception_jax.models.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What one device needs to train a network; a batch is the images of one device."""
+    """Memory of training a network on one device; a batch is the images of one device."""
 
     device: str
-    """That the step was compiled for."""
+    """Device that the step was compiled for."""
     dtype: str
     remat: bool
     batches: tuple[int, int]
-    """That the step was compiled with."""
+    """The two batch sizes that the step was compiled with."""
     step_bytes: tuple[int, int]
-    """That the step takes with each."""
+    """Memory of the step with each of the batch sizes."""
     fixed_bytes: float
-    """Whatever the batch: parameters, their average, the optimiser's state, gradients."""
+    """Memory independent of the batch: parameters, their average, the optimiser's state, gradients."""
     bytes_per_image: float
-    """What each image adds: mostly activations that wait for the backward pass."""
+    """Memory added by each image: mostly activations kept for the backward pass."""
     analytical_bytes_per_image: int
-    """What the backward pass reads of one image, see `analytical_activation_bytes`."""
+    """Activations of one image that the backward pass reads, see `analytical_activation_bytes`."""
     largest_batches: dict[str, int]
     """The largest batch by gigabytes, of 1,000,000,000 bytes; 0 where not even one image fits."""
 
 
 def predict(experiment: Experiment, batches: Sequence[int], gigabytes: Sequence[float]) -> Memory:
-    """The line through the memory of two batches, and the largest batches by that line.
+    """Fits a line through the memory of two batch sizes, and predicts the largest batches from it.
 
     Args:
       experiment: what would be trained; `train.batch_size` is not looked at.
@@ -106,7 +106,7 @@ def step_bytes(experiment: Experiment, images: int) -> int:
 
 
 def analytical_activation_bytes(model: Network, image_size: int) -> int:
-    """Bytes of one image that the backward pass reads: what goes into each stage, convolution and BN, once each.
+    """Bytes of one image that the backward pass reads: the input of each stage, convolution and BN, once each.
 
     With `remat` these are what goes into the stages, and the rest of the one stage that has the most. What goes into
     ReLU, concatenations and pools is not counted: their gradients can be had from what comes next.
@@ -120,7 +120,7 @@ def analytical_activation_bytes(model: Network, image_size: int) -> int:
 
 
 def _saved_activations(model: Network, image_size: int) -> dict[str, dict[int, int]]:
-    """For each stage the bytes of what is kept, by the identity of the array; first what goes into the stage."""
+    """The bytes of each stage's saved arrays, keyed by the identity of the array; the stage's input first."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
     rngs = {name: jax.random.key(0) for name in ("params", "dropout")}
     arrays: list[jax.Array] = []  # so that no identity is given twice

@@ -1,6 +1,6 @@
-"""Checkpoints: of a run, to go on from, and exported ones, to use.
+"""Checkpoints: those of a run, to resume from, and exported ones, for inference.
 
-Both are directories of the same make (`storage.py`) that are read only if every byte is what was written.
+Both are checksummed directories (`storage.py`) that are read only if every byte is what was written.
 """
 
 from inception_jax.checkpoint.exported import METADATA, is_exported, load_variables, save_variables

@@ -1,4 +1,4 @@
-"""Exported checkpoints: variables for use, and what is to be known of them."""
+"""Exported checkpoints: variables for inference, and their metadata."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ METADATA = "checkpoint.json"
 
 
 def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str, Any]) -> None:
-    """Writes "params" and "batch_stats" and what is to be known of them (JSON values), whole or not at all.
+    """Writes "params" and "batch_stats" and their metadata (JSON values) atomically.
 
     What `directory` held before, if it was such a checkpoint, is replaced.
 
@@ -41,7 +41,7 @@ def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str,
 
 
 def load_variables(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The variables, as NumPy arrays, and the facts that `save_variables` wrote; UserError if they are broken."""
+    """The variables, as NumPy arrays, and the metadata that `save_variables` wrote; UserError if they are broken."""
     directory = Path(directory).absolute()
     storage.check(directory)
     return storage.read_arrays(directory), storage.read_metadata(directory, METADATA)

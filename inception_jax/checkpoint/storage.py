@@ -1,7 +1,7 @@
-"""What a checkpoint is on disk: arrays, facts and the checksums of both. The only file that says orbax.
+"""Checkpoints on disk: arrays, metadata and the checksums of both. The only file that imports orbax.
 
     arrays/     the arrays, as orbax writes them
-    NAME.json   the facts: JSON values
+    NAME.json   the metadata: JSON values
     SHA256SUMS  of every other file; `sha256sum -c SHA256SUMS` reads it too
 
 Orbax checks sums of its indexes but not of the arrays themselves, and not of its JSON. Here nothing is parsed before
@@ -35,7 +35,7 @@ CHECKSUMS = "SHA256SUMS"
 
 
 class BrokenCheckpoint(UserError):
-    """A checkpoint is not what was written; the message names it and the file that is wrong."""
+    """A checkpoint that differs from what was written; the message names it and the wrong file."""
 
 
 @contextlib.contextmanager
@@ -50,12 +50,12 @@ def staging(directory: Path) -> Iterator[Path]:
 
 
 def write(directory: Path, arrays: Any, name: str, metadata: Mapping[str, Any]) -> None:
-    """Writes a checkpoint, seal last, into a directory that does not exist.
+    """Writes a checkpoint, checksums last, into a directory that does not exist.
 
     Args:
       directory: absolute, in a `staging` place; whoever calls moves it to its own when all is written.
       arrays: tree of NumPy arrays.
-      name: of the file of the facts.
+      name: name of the metadata file.
       metadata: JSON values.
 
     Raises:
@@ -75,7 +75,7 @@ def write(directory: Path, arrays: Any, name: str, metadata: Mapping[str, Any]) 
 
 @functools.cache
 def _silence_repeated_failures() -> None:
-    """Keeps orbax from printing the traceback of a failure that it raises anyway, once for each array."""
+    """Stops orbax from printing a traceback for each array of a failure that it raises anyway."""
     absl.logging.set_verbosity(absl.logging.FATAL)
     # Tasks and threads that still write other arrays when the first one fails, each with a failure of its own.
     logging.getLogger("asyncio").addFilter(lambda record: "orbax-checkpoint-tmp" not in record.getMessage())
@@ -89,7 +89,7 @@ def _silence_repeated_failures() -> None:
 
 
 def write_error(directory: Path, error: OSError | ValueError) -> RunFailed:
-    """What to raise where `write`, or putting its checkpoint in place, failed with `error`."""
+    """The RunFailed to raise where `write`, or moving its checkpoint into place, failed with `error`."""
     # TensorStore writes the system's number at the end of its own words.
     found = re.search(r"os_error_code='(\d+)'", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
@@ -101,7 +101,7 @@ def write_error(directory: Path, error: OSError | ValueError) -> RunFailed:
 
 
 def check(directory: Path) -> None:
-    """Raises BrokenCheckpoint unless each file is there and is what was written."""
+    """Verifies the checksums of all files; raises BrokenCheckpoint where one is missing or differs."""
     try:
         faults = _find_faults(directory)
     except OSError as error:
@@ -114,7 +114,7 @@ def check(directory: Path) -> None:
 
 
 def read_metadata(directory: Path, name: str) -> dict[str, Any]:
-    """The facts of a checkpoint that was checked."""
+    """The metadata of a checkpoint that was checked."""
     return json.loads((directory / name).read_text())
 
 
@@ -160,7 +160,7 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _find_faults(directory: Path) -> list[str]:
-    """What is wrong, a phrase for each file."""
+    """The faults of a checkpoint, a phrase for each file."""
     found = _files(directory)
     if CHECKSUMS not in found:
         return [f"{CHECKSUMS} is missing"]

@@ -1,4 +1,4 @@
-"""A run's checkpoints.
+"""Checkpoints of a run.
 
 Each holds the state, the number of the next batch (which is all there is to the data iterator) and the experiment. It
 is written while the training goes on; the newest ones and the best one are kept.
@@ -37,7 +37,7 @@ METADATA = "run.json"
 
 @dataclasses.dataclass(frozen=True)
 class RunCheckpoint:
-    """A checkpoint of a run that was found to be what was written."""
+    """A verified checkpoint of a run."""
 
     path: Path
     step: int
@@ -66,7 +66,7 @@ def read(path: str | Path) -> RunCheckpoint:
 
 
 def newest(run: str | Path, *, strict: bool = False) -> RunCheckpoint | None:
-    """The newest checkpoint that is whole, for all processes alike; None where there is no checkpoint at all.
+    """The newest intact checkpoint, the same on all processes; None where there is no checkpoint at all.
 
     Broken ones that are newer are moved to RUN/broken-checkpoints, and one warning names them.
 
@@ -83,10 +83,10 @@ def newest(run: str | Path, *, strict: bool = False) -> RunCheckpoint | None:
 
 
 class Checkpoints:
-    """Writes the checkpoints of one run, each on a thread; of several processes, whose states are alike, the first."""
+    """Writes the checkpoints of one run in a background thread, on process 0 only."""
 
     def __init__(self, run: str | Path, *, keep: int = 1):
-        """Makes RUN ready, which need not exist; keeps the `keep` newest and the best."""
+        """Prepares RUN, which need not exist; the `keep` newest and the best checkpoint are kept."""
         run = Path(run).resolve()
         self._directory, self._unfinished, self._keep = run / DIRECTORY, run / UNFINISHED, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")

@@ -1,4 +1,4 @@
-"""What the verbs' arguments have in common."""
+"""Arguments that several verbs share."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ Directory = Annotated[str | None, arg(metavar="DIR")]
 
 @dataclasses.dataclass(kw_only=True)
 class Processes:
-    """How a verb that runs in several processes finds the others."""
+    """Arguments of the verbs that run in several processes."""
 
     distributed: bool = False
-    """Join the other processes of a pod first; they are found on Cloud TPU, Slurm and GKE."""
+    """Join the other processes first; only Cloud TPU, Slurm and GKE find them without --coordinator."""
     coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
-    """Elsewhere: address of process 0,"""
+    """Address of process 0."""
     processes: Annotated[int | None, arg(metavar="N")] = None
-    """how many processes there are,"""
+    """Number of processes."""
     process_id: Annotated[int | None, arg(metavar="I")] = None
-    """and which this is, from 0."""
+    """Number of this process, from 0."""
 
     def join(self) -> None:
-        """Joins them, if asked to; the next thing is to open the devices."""
+        """Joins the other processes if the arguments say so; call it before the devices are opened."""
         from inception_jax import steps
 
         steps.use_synchronous_cpu_dispatch()
@@ -39,13 +39,13 @@ class Processes:
             hosts.join(*values)
 
     def first(self) -> bool:
-        """Whether this is the process that writes for all of them."""
+        """Whether this is process 0, which writes for all."""
         import jax
 
         return jax.process_index() == 0
 
 
 def refuse_extra(flags: Sequence[str], verb: str) -> None:
-    """Raises UserError for arguments that a verb without an experiment was given too many."""
+    """Raises UserError for extra arguments of a verb without an experiment."""
     if flags:
         raise UserError(f"{verb} does not take {' '.join(flags)}; see {PROG} {verb} --help.")

@@ -23,9 +23,9 @@ class MeasureStartup:
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
     """Side of the input; 75 or more."""
     batch_size: int = 4
-    """Images of the step."""
+    """Images per step."""
     repeats: int = 3
-    """Pairs of starts, one without and one with a cache; the medians count."""
+    """Number of pairs of starts, one without and one with a cache; the medians count."""
     json: bool = False
     """Print one JSON object."""
 
@@ -46,22 +46,22 @@ class MeasureStartup:
 
 @dataclasses.dataclass(kw_only=True)
 class MeasureNetwork:
-    """What measuring a network in training and in inference have in common."""
+    """Measure a network."""
 
     mode: ClassVar[Literal["train", "infer"]]
 
     model: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (ModelConfig.name,)
     """inception_v3, inception_v4, inception_resnet_v1, inception_resnet_v2, ...; several are measured one by one."""
     batch_size: Annotated[tuple[int, ...], arg(metavar="INT ...")] = (16,)
-    """Images of a step over all devices; several are measured one by one."""
+    """Images per step over all devices; several sizes are measured one by one."""
     image_size: Annotated[tuple[int, ...], arg(metavar="PIXELS ...")] = (DataConfig.image_size,)
-    """Side of an image, 75 or more; several are measured one by one."""
+    """Side of an image, 75 or more; several sizes are measured one by one."""
     dtype: Literal["float32", "bfloat16"] = ModelConfig.dtype
-    """Of the convolutions."""
+    """Dtype of the convolutions."""
     seconds: float = 5.0
-    """Of each repeat."""
+    """Duration of each repeat."""
     repeats: int = 3
-    """Of the measurement; the median counts."""
+    """Number of repeats; the median counts."""
     profile: Directory = None
     """Also write a profile of ten steps for XProf there (pip install xprof; xprof server --logdir DIR/NAME)."""
     json: bool = False
@@ -113,15 +113,15 @@ class MeasureData:
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
     """Side of a crop; 75 or more."""
     batch_size: int = 32
-    """Images of a batch."""
+    """Images per batch."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
     """Threads that read, decode and augment; by default one for each core."""
     seconds: float = 5.0
-    """Of each repeat, and of each stage."""
+    """Duration of each repeat, and of each stage."""
     repeats: int = 3
-    """Of the whole pipeline; the median counts."""
+    """Number of repeats of the whole pipeline; the median counts."""
     data_dir: Directory = None
-    """Where tensorflow-datasets keeps its prepared sets."""
+    """Directory of tensorflow-datasets' prepared data sets."""
     json: bool = False
     """Print one JSON object."""
 
@@ -152,11 +152,11 @@ class MeasureSave:
     experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT")]
     """As for train; its fields can be set as there."""
     run: Annotated[str | None, arg(metavar="NAME")] = None
-    """Which run of the experiment; needed where it has several."""
+    """Name of the run; needed where the experiment has several."""
     seconds: float = 10.0
-    """Of the steps with a save and of those without, in each repeat."""
+    """Duration of the steps with a save, and of those without, in each repeat."""
     repeats: int = 3
-    """Pairs of them; the medians count."""
+    """Number of pairs of steps with and without a save; the medians count."""
     json: bool = False
     """Print one JSON object."""
 
@@ -187,5 +187,5 @@ class Benchmark:
     ]
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Does what the verb under it does."""
+        """Runs the chosen verb."""
         return self.verb(flags)

@@ -15,7 +15,7 @@ from inception_jax.errors import UserError
 
 @dataclasses.dataclass(kw_only=True)
 class Compare(Processes):
-    """Train the runs of an experiment, or take runs that exist, and draw curves and tables.
+    """Train the runs of an experiment, or take existing runs, and write curves and tables.
 
     compare EXPERIMENT --workdir DIR resumes what is not done; compare RUN RUN ... --out DIR only draws.
 
@@ -25,13 +25,13 @@ class Compare(Processes):
     what: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="EXPERIMENT|RUN ...")]
     """One experiment, as for train, or the directories of runs. Fields set as for train hold for all its runs."""
     workdir: Directory = None
-    """With an experiment: a directory for each run in it, pictures and tables beside."""
+    """Directory of an experiment's runs, one folder each, and of pictures and tables."""
     out: Directory = None
-    """Where pictures and tables go; with an experiment, its workdir unless given."""
+    """Directory of pictures and tables; with an experiment its workdir unless given."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
     """Also draw these training metrics over steps, such as gradient_norm; NAME/ is all metrics under that name."""
     strict: bool = False
-    """Stop at a broken newest checkpoint rather than go on from an older one."""
+    """Stop at a broken newest checkpoint rather than resume from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Trains where need be, and draws."""

@@ -13,7 +13,7 @@ from inception_jax.config import DataConfig, Resize
 
 @dataclasses.dataclass
 class Prepare:
-    """Turn images into a set that is read fast and at random, as tfds:OUT.
+    """Convert images to a data set with fast random access, tfds:OUT.
 
     Every image is decoded on the way and stored as it is. Started again, it goes on.
     """
@@ -23,9 +23,9 @@ class Prepare:
     out: Annotated[tyro.conf.Positional[str], arg(metavar="OUT")]
     """Directory of the new set."""
     shard_images: int = 1024
-    """Images of each file."""
+    """Images per file."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
-    """Files written at once; by default one for each core."""
+    """Files written at once; by default one per core."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded; they are listed either way."""
 
@@ -52,9 +52,9 @@ class Check:
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     data_dir: Directory = None
-    """Where tensorflow-datasets keeps its prepared sets."""
+    """Directory of tensorflow-datasets' prepared data sets."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
-    """Images decoded at once; by default one for each core."""
+    """Images decoded at once; by default one per core."""
     json: bool = False
     """Print one JSON object, with the images of every class."""
 
@@ -70,36 +70,36 @@ class Check:
 
 @dataclasses.dataclass
 class Show:
-    """Write a picture of training crops as the network sees them, or of validation's central crops."""
+    """Draw training crops as the network sees them, or the central crops of validation."""
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     out: Annotated[str, arg(metavar="FILE.png")]
     """The picture."""
     split: Literal["train", "validation"] = "train"
-    """Which images."""
+    """Split to draw crops of."""
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
     """Side of a crop; 75 or more."""
     rows: int = 4
-    """Of the grid."""
+    """Rows of the grid."""
     columns: int = 6
-    """Of the grid."""
+    """Columns of the grid."""
     seed: int = 0
-    """Of the choice, the crops and the colours."""
+    """Seed of the choice, the crops and the colours."""
     crop_area: Annotated[tuple[float, float], arg(metavar="LEAST MOST")] = DataConfig.crop_area
-    """Share of an image's area in a training crop."""
+    """Minimum and maximum fraction of an image's area in a training crop."""
     crop_aspect: Annotated[tuple[float, float], arg(metavar="LEAST MOST")] = DataConfig.crop_aspect
-    """Width / height of a training crop."""
+    """Minimum and maximum width / height of a training crop."""
     flip: bool = DataConfig.flip
     """Half of the training crops are mirrored; --no-flip leaves them as they are."""
     colour: bool = DataConfig.colour
     """The colours of training crops are distorted; --no-colour leaves them as they are."""
     central_fraction: float = DataConfig.central_fraction
-    """Share of each side in a validation crop."""
+    """Fraction of each side in a validation crop."""
     resize: Annotated[Resize, arg(metavar="KIND")] = DataConfig.resize
-    """How a crop becomes PIXELS a side: bilinear, bicubic, area, antialiased_bilinear or antialiased_bicubic."""
+    """Interpolation: bilinear, bicubic, area, antialiased_bilinear or antialiased_bicubic."""
     data_dir: Directory = None
-    """Where tensorflow-datasets keeps its prepared sets."""
+    """Directory of tensorflow-datasets' prepared data sets."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Draws."""
@@ -115,7 +115,7 @@ class Show:
 
 @dataclasses.dataclass
 class Data:
-    """Prepare a data set, check every image of one, or draw what the network sees of it."""
+    """Prepare a data set, check every image of one, or draw crops of it."""
 
     verb: Annotated[
         Annotated[Prepare, tyro.conf.subcommand("prepare")]
@@ -125,5 +125,5 @@ class Data:
     ]
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Does what the verb under it does."""
+        """Runs the chosen verb."""
         return self.verb(flags)

@@ -23,31 +23,31 @@ class Evaluate(Processes):
     """
 
     checkpoints: Annotated[tyro.conf.Positional[tuple[str, ...]], optional(metavar="CHECKPOINT|FILE.npz ...")]
-    """Of runs, imported or exported; and saved predictions."""
+    """Runs, imported or exported checkpoints, saved predictions."""
     data: Annotated[str | None, optional(metavar="SOURCE")] = None
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     data_dir: Annotated[str | None, optional(metavar="DIR")] = None
-    """Where tensorflow-datasets keeps its prepared sets."""
+    """Directory of tensorflow-datasets' prepared data sets."""
     crops: Annotated[Literal[1, 10, 12, 144], optional(metavar="1|10|12|144")] = 1
-    """How many of each image; 1 unless given."""
+    """Crops per image; 1 unless given."""
     scales: Annotated[tuple[int, ...], optional(metavar="INT ...")] = ()
-    """Other shorter sides than the paper's, for an input of 224."""
+    """Shorter sides for an input of 224; else the paper's."""
     exclude_list: Annotated[str | None, optional(metavar="FILE")] = None
-    """ILSVRC's blacklist: numbers of images to leave out."""
+    """Numbers of images to exclude: ILSVRC's blacklist."""
     image_size: Annotated[int | None, optional(metavar="PIXELS")] = None
-    """Other input than the networks' own."""
+    """Side of the input in place of the networks' own."""
     raw: Annotated[bool, optional()] = False
-    """Take a run's parameters as trained, not averaged."""
+    """Use a run's raw parameters, not the averaged ones."""
     on_error: Annotated[Literal["stop", "skip"] | None, optional(metavar="stop|skip")] = None
-    """Whether a broken image is left out."""
+    """Whether a broken image stops the evaluation or is skipped."""
     tta_batch: Annotated[int | None, optional(metavar="N")] = None
-    """Crops through a network at once, over all devices."""
+    """Crops per step over all devices."""
     threads: Annotated[int | None, optional(metavar="N")] = None
-    """Threads that decode and cut."""
+    """Threads that decode and crop."""
     save_predictions: Annotated[str | None, optional(metavar="FILE.npz")] = None
-    """Keep what each network says of each image."""
+    """Save each network's probabilities of each image."""
     out: Annotated[str | None, optional(metavar="DIR")] = None
-    """For evaluation.json and .md; the same command goes on."""
+    """Directory of evaluation.json and .md, and for resuming."""
     json: Annotated[bool, optional()] = False
     """Print one JSON object."""
 

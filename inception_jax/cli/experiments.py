@@ -16,7 +16,7 @@ class Experiments:
     """List the packaged experiments, or print one to start from."""
 
     name: Annotated[tyro.conf.Positional[str | None], arg(metavar="NAME")] = None
-    """The one to print, as in experiments digits > mine.py."""
+    """Experiment to print, as in experiments digits > mine.py."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Prints."""

@@ -22,21 +22,21 @@ class Summary:
     image_size: int = 299
     """Side of the input in pixels; 75 or more."""
     num_classes: int = 1000
-    """Of the classifier; 0 for none."""
+    """Classes of the classifier; 0 for none."""
     width: float = 1.0
     """Factor on the features of every convolution."""
     depths: Annotated[tuple[int, int, int] | None, arg(metavar="A B C")] = None
     """Blocks at the 35, 17 and 8 grids."""
     memory: bool = False
-    """Also predict the memory of training: compiles the step twice, a minute or two for a network in full."""
+    """Also predict the memory of training: compiles the step twice, which takes a minute or two at full size."""
     dtype: Annotated[Literal["float32", "bfloat16"], arg(metavar="DTYPE")] = "float32"
-    """With --memory: float32 or bfloat16;"""
+    """Dtype for --memory: float32 or bfloat16."""
     remat: bool = False
-    """as trained with --train.remat;"""
+    """Rematerialisation for --memory: predict as trained with --train.remat."""
     batches: Annotated[tuple[int, int], arg(metavar="N M")] = (8, 32)
-    """batches to compile for, in images on each device;"""
+    """Two batch sizes to compile for --memory, in images per device."""
     gigabytes: Annotated[tuple[float, ...], arg(metavar="GB ...")] = (16, 32, 80)
-    """memories, of 1,000,000,000 bytes, to find the largest batch for."""
+    """Memory sizes, of 1,000,000,000 bytes, to find the largest batch for with --memory."""
     json: bool = False
     """Print one JSON object."""
 
@@ -73,7 +73,7 @@ _MEMORY_FLAGS = ("dtype", "remat", "batches", "gigabytes")
 
 @dataclasses.dataclass
 class Import:
-    """Turn timm's, Keras' or facenet's trained weights into a checkpoint."""
+    """Import timm's, Keras' or facenet's weights as a checkpoint."""
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
     """File (.safetensors, .h5, .weights.h5, .keras, .pt, .pth) or hf://OWNER/MODEL."""
@@ -84,11 +84,11 @@ class Import:
     format: Annotated[str, arg(metavar="PEER")] = "timm"
     """timm, keras or facenet; inception_jax for files that only this package writes."""
     num_classes: Annotated[int | None, arg(metavar="INT")] = None
-    """Keep all but the head, which is new with so many classes; 0 drops it."""
+    """Replace the head by a new one with so many classes; 0 drops it."""
     drop_background: bool = False
-    """Leave out the first of TensorFlow's 1001 labels."""
+    """Drop the first of TensorFlow's 1001 labels."""
     class_names: Annotated[str | None, arg(metavar="FILE")] = None
-    """Text file with the name of a class in each line."""
+    """Text file with one class name per line."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Imports."""
@@ -113,7 +113,7 @@ class Import:
 
 @dataclasses.dataclass
 class Export:
-    """Write a trained network for others; the file is read again and its logits compared before it is put in place."""
+    """Export a trained network; the file is read again and its logits are compared before it is put in place."""
 
     checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="RUN")]
     """A run, RUN/checkpoints/STEP, or an imported or exported checkpoint."""
@@ -122,7 +122,7 @@ class Export:
     format: Annotated[str, arg(metavar="FORMAT")]
     """orbax, safetensors (timm's names), keras, stablehlo or onnx."""
     raw: bool = False
-    """Take the parameters as they are trained rather than averaged."""
+    """Use the raw parameters rather than the averaged ones."""
     with_preprocessing: bool = False
     """Let a stablehlo or onnx file take uint8 images."""
 
@@ -142,16 +142,16 @@ class Export:
 
 @dataclasses.dataclass
 class Predict:
-    """Print pictures' likeliest classes and their probabilities."""
+    """Print the most likely classes of pictures."""
 
     checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="RUN")]
     """A run, RUN/checkpoints/STEP, or an imported or exported checkpoint."""
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="IMAGE ...")]
-    """Files of any size; one that cannot be read is named, and the others are answered."""
+    """Image files of any size; unreadable ones are named and skipped."""
     top: int = 5
-    """Classes of each picture."""
+    """Classes to print per picture."""
     batch_size: int = 16
-    """Pictures at once."""
+    """Pictures per step."""
     json: bool = False
     """Print one JSON object."""
 

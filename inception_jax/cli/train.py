@@ -13,7 +13,7 @@ from inception_jax.cli.arguments import PROG, Processes, arg
 
 @dataclasses.dataclass(kw_only=True)
 class Train(Processes):
-    """Train one run of an experiment, going on from its newest checkpoint.
+    """Train one run of an experiment, resuming from its newest checkpoint.
 
     Any field of it can be set, as in --seed 3; train EXPERIMENT --help lists them with their values.
     """
@@ -21,13 +21,13 @@ class Train(Processes):
     experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT")]
     """A name that inception-jax experiments lists, or a Python file with runs()."""
     workdir: Annotated[str, arg(metavar="DIR")]
-    """Directory of the run; what it holds is continued."""
+    """Directory of the run; an existing run is resumed."""
     run: Annotated[str | None, arg(metavar="NAME")] = None
-    """Which run of the experiment; needed where it has several."""
+    """Name of the run; needed where the experiment has several."""
     init_from: Annotated[str | None, arg(metavar="RUN")] = None
-    """Run or imported checkpoint to start from, short for --train.init-from."""
+    """Run or imported checkpoint to start from; short for --train.init-from."""
     strict: bool = False
-    """Stop at a broken newest checkpoint rather than go on from an older one."""
+    """Stop at a broken newest checkpoint rather than resume from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         """Trains."""

@@ -50,12 +50,12 @@ class Pairing:
 
     @functools.cached_property
     def seeds(self) -> list[int]:
-        """Those that both were run with."""
+        """The seeds that both were run with."""
         return common_seeds(self.pure, self.residual)
 
     @functools.cached_property
     def target_comparisons(self) -> list[list[TargetComparison]]:
-        """For each level that tells the two apart a heat for each cost."""
+        """For each informative target error a comparison by each cost."""
         found = informative_targets(self.pure.curves, self.residual.curves)
         return [[compare_at_target(self.pure, self.residual, target, cost) for cost in COSTS] for target in found]
 
@@ -65,7 +65,7 @@ class Pairing:
         return final_errors(self.pure, self.residual)
 
     def log_speed_up(self, cost: Cost = EPOCHS) -> Estimate | None:
-        """Over the seeds in common, of the mean logarithm of the speed-up over the levels; None without such seeds."""
+        """Mean over the common seeds of the mean log speed-up over the target errors; None without common seeds."""
         ours, theirs = self.pure.by_seed, self.residual.by_seed
         return estimate([mean_log_ratio(ours[s], theirs[s], cost) for s in self.seeds]) if self.seeds else None
 
@@ -96,13 +96,13 @@ Answer = Literal["yes", "no", "undecided"]
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What one comparison says about a claim."""
+    """The result of one comparison for a claim."""
 
     about: str
     """The groups."""
     answer: Answer
     estimate: Estimate | None
-    """Of what the criterion asks to be above 0; None without seeds in common."""
+    """Estimate of the quantity that the criterion compares with 0; None without common seeds."""
     seeds: list[int]
     words: str
     """The numbers in a sentence without an end."""
@@ -184,8 +184,8 @@ def size_against_kind(errors: np.ndarray) -> tuple[float, float, Estimate]:
     """Errors [seeds, (small pure, small residual, large pure, large residual)] -> by size, by kind, their difference.
 
     Signs are taken off the means over seeds and not off each seed, whose noise would then count as an effect. With
-    the signs of the means given, the difference is a mean over seeds, and has a t interval as such. An effect near
-    zero comes out too large by its noise, which brings the two nearer to each other.
+    the signs of the means given, the difference is a mean over seeds, and has a t interval as such. Absolute values
+    bias small effects upwards, which shrinks the difference.
     """
     small_pure, small_residual, large_pure, large_residual = errors.T
     size = np.stack([large_pure - small_pure, large_residual - small_residual])

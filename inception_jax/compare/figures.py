@@ -98,7 +98,7 @@ def _fill(rows: Sequence[Row], groups: Sequence[Group], panels: Any) -> None:
 
 
 def _styles(rows: Sequence[Row]) -> list[dict[str, dict[str, Any]]]:
-    """For each row the looks of its groups by their labels.
+    """The line styles of each row's groups, keyed by their labels.
 
     Each network's best group has the same look in every row; the others of a row take what is left.
     """
@@ -134,7 +134,7 @@ def _draw_group(panel: "Axes", group: Group, error: str, line_style: Mapping[str
 
 
 def _axis(groups: Sequence[Group], error: str) -> _Axis:
-    """One end to the other of all that is drawn; logarithmic for both columns where one of them needs it."""
+    """Limits and scale of a column's y axis; logarithmic for both columns where one of them needs it."""
     curves = [curve for group in groups for curve in group.curves]
     raw = [m for group in groups if len(group.curves) == 1 for m in group.curves[0].raw]
     errors = [100 * m[error] for m in [*(m for curve in curves for m in curve.averaged), *raw]]

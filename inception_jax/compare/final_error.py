@@ -1,4 +1,4 @@
-"""Which of two networks has the lower error in the end, after equal epochs, equal time and equal arithmetic."""
+"""Final error of two networks at equal epochs, wall time and multiply-adds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,24 +13,24 @@ ERRORS = ("top1_error", "top5_error")
 
 @dataclasses.dataclass(frozen=True)
 class FinalError:
-    """Two groups' errors where both had spent the same."""
+    """Errors of two groups at equal cost."""
 
     cost: Cost
     error: str
     """One of `ERRORS`."""
     budget: Interval
-    """Least and greatest over the pairs of seeds."""
+    """Minimum and maximum cost over the pairs of seeds."""
     pure: float
     """Mean over the seeds."""
     residual: float
     difference: Estimate
     """Residual minus pure."""
     paired: bool
-    """Whether seeds were compared each with itself; else the groups have none in common."""
+    """Whether each seed was compared with itself; else the groups have no seed in common."""
 
 
 def final_errors(pure: Group, residual: Group) -> list[FinalError]:
-    """For each cost and error; a cost is left out where one had spent all before the other's first evaluation."""
+    """The final errors by each cost; a cost is left out where one run ended before the other's first evaluation."""
     return [
         final_error
         for cost in COSTS

@@ -1,4 +1,4 @@
-"""What comparison.csv and comparison.json hold: a line for each run, and every number of the report."""
+"""The contents of comparison.csv and comparison.json: a line for each run, and every number of the report."""
 
 import csv
 import dataclasses

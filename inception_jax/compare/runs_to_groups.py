@@ -41,12 +41,12 @@ class Curve:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Seed of the run."""
         return self.run.experiment.seed
 
     @property
     def progress(self) -> str:
-        """How far an unfinished run is, with a space before it; nothing for one that is done."""
+        """Step of an unfinished run, after a space; empty for a finished run."""
         reached = self.run.metrics[-1]["step"] if self.run.metrics else 0
         return "" if self.run.finished else f" (step {reached} of {self.run.info.steps})"
 
@@ -85,12 +85,12 @@ class Group:
     """Runs of one experiment, one for each seed, by rising seed."""
 
     label: str
-    """Tells the group from the others it is shown with."""
+    """Label that distinguishes the group from the others it is shown with."""
     curves: tuple[Curve, ...]
 
     @property
     def experiment(self) -> Experiment:
-        """Of the first seed."""
+        """Experiment of the first seed."""
         return self.curves[0].run.experiment
 
     @property
@@ -127,7 +127,7 @@ class Group:
         return statistics.median(curve.averaged[-1]["top1_error"] for curve in self.curves)
 
     def run_label(self, curve: Curve) -> str:
-        """Tells one of its runs from all others."""
+        """Label that distinguishes one of its runs from all others."""
         return self.label if len(self.curves) == 1 else f"{self.label}, seed {curve.seed}"
 
 
@@ -168,7 +168,7 @@ def _is_member(curve: Curve, group: Sequence[Curve]) -> bool:
 
 
 def _sort_key(curve: Curve) -> tuple[Any, ...]:
-    """Where a curve stands among others, whatever the order in which they were given."""
+    """Sort key of a curve, independent of the order in which the curves were given."""
     pair = pair_of(curve.model)
     values = to_flat_dict(curve.run.experiment)
     settings = [_sortable(values[field]) for field in sorted(values) if field != "seed"]
@@ -207,7 +207,7 @@ def _labels(groups: Sequence[Sequence[Curve]]) -> list[str]:
 
 
 def _fields(groups: Sequence[Sequence[Curve]]) -> list[str | None]:
-    """For each group its own values, such as 'rate 0.0045'; None where there are too many to say.
+    """The distinguishing values of each group, such as 'rate 0.0045'; None where there are too many.
 
     A value that more than half of the groups share goes without saying, so that each line of an ablation shows what
     was changed and nothing else.

@@ -29,7 +29,7 @@ class Estimate:
 
     mean: float
     interval: Interval | None
-    """Of 95 %, by Student's t; None with one seed."""
+    """95 % interval by Student's t; None with one seed."""
     p: float | None
     """Probability of a mean as far from 0 if the true one were 0; None where the values do not vary."""
     seeds: int
@@ -74,7 +74,7 @@ def bootstrap_medians(values: Sequence[float], *, stream: int = 0) -> np.ndarray
 
 
 def interval(values: np.ndarray) -> Interval:
-    """From the 2.5th to the 97.5th percentile."""
+    """The 2.5th and the 97.5th percentile."""
     # Not np.quantile, which interpolates, and between two infinities there is nothing.
     ordered = np.sort(values)
     return float(ordered[_TAIL]), float(ordered[-_TAIL - 1])
@@ -101,7 +101,7 @@ class Point(NamedTuple):
     low: float
     high: float
     seeds: int
-    """How many have a value here."""
+    """Number of seeds that have a value here."""
 
 
 def band(lines: Sequence[Mapping[float, float]]) -> list[Point]:

@@ -1,4 +1,4 @@
-"""How lines, bands, axes and legends look in all pictures of this package."""
+"""Style of lines, bands, axes and legends in all pictures of this package."""
 
 import io
 import math
@@ -66,7 +66,7 @@ def line_style(number: int, residual: bool) -> dict[str, Any]:
 
 
 def ordered_line_style(number: int, count: int) -> dict[str, Any]:
-    """The look of one of `count` lines that have an order, from dark to light."""
+    """Style of one of `count` ordered lines, from dark to light."""
     import matplotlib
 
     return {"color": matplotlib.colormaps["viridis"](0.92 * number / max(count - 1, 1)), "linestyle": "-"}

@@ -1,4 +1,4 @@
-"""Numbers as words, and tables of them in Markdown."""
+"""Formatting of numbers, and Markdown tables."""
 
 import math
 from collections.abc import Callable, Sequence

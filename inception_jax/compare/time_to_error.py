@@ -1,4 +1,4 @@
-"""Which of two networks came down to an error first, in epochs, in time and in arithmetic.
+"""Epochs, wall time and multiply-adds to a target error.
 
 The paper's claim is that residual networks train much faster than pure ones of the same cost (section 4).
 """
@@ -14,16 +14,16 @@ from inception_jax.compare.runs_to_groups import Curve, Group
 from inception_jax.compare.statistics import Interval, bootstrap_medians, interval, ratio_interval
 
 TARGETS = (90, 80, 70, 60, 50, 40, 30, 20, 15, 10, 7, 5, 3, 2, 1)
-"""Top-1 errors, in percent, that are raced to."""
+"""Target top-1 errors, in percent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """One way to count what training takes."""
+    """A measure of the cost of training."""
 
     name: str
     of: Callable[[Curve, Mapping[str, Any]], float]
-    """Of a run up to one of its evaluations."""
+    """Cost of a run up to one of its evaluations."""
     format: Callable[[float], str]
 
 
@@ -42,7 +42,7 @@ COSTS = (
 
 @dataclasses.dataclass(frozen=True)
 class CostToTarget:
-    """What was spent until an error was reached, or without reaching it."""
+    """Cost until a target error was reached; right-censored where it was not."""
 
     value: float
     reached: bool
@@ -50,46 +50,46 @@ class CostToTarget:
 
 @dataclasses.dataclass(frozen=True)
 class CostPair:
-    """What each of a pair spent for one error."""
+    """Costs of a pair of networks to one target error."""
 
     pure: CostToTarget
     residual: CostToTarget
 
     @property
     def ratio(self) -> float | None:
-        """Pure over residual, a bound where one of the two never got there; None where neither did."""
+        """Pure over residual, a bound where one of the two never reached the target; None where neither did."""
         known = (self.pure.reached or self.residual.reached) and self.residual.value > 0
         return self.pure.value / self.residual.value if known else None
 
     @property
     def speed_up(self) -> str:
-        """The ratio; '> x' or '< x' where only the residual or only the pure network got there."""
+        """The ratio; '> x' or '< x' where only the residual or only the pure network reached the target."""
         bound = "" if self.pure.reached and self.residual.reached else "> " if self.residual.reached else "< "
         return tables.MISSING if self.ratio is None else bound + tables.factor(self.ratio)
 
     @property
     def leader(self) -> int:
-        """1 when the residual network got there for less, -1 when the pure one did, 0 when equal or undecided."""
+        """1 when the residual network reached the target at lower cost, -1 when the pure one did, else 0."""
         if self.pure.reached and self.residual.reached:
             return (self.residual.value < self.pure.value) - (self.pure.value < self.residual.value)
-        # Who never got there is behind only if it had spent as much as the other needed.
+        # A run that never reached the target is behind only if it had spent as much as the other needed.
         if self.residual.reached:
             return int(self.residual.value <= self.pure.value)
         return -int(self.pure.reached and self.pure.value <= self.residual.value)
 
     @property
     def log_ratio(self) -> float:
-        """Natural logarithm of the ratio, 0 where nothing can be said who leads.
+        """Natural logarithm of the ratio, 0 where there is no leader.
 
-        Who never got there counts with what it had spent, which is less than it needed. So the figure errs towards no
-        difference, whichever of the two is ahead.
+        A run that never reached the target is right-censored at its total cost, which biases the log speed-up towards
+        zero.
         """
         return math.log(self.ratio) if self.leader and self.ratio else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetComparison:
-    """A race of two groups to one error: medians over the seeds, with intervals where both have several."""
+    """Costs of two groups to one target error: medians over the seeds, with intervals where both have several."""
 
     target: int
     cost: Cost
@@ -100,7 +100,7 @@ class TargetComparison:
 
 
 def informative_targets(pures: Sequence[Curve], residuals: Sequence[Curve]) -> list[int]:
-    """Those of `TARGETS` that over half of one side's runs reach, and that not every run's first evaluation meets."""
+    """The `TARGETS` that over half of one side's runs reach, and that not every run's first evaluation meets."""
     found = []
     for target in TARGETS:
         reached = any(
@@ -113,13 +113,13 @@ def informative_targets(pures: Sequence[Curve], residuals: Sequence[Curve]) -> l
 
 
 def cost_to_target(curve: Curve, target: int, cost: Cost) -> CostToTarget:
-    """What a run spent up to its first evaluation at or under a top-1 error of `target` percent."""
+    """Cost of a run up to its first evaluation at or under a top-1 error of `target` percent."""
     first = next((record for record in _after_training_began(curve) if _reaches(record["top1_error"], target)), None)
     return CostToTarget(cost.of(curve, first or curve.averaged[-1]), first is not None)
 
 
 def compare_at_target(pure: Group, residual: Group, target: int, cost: Cost) -> TargetComparison:
-    """Two groups' race to an error; where they have the same seeds, these are drawn together."""
+    """Compares the costs of two groups to a target error; common seeds are resampled together."""
     pures, residuals = ([cost_to_target(curve, target, cost) for curve in group.curves] for group in (pure, residual))
     costs = CostPair(_median(pures), _median(residuals))
     if min(len(pures), len(residuals)) == 1:
@@ -134,7 +134,7 @@ def compare_at_target(pure: Group, residual: Group, target: int, cost: Cost) -> 
 
 
 def mean_log_ratio(pure: Curve, residual: Curve, cost: Cost) -> float:
-    """Mean of the logarithms of the speed-up over all levels that tell two runs apart; 0 where none does."""
+    """Mean log speed-up over all informative targets of two runs; 0 where there is none."""
     ratios = [
         CostPair(cost_to_target(pure, target, cost), cost_to_target(residual, target, cost)).log_ratio
         for target in informative_targets([pure], [residual])
@@ -148,7 +148,7 @@ def _informative(intervals: Interval) -> Interval | None:
 
 
 def _median(runs: Sequence[CostToTarget]) -> CostToTarget:
-    """The median where more than half got there; else what half of them spent at least, without getting there."""
+    """The median where more than half reached the target; else the median cost, right-censored."""
     median = statistics.median(_censored_at_infinity(runs))
     if math.isfinite(median):
         return CostToTarget(median, True)

@@ -1,4 +1,4 @@
-"""Images: where from (`sources`), how prepared (`preprocess`, `colour`, `crops`), in what order and batches.
+"""Images: their sources, their preprocessing (`preprocess`, `colour`, `multicrop`), their order and batches.
 
 `pipeline` makes the batches of training and of its evaluation, `multicrop_batches` those of the paper's evaluation.
 """

@@ -1,4 +1,4 @@
-"""Whether a source can be trained on: every image of both splits read and decoded, and what they are."""
+"""Check of a source: reads and decodes every image of both splits, and reports what they are."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import say
 
 TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF")
-"""What an image of any format can be besides. Training does not turn by EXIF."""
+"""Properties that images of any format can have. Training does not rotate by EXIF."""
 
 # All that is kept of an image: 20 bytes, so that a million of them cost 20 MB.
 _ROW = np.dtype([("label", np.int32), ("width", np.int32), ("height", np.int32), ("bytes", np.int64)])
@@ -41,7 +41,7 @@ _Part = tuple[Counter[str], list[str]]  # how many images of each kind, and the 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Three of the values that there are; where the middle lies between two, the lower is the median."""
+    """Minimum, median and maximum of a set of values; the lower of two middle values is the median."""
 
     least: int
     median: int
@@ -50,41 +50,41 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class SplitReport:
-    """What one split holds. All but `broken` is of the images that can be decoded."""
+    """Contents of one split. All but `broken` counts the images that can be decoded."""
 
     images: int
     bytes: int
-    """As encoded; of a source that keeps pixels, the pixels."""
+    """Total size as encoded, or of the pixels where a source keeps pixels."""
     classes: tuple[int, ...]
     """Images of each class, in the order of the labels."""
     width: Spread | None
-    """In pixels, as decoded; None where there is no image."""
+    """Widths in pixels, as decoded; None where there is no image."""
     height: Spread | None
-    """In pixels."""
+    """Heights in pixels."""
     image_bytes: Spread | None
-    """Of one image."""
+    """Sizes of single images."""
     formats: dict[str, int]
     """Images of each format by their contents, whatever their names say: JPEG, PNG, ..., or array for pixels."""
     traits: dict[str, int]
     """Images that have each of `TRAITS`."""
     broken: tuple[str, ...]
-    """For each broken image a sentence that names it."""
+    """One sentence for each broken image, which names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceReport:
-    """What a source holds."""
+    """Contents of a source."""
 
     source: str
     class_names: tuple[str, ...]
     splits: dict[str, SplitReport]
-    """By "train" and "validation"; one of the two may be missing."""
+    """Reports keyed by "train" and "validation"; one of the two may be missing."""
     missing: dict[str, str]
     """Why a split that is missing could not be opened."""
 
     @property
     def broken(self) -> int:
-        """How many images of both splits are broken."""
+        """Number of broken images in both splits."""
         return sum(len(split.broken) for split in self.splits.values())
 
 
@@ -227,7 +227,7 @@ def table(report: SourceReport) -> str:
 
 
 def _rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:
-    """A name and a cell for each split."""
+    """The table's rows: a name, and a cell for each split."""
     yield "images", [f"{split.images:,}" for split in splits]
     yield "classes with images", [f"{np.count_nonzero(split.classes):,}" for split in splits]
     yield "broken images", [f"{len(split.broken):,}" for split in splits]

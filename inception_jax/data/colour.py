@@ -1,4 +1,4 @@
-"""From uint8 pixels to the network's input on the device: pure functions to be called inside a jitted step.
+"""Conversion of uint8 pixels to the network's input on the device: pure functions for use inside a jitted step.
 
 A training step calls both, an evaluation only the second:
 
@@ -26,7 +26,7 @@ _ORDERS = (
 def to_network_range(
     images: jax.Array, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
 ) -> jax.Array:
-    """Images as a network wants them: (x / 255 - mean) / std, float32 [..., H, W, 3].
+    """Normalises images for a network: (x / 255 - mean) / std, float32 [..., H, W, 3].
 
     With the default that is (x / 255 - 0.5) * 2 in [-1, 1] (section 4 by way of TF-Slim); another mean and deviation is
     for weights that were trained elsewhere.

@@ -1,4 +1,4 @@
-"""The validation images that are not to be counted: ILSVRC's blacklist, by the numbers in the images' names."""
+"""Validation images excluded from evaluation: ILSVRC's blacklist, by the numbers in the images' names."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -73,7 +73,7 @@ def _is_in_order(source: Source, excluded_numbers: np.ndarray) -> bool:
 
 
 def _numbers(source: Source) -> Iterator[int]:
-    """Of every image the number in its name, or `_NO_NUMBER`."""
+    """The number in the name of every image, or `_NO_NUMBER`."""
 
     def submit(pool: ThreadPoolExecutor, index: int) -> Callable[[], int]:
         return pool.submit(_number, source, index).result

@@ -20,7 +20,7 @@ _INPUT = 224
 """The side of the network's input, in pixels, that scales are said for."""
 
 _SCALES = {1: (), 10: (256,), 12: (256,), 144: (256, 288, 320, 352)}
-"""Of each number of crops, where no others are asked for."""
+"""Default scales for each number of crops."""
 
 # Ten times the crops, which then show a hundredth of a square; without an end, a slip would fill the memory.
 _MAX_SCALE = 2240
@@ -34,7 +34,7 @@ _PIECE = 8
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Which crops of an image are shown to a network; their softmax is averaged."""
+    """The crops of an image that a network is evaluated on; their softmax is averaged."""
 
     crops: Literal[1, 10, 12, 144] = 1
     """1: the central part of the image, whatever its shape. 10: the four corners and the centre of the centre square,
@@ -65,12 +65,12 @@ class Protocol:
 
     @property
     def views(self) -> int:
-        """How many crops of an image are made, without the mirror images."""
+        """Number of crops cut from an image, mirror images not counted."""
         return _VIEWS_PER_SCALE[self.crops] * max(1, len(self._scales))
 
     @property
     def total(self) -> int:
-        """How many crops of an image are shown to the network."""
+        """Number of crops of an image shown to the network."""
         return self.views * (2 if self.mirrored else 1)
 
     def sides(self, size: int) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ class Box(NamedTuple):
     """The square that becomes a view, in pixels of the image at its scale."""
 
     scale: int
-    """Which of the protocol's scales, from 0."""
+    """Index into the protocol's scales."""
     top: int
     left: int
     side: int
@@ -142,7 +142,7 @@ def scaled_shapes(height: int, width: int, protocol: Protocol, size: int) -> lis
 
 
 def boxes(shapes: Sequence[tuple[int, int]], protocol: Protocol, size: int) -> list[Box]:
-    """Where the views lie in an image that has these shapes at the protocol's scales; none for a single crop.
+    """Positions of the views in an image that has these shapes at the protocol's scales; none for a single crop.
 
     Scale by scale; with 144 crops square by square, from the left or the top, and else of the centre square alone; of a
     square the corners (top left, top right, bottom left, bottom right), the centre and, but for 10 crops, the whole of

@@ -25,10 +25,10 @@ _Row = tuple[Batch, int]
 
 
 class _PendingBatch:
-    """A batch that threads are filling in; an image's views may lie in several."""
+    """A batch that threads are filling; the views of one image may span several batches."""
 
     def __init__(self, local_rows: int, image_size: int):
-        """Holds no image yet."""
+        """Allocates an empty batch."""
         self.arrays: Batch = {
             "images": np.empty((local_rows, image_size, image_size, 3), np.uint8),
             "positions": np.full(local_rows, -1, np.int32),
@@ -38,7 +38,7 @@ class _PendingBatch:
         self._tasks: list[tuple[Future[str], bool]] = []
 
     def add(self, task: Future[str], begins: bool) -> None:
-        """Has a task to wait for, the image of which begins in this batch or began in an earlier one."""
+        """Adds a task to wait for, whose image begins in this batch or began in an earlier one."""
         self._tasks.append((task, begins))
 
     def finish(self, devices: int, report: Callable[[str], None]) -> Batch:
@@ -128,7 +128,7 @@ def multicrop_batches(
 
 
 def batch_count(images: int, *, protocol: multicrop.Protocol, rows: int, process_count: int) -> int:
-    """How many batches `multicrop_batches` yields for `images` images from the first on, in every process."""
+    """Number of batches that `multicrop_batches` yields for `images` images on every process."""
     images_each = -(-images // process_count)
     return -(-images_each * protocol.views * process_count // rows)
 

@@ -1,4 +1,4 @@
-"""The order of the images, and how they become batches: Grain's shuffled stream, filled in by threads.
+"""The batches of training and validation: Grain's shuffled order of the images, filled in by threads.
 
 Batch k depends on the source, the seed and k, on nothing else: not on the threads, not on where a run was resumed, not
 on how the devices are spread over processes. So the state of a run's data is one number.
@@ -28,12 +28,12 @@ Batch = dict[str, np.ndarray]
 
 # Of one task of a thread: fewer cost more in handing out, more leave threads without work at the end of a batch.
 _IMAGES_PER_TASK = 8
-# Then it is the source that is broken.
+# More than this, and the source itself is broken.
 _MAX_CONSECUTIVE_SKIPS = 100
 
 
 class _Slot(NamedTuple):
-    """What goes with an image that has been written into its batch."""
+    """Label and status of one image of a batch."""
 
     label: int
     counted: bool = True
@@ -41,7 +41,7 @@ class _Slot(NamedTuple):
 
 
 _FillSlot = Callable[[int, np.ndarray], _Slot]
-"""(position in the stream, where the image shall be written) -> what goes with it."""
+"""(position in the stream, where to write the image) -> its slot."""
 
 
 def training_batches(
@@ -176,7 +176,7 @@ def evaluation_batches(
 
 
 def images_per_process(batch_size: int, devices: int, process_count: int) -> int:
-    """Images of each batch for each process; UserError where the devices cannot share it evenly."""
+    """Number of images of each batch on each process; UserError where the devices cannot share it evenly."""
     all_devices = devices * process_count
     if batch_size % all_devices:
         below = batch_size // all_devices * all_devices
@@ -197,7 +197,7 @@ def _read(source: Source, scratch: preprocess.Scratch, index: int) -> tuple[np.n
 def _read_skipping_broken(
     source: Source, scratch: preprocess.Scratch, on_error: OnError, index: int
 ) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """As `_read`, of the first image from `index` on that is not broken, and what was wrong with those before it."""
+    """Reads the first intact image from `index` on; returns also what was wrong with those before it."""
     skipped: tuple[str, ...] = ()
     for candidate in range(index, index + min(_MAX_CONSECUTIVE_SKIPS, len(source))):
         try:
@@ -210,10 +210,10 @@ def _read_skipping_broken(
 
 
 class _PendingBatch:
-    """A batch that threads are filling in."""
+    """A batch that threads are filling."""
 
     def __init__(self, pool: ThreadPoolExecutor, fill: _FillSlot, positions: range, image_size: int):
-        """Hands the images at `positions` of the stream out to the threads of `pool`."""
+        """Distributes the images at `positions` of the stream over the threads of `pool`."""
         count = len(positions)
         self._fill, self._positions = fill, positions
         self._batch: Batch = {

@@ -1,4 +1,4 @@
-"""Making things in threads before they are asked for."""
+"""Ordered results of a thread pool, computed ahead."""
 
 import collections
 from collections.abc import Callable, Generator, Iterable
@@ -12,15 +12,15 @@ Result = TypeVar("Result")
 def prefetch_map(
     submit: Callable[[ThreadPoolExecutor, Item], Callable[[], Result]], items: Iterable[Item], threads: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """What is made of each item, in the order of the items, while `ahead` more are being made or ready.
+    """Ordered results of a thread pool, with up to `ahead` items in flight.
 
-    Close the generator or lose the last reference to it, and its threads end with what they are at.
+    The threads end, with the items that they are working on, when the generator is closed or garbage-collected.
 
     Args:
-      submit: Gives a pool of `threads` the work for an item; returns what waits for its end and gives the result.
-      items: Taken one by one, `ahead` before their turn.
-      threads: How many work at once.
-      ahead: How many are in the making or ready while the newest is used; the memory needed is one more.
+      submit: Submits an item's work to a pool of `threads`; returns a function that waits for the result.
+      items: Consumed one by one, up to `ahead` items early.
+      threads: Number of threads.
+      ahead: Number of results in flight or ready while the newest is used; the memory needed is one more.
     """
     pool = ThreadPoolExecutor(threads, "images")
     pending: collections.deque[Callable[[], Result]] = collections.deque()

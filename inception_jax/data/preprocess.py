@@ -1,4 +1,4 @@
-"""From encoded images to square uint8 crops, on the host: decoding, cropping, and what a network's input must be.
+"""Host-side preprocessing: decoding, square uint8 crops, and the input that a network was trained with.
 
 Follows TF-Slim's inception_preprocessing; colour is distorted later, on the device (`colour`).
 """
@@ -18,7 +18,7 @@ import simplejpeg
 from inception_jax.errors import BrokenImage, UserError
 
 Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
-"""How pixels are interpolated.
+"""Interpolation of pixels.
 
 `bilinear` and `bicubic` look at 4 and 16 pixels even where the image shrinks, as TensorFlow does unless told otherwise.
 `antialiased_bilinear` and `antialiased_bicubic` widen the kernel as the image shrinks, as Pillow and with it timm do.
@@ -40,14 +40,14 @@ _ANTIALIASED = {
 
 
 class Scratch(threading.local):
-    """Memory in which a thread decodes one image after another: fresh memory for each costs a quarter of the time."""
+    """Per-thread memory for decoded images: allocating it anew for each costs a quarter of the time."""
 
     def __init__(self) -> None:
-        """Starts empty, in every thread."""
+        """Starts with an empty buffer in every thread."""
         self._memory = np.empty(0, np.uint8)
 
     def buffer(self, size: int) -> np.ndarray:
-        """At least `size` bytes; the same as the last time where they suffice."""
+        """This thread's reusable buffer of at least `size` bytes."""
         if self._memory.size < size:
             self._memory = np.empty(size, np.uint8)
         return self._memory
@@ -207,22 +207,22 @@ def _three_channels(image: np.ndarray, name: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The input that weights were trained for, and the meaning of their classes."""
+    """The preprocessing that weights were trained with, and the names of their classes."""
 
     image_size: int = 299
     """Side of the square input, in pixels."""
     central_fraction: float = 0.875
-    """Share of each side of a picture that is looked at."""
+    """Fraction of each side of a picture that is kept."""
     resize: Resize = "bilinear"
-    """How that becomes `image_size` pixels."""
+    """Interpolation of the crop to `image_size` pixels."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Taken from each channel in [0, 1]; with the `std` of 0.5 the network's own [-1, 1]."""
+    """Subtracted from each channel in [0, 1]; with a `std` of 0.5 the input is in [-1, 1]."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """By which each channel is then divided."""
+    """Divisor of each channel after the mean is subtracted."""
     label_offset: int = 0
-    """Outputs before that of the first class: 1 for TensorFlow's 1001 labels, whose first is the background."""
+    """Number of outputs before the first class: 1 for TensorFlow's 1001 labels, whose first is the background."""
     class_names: tuple[str, ...] = ()
-    """Of the classes after the offset, where they are known."""
+    """Names of the classes after the offset, where they are known."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""

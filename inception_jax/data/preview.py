@@ -1,4 +1,4 @@
-"""A picture of what the network sees: a grid of crops with the names of their classes."""
+"""Preview of a network's input: a grid of crops with the names of their classes."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What several models have said of the images so far: exact counts, and sums over each image's crops."""
+"""Predictions of several models so far: exact counts, and sums over each image's crops."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 
 
 class Accumulator:
-    """Adds up the probabilities of each image's views, for models that are shown the same views."""
+    """Accumulates the probabilities of each image's views, for models that are shown the same views."""
 
     def __init__(self, sums: Sequence[np.ndarray], views: int):
-        """Nothing seen yet.
+        """Starts with no image seen.
 
         Args:
           sums: for each model float32 [N, classes] of zeros, which is written to.
@@ -37,7 +37,7 @@ class Accumulator:
         self._changed.update(positions[rows].tolist())
 
     def changes(self) -> dict[str, np.ndarray]:
-        """All there is of the images that were added to since this was asked before, as arrays for `restore`."""
+        """The accumulated values of the images that changed since the last call, as arrays for `restore`."""
         positions = np.array(sorted(self._changed), np.int64)
         self._changed.clear()
         return {
@@ -49,7 +49,7 @@ class Accumulator:
         }
 
     def restore(self, changes: Mapping[str, np.ndarray]) -> None:
-        """Takes up what `changes` gave; where it was asked several times, all of it in that order."""
+        """Restores what `changes` returned; the results of several calls must be restored in their order."""
         positions = changes["positions"]
         for sums, values in zip(self._sums, changes["sums"], strict=True):
             sums[positions] = values
@@ -58,7 +58,7 @@ class Accumulator:
         self._skipped = int(changes["skipped"])
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """When all batches are in: makes means of the sums, in place.
+        """Divides the sums into means, in place, when all batches are in.
 
         Returns:
           Which images were seen, int [images], rising, and their labels. The others were skipped.

@@ -41,7 +41,7 @@ def evaluate(
       What `report.summarize` gives; with several processes in the first alone, None in the others.
 
     Raises:
-      UserError: what is asked for does not fit together; a checkpoint, a file or an image is broken.
+      UserError: the options do not fit together; a checkpoint, a file or an image is broken.
       RunFailed: something could not be written.
       Preempted: SIGTERM came; what was done is kept.
     """
@@ -77,7 +77,7 @@ def _check(
     save_predictions: str | None,
     out: str | None,
 ) -> None:
-    """Raises UserError for what cannot be, before hours are spent."""
+    """Raises UserError for invalid combinations, before hours are spent."""
     if not paths:
         raise UserError("evaluate needs a checkpoint or more, or files that --save-predictions wrote.")
     if not checkpoints and options != EvaluationOptions():

@@ -1,4 +1,4 @@
-"""A trained network as an evaluation needs it: its weights, what it is, and how it wants its images."""
+"""Members of an ensemble: trained networks with their weights, description and preprocessing."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ from inception_jax.weights.checkpoint import from_run, load_checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A network that has been loaded."""
+    """A trained network to be evaluated."""
 
     description: Model
     model: Network
@@ -27,16 +27,16 @@ class Member:
     """NumPy arrays."""
     preprocessing: Preprocessing
     data: DataConfig | None
-    """Of a run: the images that it was trained on."""
+    """The data that a run was trained on; None for other checkpoints."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes it tells apart, the background not counted."""
+        """Number of classes, the background not counted."""
         return self.model.num_classes - self.preprocessing.label_offset
 
 
 def load_member(path: str, protocol: Protocol, *, raw: bool, image_size: int | None) -> Member:
-    """A run (its newest checkpoint), RUN/checkpoints/STEP, or an imported or exported checkpoint.
+    """Loads a run (its newest checkpoint), RUN/checkpoints/STEP, or an imported or exported checkpoint.
 
     Args:
       path: of it.

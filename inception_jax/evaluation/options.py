@@ -1,4 +1,4 @@
-"""What a user asks of an evaluation."""
+"""Options of an evaluation."""
 
 import dataclasses
 from typing import Literal
@@ -6,30 +6,30 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
-    """Which images networks are evaluated on, and how they are shown them."""
+    """Data set, crops and batch size of an evaluation."""
 
     crops: Literal[1, 10, 12, 144] = 1
-    """As in `data.Protocol`."""
+    """Number of crops, as in `data.Protocol`."""
     scales: tuple[int, ...] = ()
-    """As in `data.Protocol`."""
+    """Scales of the crops, as in `data.Protocol`."""
     data: str | None = None
-    """The source; None is what the networks were trained on, where that is known and the same for all."""
+    """The data source; None is the one the networks were trained on, where it is known and the same for all."""
     data_dir: str | None = None
-    """As in `config.DataConfig`."""
+    """Directory of prepared data sets, as in `config.DataConfig`."""
     exclude_list: str | None = None
-    """File with the images that are not counted, as in `data.excluded`."""
+    """File that lists the images to exclude, as in `data.excluded`."""
     on_error: Literal["stop", "skip"] | None = None
-    """What a broken image does; None is as in the networks' own training, else "stop"."""
+    """Handling of broken images; None is as in the networks' own training, else "stop"."""
     image_size: int | None = None
-    """Side of the networks' input in pixels; None is each one's own."""
+    """Side of the networks' input in pixels; None is each network's own."""
     raw: bool = False
-    """Take the parameters of runs as they are trained rather than averaged."""
+    """Use the raw parameters of runs rather than the averaged ones."""
     tta_batch: int | None = None
-    """Crops through a network at once, over all devices; None is what suits these."""
+    """Crops per step over all devices; None chooses by the kind of devices."""
     threads: int | None = None
-    """As in `config.DataConfig`."""
+    """Threads that read and decode, as in `config.DataConfig`."""
 
     def flags(self) -> list[str]:
-        """The command line's names of what is not as it is by default."""
+        """The command line's flags of the options that differ from their defaults."""
         given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
         return [f"--{name.replace('_', '-')}" for name in given]

@@ -1,4 +1,4 @@
-"""An evaluation that is not at its end, on the disk, so that the same command goes on with it.
+"""Partial results of an interrupted evaluation, resumed by the same command.
 
     OUT/unfinished/evaluation.json          what is being evaluated
     OUT/unfinished/WHAT-PASS-BATCHES.npz    all that changed in a pass since the file before, as it stood after BATCHES
@@ -26,14 +26,14 @@ DIRECTORY = "unfinished"
 SETTINGS = "evaluation.json"
 
 EVERY_SECONDS = 60.0
-"""What a kill costs at most."""
+"""Interval of saving: the most that a kill costs."""
 
 
 class PartialResults:
-    """What is kept of one evaluation; of several processes only the first has one."""
+    """The saved partial results of one evaluation; only process 0 has them."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]):
-        """Takes up what is there; `settings` (JSON values) are what must be the same for that.
+        """Opens existing results, which must have been made with the same `settings` (JSON values).
 
         Raises:
           UserError: what is there is another evaluation's; the message names what differs.
@@ -59,7 +59,7 @@ class PartialResults:
             )
 
     def restore(self, pass_number: int, accumulator: Accumulator) -> int:
-        """Puts into `accumulator` what is kept of pass `pass_number`; returns how many batches that is."""
+        """Restores the saved results of a pass into `accumulator`; returns their number of batches."""
         batches = 0
         parts = sorted(self._directory.glob(f"{self._digest}-{pass_number}-*.npz"), key=_batches)
         for path in parts:
@@ -74,7 +74,7 @@ class PartialResults:
         return batches
 
     def due(self) -> bool:
-        """Whether it is time to keep something again."""
+        """Whether it is time to save again."""
         return time.monotonic() - self._kept_at >= EVERY_SECONDS
 
     def keep(self, pass_number: int, batches: int, accumulator: Accumulator) -> None:
@@ -85,7 +85,7 @@ class PartialResults:
 
 
 def clear(out: Path) -> None:
-    """Deletes what is kept in `out`, its evaluation being at its end."""
+    """Deletes the partial results in `out` when its evaluation is complete."""
     # The newest first: one that was killed here leaves no hole to go on past.
     for path in sorted((out / DIRECTORY).glob("*.npz"), key=_batches, reverse=True):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What models say of images, and the files that keep it, so that ensembles can be formed without running them again.
+"""Predictions of models, and their files, from which ensembles are formed without running the models again.
 
 A file is NumPy's .npz: `labels` int32 [N], `files` str [N], `models` str [M], `probabilities` float32 [M, N, C] and
 `metadata`, a JSON text with all that is in `Images` and `Model`. Nothing in it is ever unpickled.
@@ -21,57 +21,57 @@ SUFFIX = ".npz"
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Which images were looked at."""
+    """The images of an evaluation."""
 
     source: str
-    """As the user named it."""
+    """The data source, as the user named it."""
     of: int
-    """How many images the source has."""
+    """Number of images of the source."""
     excluded: int = 0
-    """How many of them an exclude list left out."""
+    """Number of images left out by an exclude list."""
     exclude_list: str | None = None
-    """Its file."""
+    """File of the exclude list."""
     skipped: int = 0
-    """How many more were left out because they are broken."""
+    """Number of further images left out as broken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained network, and how it was shown the images."""
+    """Description of a trained network and of the crops it was evaluated on."""
 
     path: str
-    """Of its checkpoint, as the user named it."""
+    """Path of the checkpoint, as the user named it."""
     network: Mapping[str, Any]
-    """What `models.describe` says of it."""
+    """Result of `models.describe`."""
     step: int | None
-    """Of a run: that of the checkpoint."""
+    """Step of a run's checkpoint; None for others."""
     parameters: str | None
-    """Of a run: "averaged" or "raw"."""
+    """"averaged" or "raw" parameters of a run; None for others."""
     checksum: str
-    """Of the checkpoint's sums: which one it was."""
+    """Hash of the checkpoint's checksums, which identifies it."""
     crops: int
     """The protocol: 1, 10, 12 or 144."""
     scales: tuple[int, ...]
-    """Shorter sides for an input of 224; empty where they are the protocol's own."""
+    """Shorter sides for an input of 224; empty for the protocol's own."""
     views: int
-    """How many crops of each image that makes, mirror images counted."""
+    """Number of crops per image, mirror images counted."""
     image_size: int
     """Side of the network's input in pixels."""
     central_fraction: float
-    """Of the single crop."""
+    """Central fraction of the single crop."""
     resize: str
-    """How pixels were interpolated."""
+    """Interpolation of pixels."""
 
     @property
     def name(self) -> str:
-        """For the eyes of people."""
+        """Name for display."""
         from_run = f", {self.parameters} parameters of step {self.step}" if self.step is not None else ""
         return f"{self.path} ({self.network['name']}{from_run})"
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What models say of the same images."""
+    """Predictions of several models for the same images."""
 
     images: Images
     models: tuple[Model, ...]
@@ -115,7 +115,7 @@ def _difference(first: Predictions, other: Predictions) -> str | None:
 
 
 def write(path: str | Path, predictions: Predictions) -> None:
-    """Writes the file, whole or not at all; RunFailed if it cannot be."""
+    """Writes the file atomically; RunFailed if that fails."""
     metadata = {
         "images": dataclasses.asdict(predictions.images),
         "models": [dataclasses.asdict(model) for model in predictions.models],

@@ -1,4 +1,4 @@
-"""Trained networks over the crops of images: the mean of each one's softmax over each image's crops."""
+"""Probabilities of trained networks: the mean of each one's softmax over each image's crops."""
 
 import contextlib
 import dataclasses
@@ -33,21 +33,21 @@ _Step = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
 
 @dataclasses.dataclass(frozen=True)
 class CropLoader:
-    """Which images networks are shown, and how."""
+    """Loads the crops that networks are evaluated on."""
 
     source: Source
     indices: np.ndarray
     """int [N]: which of the source's images."""
     protocol: Protocol
-    """Which crops of each."""
+    """The crops of each image."""
     rows: int
     """Views per step over all devices of all processes."""
     data: DataConfig
-    """How images are read: threads, prefetch, on_error."""
+    """Settings for reading images: threads, prefetch, on_error."""
 
     @property
     def num_batches(self) -> int:
-        """How many there are."""
+        """Number of batches."""
         count = len(self.indices)
         return batch_count(count, protocol=self.protocol, rows=self.rows, process_count=jax.process_count())
 
@@ -72,7 +72,7 @@ class CropLoader:
         )
 
     def images_done(self, batches: int) -> int:
-        """How many images are complete after so many batches."""
+        """Number of images complete after so many batches."""
         each = batches * self.rows // jax.process_count() // self.protocol.views
         return min(each * jax.process_count(), len(self.indices))
 
@@ -94,7 +94,7 @@ def rows_per_step(crops_at_once: int | None, protocol: Protocol) -> int:
 def predict(
     members: Sequence[Member], loader: CropLoader, *, partial_results: PartialResults | None, preemption: Preemption
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the members say of the images.
+    """Probabilities of the members for all images.
 
     Args:
       members: the networks, which know as many classes as the source.
@@ -150,7 +150,7 @@ def _group_by_crops(members: Sequence[Member], protocol: Protocol) -> list[list[
 
 
 def _restore(partial_results: PartialResults | None, number: int, accumulator: Accumulator) -> int:
-    """How many batches of a pass are done already, in all processes alike; the first one's tally has them."""
+    """Restores a pass into process 0's accumulator; returns its number of batches on all processes."""
     return (
         hosts.process_zero_decides(lambda: partial_results.restore(number, accumulator) if partial_results else 0) or 0
     )
@@ -178,7 +178,7 @@ def _compile_predict_step(
 
 
 def _one_batch_late(predict_steps: Sequence[_Step], batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[list[Any]]:
-    """What the networks say of each batch, finished, one batch late: so the devices always have the next."""
+    """Outputs of the networks for each batch, yielded one batch late, so that the devices always have the next."""
     pending = None
     for batch in batches:
         launched = [model(batch) for model in predict_steps]

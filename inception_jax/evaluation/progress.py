@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar with ETA on a terminal, a line now and then elsewhere."""
+"""Progress of an evaluation: a bar with ETA on a terminal, an occasional line elsewhere."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Shows the images of one pass, from its making on."""
+    """Progress bar or lines for the images of one pass."""
 
     def __init__(self, name: str, *, start: int, total: int, quiet: bool):
         """`quiet` shows nothing: for all processes but the first."""
@@ -23,7 +23,7 @@ class Progress:
         self._begin = self._said_at = time.monotonic()
 
     def show(self, images: int) -> None:
-        """So many images are done, those of an earlier process counted."""
+        """Shows that `images` images are done, those of an earlier process counted."""
         self._bar.update(images - self._bar.n)
         now = time.monotonic()
         done = images - self._start

@@ -1,4 +1,4 @@
-"""What came out, as JSON values and as a table like the paper's (arXiv 1602.07261, Tables 2-5)."""
+"""Report of an evaluation, as JSON values and as a table like the paper's (arXiv 1602.07261, Tables 2-5)."""
 
 import dataclasses
 from collections import Counter
@@ -23,7 +23,7 @@ _NOT_BLACKLISTED = 48_238
 
 
 def summarize(predictions: Predictions) -> dict[str, Any]:
-    """Everything that is known, as JSON values.
+    """The report as JSON values.
 
     The images' counts; `models`, each with what it is, how it was shown the images and its `results.Result`;
     `ensemble`, the same result of all together, or None of one. `paper_top1_error` and `paper_top5_error` are None but
@@ -70,7 +70,7 @@ def _paper_errors(percent: tuple[float, float] | None) -> dict[str, float | None
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """What `summarize` gives, as a sentence and a table in Markdown."""
+    """The result of `summarize` as a sentence and a table in Markdown."""
     models, joint = summary["models"], summary["ensemble"]
     rows = [_row(model["name"], str(model["views"]), model) for model in models]
     if joint:

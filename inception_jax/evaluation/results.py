@@ -1,4 +1,4 @@
-"""From probabilities to errors: of each model, and of all together as an ensemble."""
+"""Errors from probabilities: of each model, and of all together as an ensemble."""
 
 import dataclasses
 import math
@@ -13,16 +13,16 @@ _NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How often the truth was not the first, or not among the first five; shares of the images."""
+    """Top-1 and top-5 error, as fractions of the images, and the loss."""
 
     top1_error: float
     top1_interval: tuple[float, float]
     """95 %, Wilson's."""
     top5_error: float | None
-    """None below six classes, where every answer is among the first five."""
+    """None below six classes, where every class is among the first five."""
     top5_interval: tuple[float, float] | None
     loss: float | None
-    """Mean of -log of the probability of the truth; None where a network gave what is no number."""
+    """Mean of -log of the true class's probability; None where a network gave a non-finite number."""
 
 
 def each(predictions: Predictions) -> list[Result]:
@@ -31,7 +31,7 @@ def each(predictions: Predictions) -> list[Result]:
 
 
 def ensemble(predictions: Predictions) -> Result:
-    """The result of all models together: the mean of what they say, each having one voice however many its crops."""
+    """The result of all models together: the mean of their probabilities, each weighted the same whatever its crops."""
     return measure(np.mean(predictions.probabilities, axis=0), predictions.labels)
 
 
@@ -53,7 +53,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray) -> Result:
 
 
 def rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes are at least as likely as the true one: int [N]. A tie, or a NaN, counts against the network.
+    """Rank of the true class (0 is top-1 correct): int [N]; ties and NaN count as errors.
 
     The rule is training's, but what it looks at is not: there logits, here float32 probabilities, of which those under
     1e-38 are 0 and so ties. Only a network that is wildly sure of itself has fewer than five above that.
@@ -63,7 +63,7 @@ def rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def interval(wrong: int, images: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of which `wrong` of `images` were counted."""
+    """Wilson's 95 % interval of the fraction `wrong` / `images`."""
     fraction, z2 = wrong / images, _NORMAL_95**2
     middle = (fraction + z2 / (2 * images)) / (1 + z2 / images)
     half = _NORMAL_95 / (1 + z2 / images) * math.sqrt(fraction * (1 - fraction) / images + z2 / (4 * images**2))

@@ -1,4 +1,4 @@
-"""From checkpoints and what is asked to predictions."""
+"""Predictions of the networks of checkpoints."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ def run_networks(
     out: str | None,
     preemption: Preemption,
 ) -> Predictions | None:
-    """What the networks of these checkpoints say; None in all processes but the first.
+    """Runs the networks of these checkpoints; returns None on all processes but process 0.
 
     Args:
       checkpoints: as for `members.load_member`.
@@ -70,7 +70,7 @@ def run_networks(
 
 
 def _data(members: Sequence[Member], options: EvaluationOptions) -> DataConfig:
-    """Where the images come from and how they are read: as asked, else as in the training of all members."""
+    """The data to evaluate on: as in `options`, else as in the training of all members."""
     theirs = [member.data for member in members if member.data]
     own = theirs[0] if len(theirs) == len(members) else None
     images = {(one.source, one.data_dir, one.validation_images) for one in theirs}
@@ -111,7 +111,7 @@ def _check_images(
 
 
 def _settings(members: Sequence[Member], loader: CropLoader, excluded_indices: np.ndarray) -> dict[str, Any]:
-    """All that the numbers depend on, as JSON values: of processes that work together and of those that go on."""
+    """Everything that the numbers depend on, as JSON values, which processes and resumed evaluations must share."""
     models = [dataclasses.asdict(member.description) for member in members]
     return {
         **{key: [model[key] for model in models] for key in models[0]},
@@ -124,7 +124,7 @@ def _settings(members: Sequence[Member], loader: CropLoader, excluded_indices: n
 
 
 def _open(out: str | None, settings: dict[str, Any]) -> PartialResults | None:
-    """Where the first process keeps what is done."""
+    """The partial results, on process 0."""
     opened: list[PartialResults] = []
     if out:
         hosts.on_process_zero(lambda: opened.append(PartialResults(Path(out), settings)))

@@ -1,4 +1,4 @@
-"""What the networks are made of: convolution + BN + ReLU, chains of them, and the poolings.
+"""Building blocks of the networks: convolution + BN + ReLU, chains of them, and reductions.
 
 Shapes are NHWC; a kernel `(1, 7)` has height 1 and width 7.
 """
@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """The layers as one network wants them, made once by the network and handed to all its blocks."""
+    """Layer constructors with one network's settings, made once by the network and handed to all its blocks."""
 
     conv: Callable[..., nn.Module]
     """`nn.Conv` with its dtype and initialiser."""
@@ -31,7 +31,7 @@ class Layers:
     average_pool: Callable[[jax.Array], jax.Array]
     """3x3 average of stride 1, SAME."""
     optimization_barrier: Callable[[jax.Array], jax.Array]
-    """`Forms.optimization_barrier`."""
+    """`Ops.optimization_barrier`."""
     width: float
     """Factor on the features of every convolution."""
 

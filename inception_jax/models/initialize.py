@@ -1,4 +1,4 @@
-"""The first parameters of a network, drawn leaf by leaf.
+"""Initial parameters of a network, drawn leaf by leaf.
 
 `model.init` compiles every draw of a network into one XLA program: 40 s for an Inception-ResNet-v2 on two cores. Here
 `jax.eval_shape` gives the leaves and NumPy draws them, in about a second. A leaf depends on the seed and its own name

@@ -1,4 +1,4 @@
-"""What all the networks share: the checks of the input, the run through the stages, and the two heads."""
+"""Base class of the networks: the checks of the input, the forward pass through the stages, and the two heads."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ SMALLEST_SIDE = 75
 """Pixels; below it Reduction-B has nothing left to reduce."""
 
 Stage = tuple[str, Callable[..., nn.Module]]
-"""A name, and what makes the module from `layers` and `name`."""
+"""A name, and the constructor of the module from `layers` and `name`."""
 
 
 class Network(nn.Module):
@@ -41,7 +41,7 @@ class Network(nn.Module):
     bn_axis_name: str | None = None
     count_include_pad: bool = False
     backend: str | None = None
-    """Whose forms of convolution and pooling are taken (`layers.select_ops`); None is the one at hand."""
+    """Backend whose convolution and pooling are used (`ops.select_ops`); None is JAX's default backend."""
     remat: bool = False
 
     def stages(self) -> Sequence[Stage]:
@@ -68,7 +68,7 @@ class Network(nn.Module):
                 aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
                 self.sow("intermediates", "aux_logits", aux_logits, reduce_fn=_last, init_fn=_none)
             x = run(stage(layers=layers, name=name), x)
-            # Costs nothing where nobody asks for it: XLA leaves out what is not used.
+            # Free unless collected: XLA removes unused outputs.
             rms = jnp.sqrt(jnp.mean(jnp.square(x.astype(_head_dtype(x)))))
             self.sow("intermediates", f"activation_rms/{name}", rms, reduce_fn=_last, init_fn=_none)
         self.sow("intermediates", "zero_share", jnp.mean(x == 0), reduce_fn=_last, init_fn=_none)

@@ -1,4 +1,4 @@
-"""Convolution and pooling in the forms that XLA computes fastest on a CPU; the numbers are the plain ones to rounding.
+"""Convolution and pooling by backend: XLA's own, and CPU versions that are faster and equal up to rounding.
 
 XLA's own gradients of a convolution copy transposed images, or spread zeros between the values of a strided one; its
 pools go over their windows a number at a time. Matrix products and sums of whole images do the same arithmetic without.
@@ -18,10 +18,9 @@ Pads = tuple[tuple[int, int], ...]
 Pair = tuple[int, int]
 
 _SMALL_GRID, _LARGE_KERNEL = 1024, 2**16
-"""Values of a channel in a batch, and numbers in a kernel: with so few and so many, transposing the kernel, which XLA
-does, takes longer than the products with it."""
+"""Below so many positions N*H*W and above so many weights XLA's transpose of the kernel costs more than the GEMM."""
 _LARGE_GRID = 512
-"""Values of a channel in a batch, from which transposing a gradient costs less than it saves."""
+"""From so many positions N*H*W on transposing a gradient costs less than it saves."""
 
 
 def cpu_convolve(
@@ -54,7 +53,7 @@ def _backward(strides: Pair, pads: Pads, saved: Any, gradient: jax.Array) -> tup
     small = grad_2d.shape[0] <= _SMALL_GRID and kernel.size >= _LARGE_KERNEL
     if kernel.shape[:2] != (1, 1) and strides == (1, 1) and not small:
         return jax.vjp(functools.partial(_conv, strides=strides, pads=pads), images, kernel)[1](gradient)
-    # As many matrix products as the kernel has taps: [N H W, C] the images under a tap, [N H W, F] the gradient.
+    # One matrix product per kernel position: patches [N H W, C], gradient [N H W, F].
     # The barriers, here and below, have them computed once and not again in every use.
     padded = lax.optimization_barrier(_pad(images, pads))
     patches = [_as_matrix(part) for part in _patches(padded, kernel.shape[:2], strides, gradient.shape[1:3])]
@@ -87,7 +86,7 @@ def _as_matrix(images: jax.Array) -> jax.Array:
 
 
 def _patches(images: jax.Array, kernel: Pair, strides: Pair, grid: Sequence[int]) -> list[jax.Array]:
-    """The part of the images under each tap of a kernel, [N, *grid, C] each, row by row."""
+    """The patch of the images at each kernel position, [N, *grid, C] each, row by row."""
     (height, width), (stride_h, stride_w) = grid, strides
     return [
         images[:, i : i + (height - 1) * stride_h + 1 : stride_h, j : j + (width - 1) * stride_w + 1 : stride_w]
@@ -132,7 +131,7 @@ def _cpu_max_pool_backward(images: jax.Array, gradient: jax.Array) -> tuple[jax.
     largest, *others = _patches(images, (3, 3), (2, 2), (height, width))
     first = jnp.zeros(gradient.shape, jnp.int32)
     for tap, part in enumerate(others, start=1):
-        # Of equals the first one counts, as in XLA's own. They are not compared with what the forward pass found: XLA
+        # The first of equal values counts, as in XLA's own. They are not compared with what the forward pass found: XLA
         # may compute the images again, with another rounding, and none would be equal.
         larger = part > largest
         largest, first = jnp.where(larger, part, largest), jnp.where(larger, tap, first)
@@ -168,22 +167,22 @@ def cpu_average_pool(images: jax.Array, *, count_include_pad: bool) -> jax.Array
 
 
 class Ops(NamedTuple):
-    """Convolution and pooling as one backend computes them fastest; all forms give the same numbers to rounding."""
+    """Backend-specific convolution and pooling; equal up to rounding."""
 
     convolve: Callable[..., jax.Array]
-    """As `nn.Conv` calls `lax.conv_general_dilated`."""
+    """Convolution, called as `nn.Conv` calls `lax.conv_general_dilated`."""
     max_pool: Callable[[jax.Array], jax.Array]
     average_pool: Callable[..., jax.Array]
     optimization_barrier: Callable[[jax.Array], jax.Array]
-    """The same array, which XLA is not to compute again in each of its uses."""
+    """Identity that stops XLA from recomputing the producer in every consumer."""
 
 
 PORTABLE = "portable"
-"""The name of the forms that every backend and every converter knows."""
+"""Backend name of the operations that every backend and every converter supports."""
 
 
 def select_ops(backend: str | None = None) -> Ops:
-    """The forms for a backend by JAX's name, None the one at hand; the plain ones where it has none of its own."""
+    """The operations for a backend by JAX's name, None for the default one; XLA's own where there are no others."""
     if (backend or jax.default_backend()) == "cpu":
         return Ops(cpu_convolve, cpu_max_pool, cpu_average_pool, lax.optimization_barrier)
     return Ops(lax.conv_general_dilated, max_pool, average_pool, lambda array: array)

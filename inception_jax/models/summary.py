@@ -1,4 +1,4 @@
-"""What a network is made of: a row per stage with its output's shape, parameters and multiply-adds."""
+"""Summary of a network: a row per stage with its output's shape, parameters and multiply-adds."""
 
 import dataclasses
 import json
@@ -20,10 +20,10 @@ class StageSummary:
 
     name: str
     shape: tuple[int, ...]
-    """Of its output for one image: (height, width, features)."""
+    """Shape of the output for one image: (height, width, features)."""
     parameters: int = 0
     multiply_adds: int = 0
-    """Of one image, convolutions and dense layers (BN, ReLU and pooling are not counted)."""
+    """Multiply-adds of convolutions and dense layers for one image (BN, ReLU and pooling are not counted)."""
 
 
 def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[StageSummary]:
@@ -53,7 +53,7 @@ def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[S
 
 
 def count_parameters(params: Any) -> int:
-    """Numbers in a tree of arrays."""
+    """The number of elements in a tree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 

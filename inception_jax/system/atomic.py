@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from inception_jax.errors import RunFailed
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write into, which gets its name when all of it is on the disk; RunFailed where that cannot be.
+    """Opens a temporary file, and syncs it and renames it to `path` at the end; RunFailed where that fails.
 
-    The directory is made if need be; what had the name before is replaced.
+    The directory is created if necessary; an existing file is replaced.
     """
     temporary = path.with_name(f".{path.name}.unfinished")
     try:

@@ -1,4 +1,4 @@
-"""The processes of one run: how they find one another, and that they agree before the first step."""
+"""The processes of one run: joining them, and checking that they agree before the first step."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ from inception_jax.errors import UserError
 # Seconds until a process that says nothing is taken for dead and the others end.
 _HEARTBEAT_TIMEOUT = 30
 
-# What the first process may say instead of a number.
+# Codes that process 0 may send instead of a number.
 _NONE, _REFUSAL = -1, -2
 
 
@@ -46,12 +46,12 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
 
 
 def on_process_zero(action: Callable[[], None]) -> None:
-    """Lets the first process do something; a UserError there is one in all, who would wait for it otherwise."""
+    """Runs `action` on process 0; a UserError is raised on every process, so that none hangs."""
     process_zero_decides(action)
 
 
 def process_zero_decides(decide: Callable[[], int | None]) -> int | None:
-    """What the first process chooses, 0 or more or None, in all; a UserError there is one in all."""
+    """The result of `decide` on process 0, an integer from 0 or None; a UserError is raised on every process."""
     decision, refusal = None, None
     if jax.process_index() == 0:
         try:
@@ -94,7 +94,7 @@ def check_shared(directory: Path) -> None:
 
 
 def check_agreement(values: Mapping[str, Any]) -> None:
-    """Raises UserError, in every process, that names what differs unless all have the same facts (JSON values)."""
+    """Raises UserError on every process, naming the differences, unless all have the same `values` (JSON)."""
     if jax.process_count() == 1:
         return
     gathered = [json.loads(text) for text in _gather(json.dumps(values))]

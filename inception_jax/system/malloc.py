@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep the memory that it is given back. No jax.
+"""Settings of glibc's allocator that make it keep freed memory. No jax.
 
 XLA asks for a step's memory anew each time, and glibc gives so much back to the system as soon as it is free: on a CPU
 an eighth of a step's time went into mapping and clearing the same pages again (docs/performance.md).
@@ -11,11 +11,11 @@ _SETTINGS = {
     -4: 0,  # M_MMAP_MAX: nothing mapped apart, which would be unmapped when it is freed.
     -1: -1,  # M_TRIM_THRESHOLD: the heap never shrinks.
 }
-"""Of mallopt, by the numbers that malloc.h gives them."""
+"""Values for mallopt, keyed by malloc.h's numbers of the parameters."""
 
 
 def retain_freed_memory() -> None:
-    """Has what the main thread frees kept for what is asked for next, for as long as the process lives.
+    """Makes glibc keep memory freed by the main thread for later allocations, as long as the process lives.
 
     Other threads have heaps of their own, which cannot hold more than 64 MB: what exceeds that is mapped each time. One
     heap for all, which glibc can be told to have, makes them wait for one another: compiling took 1.3 times as long.

@@ -1,11 +1,11 @@
-"""How much memory this process has held."""
+"""Peak memory of this process."""
 
 import resource
 import sys
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process ever held, in 1,000,000 bytes."""
+    """Peak resident memory of this process, in 1,000,000 bytes."""
     # In kilobytes, but on macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,4 +1,4 @@
-"""Stopping in time: SIGTERM, a scheduler's word that the machine will be taken away, ends a run after its next step."""
+"""Preemption: on SIGTERM a run finishes its step, saves and exits."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ _SAME_REQUEST = 1.0
 
 
 class Preemption:
-    """While its context is open, SIGTERM is noted for the loop, which asks `reached` after every step.
+    """A context that catches SIGTERM for the loop, which calls `reached` after every step.
 
     A second SIGTERM, more than a second later, raises KeyboardInterrupt wherever the process is; so does SIGINT, as
     always, and again in `reached`, because a callback from outside Python, such as JAX's of the garbage collector,
@@ -23,7 +23,7 @@ class Preemption:
     """
 
     def __init__(self) -> None:
-        """Touches nothing yet; without its context nothing is ever reached."""
+        """Installs nothing yet; outside its context `reached` is always False."""
         self._multiprocess = self._interrupted = False
         self._previous_handlers: dict[signal.Signals, Any] = {}
         self._requested_at: float | None = None
@@ -47,7 +47,7 @@ class Preemption:
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
     def reached(self, step: int) -> bool:
-        """Whether the run shall save and end now, after `step`: the same answer in every process.
+        """Whether the run must save and exit now, after `step`: the same answer on every process.
 
         With several processes, each must ask after each step; SIGTERM in any one of them is enough, and it is the step
         after the newest that any has begun, at the soonest a second later.

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a bar with ETA on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar with ETA on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _INPUT_BOUND = (
 
 
 class Progress:
-    """Shows the steps of one run, from its making on."""
+    """Progress bar or lines for the steps of one run."""
 
     def __init__(self, name: str, *, start: int, total: int, quiet: bool = False):
         """`quiet` shows nothing: for all processes but the first."""
@@ -67,7 +67,7 @@ class Progress:
         self._records += 1
 
     def validation(self, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Shows the records of one evaluation, by the name of the parameters."""
+        """Shows the records of one evaluation, keyed by the name of the parameters."""
         errors = ", ".join(
             f"{name} {record['top1_error']:.2%} / {record['top5_error']:.2%}" for name, record in records.items()
         )

@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, platform and devices."""
+"""Versions, platform and devices, as a bug report needs them."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ SECONDS = 120
 
 
 def lines() -> Iterator[str]:
-    """Aligned lines, the devices last, which may take long to open."""
+    """Aligned lines, the devices last, because opening them may take long."""
     for name, package in PACKAGES.items():
         yield _line(name, _version(package))
     yield _line("Python", platform.python_version())

@@ -1,4 +1,4 @@
-"""A run's directory before it is trained: whether it can be written, has room, and is trained by nobody else. No jax.
+"""Checks of a run's directory before training: that it is writable, has room, and is locked by no one else. No jax.
 
 RUN/.lock     who trains the run, or trained it last; locked with flock(2) while it is being trained
 
@@ -31,7 +31,7 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def lock_workdir(directory: str | Path, *, report: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Keeps all others from training in `directory`, which is made if need be, until the context is left.
+    """Locks `directory`, which is created if necessary, against other trainings until the context is left.
 
     Never waits. In a run of several processes only the first may ask. A child that is forked meanwhile keeps the lock
     after its parent's end; one that is started as a new program does not.
@@ -56,7 +56,7 @@ def lock_workdir(directory: str | Path, *, report: Callable[[str], None] = lambd
 
 
 def check_writable(directory: str | Path, needed_bytes: int = 0) -> None:
-    """Makes `directory` if need be, and finds out by trying whether it can be written.
+    """Creates `directory` if necessary, and checks that it is writable by writing to it.
 
     Args:
       directory: of the run, or of other results.
@@ -84,7 +84,7 @@ def check_writable(directory: str | Path, needed_bytes: int = 0) -> None:
 
 @contextlib.contextmanager
 def _as_user_error(directory: Path) -> Iterator[None]:
-    """Makes one sentence of what the file system says."""
+    """Turns an error of the file system into a UserError of one sentence."""
     try:
         yield
     except OSError as error:

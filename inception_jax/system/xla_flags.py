@@ -85,7 +85,7 @@ def add(
 
 
 def _known(library: Path, names: Iterable[str]) -> set[str]:
-    """Those of the names that stand in a library as strings: a few milliseconds for one that does."""
+    """The subset of the names that a library contains as strings: takes a few milliseconds for one that does."""
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return {
             name

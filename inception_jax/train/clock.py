@@ -12,28 +12,28 @@ class Clock:
         self._zero = time.monotonic() - spent
 
     def exclude(self, seconds: float) -> None:
-        """Takes out the last `seconds`; moments before them can no longer be asked for."""
+        """Excludes the last `seconds`; moments before them can no longer be converted."""
         self._zero += seconds
 
     def at(self, moment: float) -> float:
-        """The reading at a moment given by `time.monotonic`."""
+        """Reading of the clock at a moment given by `time.monotonic`."""
         return moment - self._zero
 
     def now(self) -> float:
-        """The reading now."""
+        """Current reading of the clock."""
         return self.at(time.monotonic())
 
 
 @dataclasses.dataclass
 class Window:
-    """The steps since the last training line, whose speed the next one gives."""
+    """The steps since the last training line, whose speed the next line reports."""
 
     step: int
     """Step after which the window begins."""
     begin: float
     """Reading of the clock then."""
     waited: float = 0.0
-    """Seconds in which the devices had nothing to do before one of its steps, for want of images."""
+    """Seconds in which the devices were idle before one of its steps, waiting for images."""
 
     def speed(self, step: int, end: float, batch_size: int) -> dict[str, float]:
         """Images a second, and the fraction of time spent waiting for them, of the steps after `self.step` to `step`.

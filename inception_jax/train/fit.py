@@ -1,4 +1,4 @@
-"""Training one run: `fit` reads from top to bottom as what happens."""
+"""Training of one run: checks, restore, and the loop."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -89,7 +89,7 @@ def fit_all(
 
 @contextlib.contextmanager
 def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
-    """Holds the directory in the first process; what that one is refused, all are, who would wait for it otherwise."""
+    """Locks the directory on process 0; a refusal is raised on every process, so that none hangs."""
     with contextlib.ExitStack() as stack:
 
         def hold() -> None:
@@ -111,7 +111,7 @@ def _check_disk_space(workdir: Path, experiment: Experiment, model: Network) -> 
 
 
 def enable_compilation_cache(workdir: str | Path) -> None:
-    """Keeps compiled programs in `workdir`/.compilation-cache, so that a second start is quick.
+    """Caches compiled programs in `workdir`/.compilation-cache, so that a second start is quick.
 
     A user's own cache, as by JAX_COMPILATION_CACHE_DIR, and what is kept in it stay as they are.
     """

@@ -1,4 +1,4 @@
-"""The step that the devices are at while the host goes on."""
+"""The step that the devices are running while the host continues."""
 
 import math
 import time
@@ -10,37 +10,37 @@ import numpy as np
 
 
 class InFlight:
-    """Fetches each step's metrics in a thread of its own, so that it is known when the devices fell idle."""
+    """Fetches each step's metrics in a background thread, which records when the devices became idle."""
 
     def __init__(self) -> None:
-        """With no step under way."""
+        """Starts with no step in flight."""
         self._pool = ThreadPoolExecutor(1, "metrics")
         self._step = 0
         self._future: Future[tuple[dict[str, float], float]] | None = None
 
     def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the metrics of the step that has just been launched, replacing those of the one before."""
+        """Stores the metrics of the step just launched, replacing those of the one before."""
         self._step, self._future = step, self._pool.submit(_fetch, metrics)
 
     def pop(self) -> tuple[int, dict[str, float], float] | None:
-        """The newest step, its metrics, waited for, and when the devices ended it; None where it has been taken."""
+        """Waits for the newest step; returns it, its metrics and end time, or None where it has been popped."""
         if self._future is None:
             return None
         (values, ended), self._future = self._future.result(), None
         return self._step, values, ended
 
     def discard(self) -> None:
-        """Forgets the step under way."""
+        """Discards the step in flight."""
         self._future = None
 
     def idle_since(self) -> float:
-        """When the devices ended the newest step, by time.monotonic: inf while it goes on, -inf where it was taken."""
+        """Time at which the newest step ended, by time.monotonic: inf while it runs, -inf where it was popped."""
         if self._future is None:
             return -math.inf
         return self._future.result()[1] if self._future.done() else math.inf
 
     def close(self) -> None:
-        """Waits for the step under way."""
+        """Waits for the step in flight."""
         self._pool.shutdown()
 
 

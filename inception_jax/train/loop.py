@@ -1,4 +1,4 @@
-"""The loop of one run: what `train.fit` has prepared, trained to its end."""
+"""The training loop of one run."""
 
 import contextlib
 import functools
@@ -28,13 +28,14 @@ from inception_jax.weights.checkpoint import transfer
 
 
 class _NonFiniteStep(Exception):
-    """A step whose numbers are of no use; the message names it."""
+    """A step with a non-finite loss, gradient or variance; the message names it."""
 
 
 class Loop:
-    """One run, its loop in the order next batch, step, log, evaluate, save.
+    """One run and its loop: next batch, step, log, evaluate, save.
 
-    The metrics of a step are read after the next one has been launched, so that the device never waits for the host.
+    A step's metrics are read after the next step has been launched, so that the device never waits for the host. The
+    state of the data is the number of the next batch, so that a resume is exact.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Loop:
         validation: Source,
         preemption: Preemption,
     ):
-        """Takes what `fit` has made, and the checkpoint to go on from; trains nothing yet."""
+        """Takes what `fit` has built, and the checkpoint to resume from."""
         self.experiment, self.workdir, self.name, self.plan = experiment, workdir, name, plan
         self.model, self.checkpoints, self.training, self.validation = model, checkpoints, training, validation
         self.saved, self.preemption = saved, preemption
@@ -65,7 +66,7 @@ class Loop:
         self._open_metrics(self.start)
 
     def _open_metrics(self, step: int) -> None:
-        """Opens the metrics to go on from `step`, dropping what is written past it."""
+        """Opens the metrics to continue from `step`, dropping later lines."""
         # Every process reads the metrics, so that all agree on which checkpoint is the best; the first writes them.
         earlier = [m for m in runs.read_metrics(self.workdir) if m["step"] <= step]
         self.best = min((m["top1_error"] for m in earlier if m.get("parameters") == "averaged"), default=math.inf)
@@ -74,7 +75,7 @@ class Loop:
         self.last_saved = step
 
     def initial_state(self) -> tuple[steps.TrainState, int]:
-        """The state to go on from, on the devices, and the number of the next batch."""
+        """The state to start from, on the devices, and the number of the next batch."""
         if self.saved:
             return self._restored(self.saved), self.saved.next_batch
         variables = initial_variables(self.model, self.experiment.seed, self.experiment.data.image_size)
@@ -93,7 +94,7 @@ class Loop:
         return steps.place(saved.state(build.state_shapes(self.experiment, self.model)))
 
     def write_header(self) -> None:
-        """Writes what is known before the first step, and says it."""
+        """Writes config.json and logs the run's header."""
         if not self.writer:
             return
         info = _info(self.experiment, self.name, self.plan, self.model, self.training, self.validation)
@@ -138,7 +139,7 @@ class Loop:
                     state, step = self._roll_back(str(error))
 
     def _evaluate_and_save(self, state: steps.TrainState, step: int, next_batch: int) -> None:
-        """Evaluates and saves where the plan says so, and where the run has been asked to stop."""
+        """Evaluates and saves where the plan says so, and on preemption."""
         last = step == self.plan.steps
         stopping = self.preemption.reached(step) and not last
         evaluating = step in self.plan.evaluations
@@ -159,7 +160,7 @@ class Loop:
         self.window = Window(step, self.clock.now())
 
     def _roll_back(self, reason: str) -> tuple[steps.TrainState, int]:
-        """The state and step of the newest checkpoint, to go on from with the images that come next."""
+        """The state and step of the newest checkpoint, from which training continues with the next images."""
         where = f"{self.workdir / checkpoint.DIRECTORY / str(self.last_saved)}" if self.last_saved else "none yet"
         train = self.experiment.train
         if train.on_nonfinite == "stop" or not self.last_saved or self.rollbacks == train.rollbacks:
@@ -192,7 +193,7 @@ class Loop:
         return records["averaged"]["top1_error"]
 
     def _timed_call(self, name: str, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls a step; its first call, which compiles it, is waited for and kept off the clock.
+        """Calls a step; blocks on its first call, which compiles it, and keeps that time off the clock.
 
         Compiling ahead would be plainer, but what pmap lowers cannot be called where there are several processes.
         """
@@ -252,7 +253,7 @@ class Loop:
             self.writer.write(record)
 
     def _warn_if_dying(self, step: int, fraction: float) -> None:
-        """Says once that the network is dying, when it has had next to nothing but zeros for long enough."""
+        """Warns once that the network is dying, after enough consecutive steps of almost only zeros."""
         self.dead = self.dead + 1 if fraction >= self.experiment.train.dead_share else 0
         if self.dead == self.experiment.train.dead_steps and self.writer:
             say(

@@ -1,4 +1,4 @@
-"""The error of a network in training on the validation images: each image counted exactly once."""
+"""Validation during training: the error of the network, each image counted exactly once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Trained networks for use: from a run, from one of its checkpoints, or from an imported or exported one."""
+"""Trained networks for inference: from a run, one of its checkpoints, or an imported or exported checkpoint."""
 
 import dataclasses
 from pathlib import Path
@@ -37,7 +37,7 @@ def load_checkpoint(path: str | Path, *, raw: bool = False) -> tuple[Network, di
 
 
 def save_checkpoint(path: str | Path, model: Network, variables: dict[str, Any], preprocessing: Preprocessing) -> None:
-    """Writes a network for use: params, batch_stats, and model and preprocessing as JSON; whole or not at all."""
+    """Writes a network for inference atomically: params, batch_stats, and model and preprocessing as JSON."""
     kept = {name: variables[name] for name in ("params", "batch_stats")}
     metadata = {"model": describe(model), "preprocessing": preprocessing.to_dict()}
     checkpoint.save_variables(path, kept, metadata)
@@ -73,7 +73,7 @@ def transfer(path: str | Path, model: Network, initial: dict[str, Any]) -> tuple
 
 
 def from_run(saved: checkpoint.RunCheckpoint, *, raw: bool) -> tuple[Network, dict[str, Any], Preprocessing]:
-    """As `load_checkpoint`, of a run's checkpoint that was read; without the classes' names, which its images know."""
+    """As `load_checkpoint`, for an open checkpoint of a run; without the class names, which its data source knows."""
     d = saved.experiment.data
     model = build.make_model(saved.experiment)
     state = saved.state(build.state_shapes(saved.experiment, model))

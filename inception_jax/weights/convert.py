@@ -1,4 +1,4 @@
-"""Trained weights from and to timm, Keras and facenet."""
+"""Conversion of trained weights from and to timm, Keras and facenet."""
 
 import json
 import logging
@@ -160,7 +160,7 @@ def save_weights(
 
 
 def saved_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """What `save_weights` put into a `.safetensors` file: "format", "model", "preprocessing"; {} for any other file."""
+    """The metadata that `save_weights` wrote into a `.safetensors` file; {} for any other file."""
     if Path(path).suffix != ".safetensors":
         return {}
     metadata = files.read_metadata(Path(path))

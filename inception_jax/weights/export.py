@@ -1,4 +1,4 @@
-"""Trained networks on their way out: each format is written, read again and compared before it is put in place."""
+"""Export of trained networks: each format is written, read again and compared before it is put in place."""
 
 import contextlib
 import dataclasses
@@ -30,10 +30,10 @@ PLATFORMS, OPSET = ("cpu", "cuda", "tpu"), 21  # of StableHLO and of ONNX files
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """What is exported."""
+    """A trained network to be exported."""
 
     model: Network
-    """As it is used: in the dtype of its images, by one device, without auxiliary head."""
+    """The network as used in inference: dtype of its images, one device, no auxiliary head."""
     variables: dict[str, Any]
     preprocessing: Preprocessing
     with_preprocessing: bool
@@ -50,13 +50,13 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ExportFormat:
-    """A way out."""
+    """An export format."""
 
     purpose: str
     suffix: str
-    """With which the file's name must end; "" is a directory."""
+    """Required suffix of the file's name; "" is a directory."""
     bound: float
-    """Largest difference of the logits, as a share of the largest logit or of 1 if that is less."""
+    """Maximum difference of the logits, relative to the largest logit or to 1 if that is less."""
     write: Callable[[Path, TrainedModel], None]
     read: Callable[[Path, TrainedModel], Predict]
     takes_uint8: bool = False
@@ -179,7 +179,7 @@ def _for_inference(model: Network) -> Network:
 
 
 def _without_aux_head(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """In float32, "params" and "batch_stats" only."""
+    """The variables in float32 without the auxiliary head, "params" and "batch_stats" only."""
     kept = {
         name: {layer: leaves for layer, leaves in variables[name].items() if layer != "aux_head"}
         for name in ("params", "batch_stats")
@@ -305,4 +305,4 @@ FORMATS = {
         "ONNX Runtime: browsers, phones, servers", ".onnx", 1e-4, _write_onnx, _read_onnx, takes_uint8=True
     ),
 }
-"""By name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels."""
+"""The formats by name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels."""

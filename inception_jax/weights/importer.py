@@ -1,4 +1,4 @@
-"""From a peer's file of weights to a checkpoint: the weights, and how their images must be prepared."""
+"""Import of a peer's file of weights as a checkpoint: the weights, and their preprocessing."""
 
 import dataclasses
 import json
@@ -117,7 +117,7 @@ def _download(repository: str) -> Path:
 
 
 def _peer_preprocessing(format: str, name: str, configuration: dict[str, Any]) -> Preprocessing:
-    """What the peer's weights usually want, and over it timm's configuration, which names the same things."""
+    """The usual preprocessing of the peer's weights, overridden by timm's configuration where there is one."""
     preprocessing = _PEER_PREPROCESSING[format, PEERS_NAMES.get(name, name)]
     values: dict[str, Any] = {}
     if "input_size" in configuration:

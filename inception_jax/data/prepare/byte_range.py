@@ -1,4 +1,4 @@
-"""A part of a large file: an image in a tar, a record in a shard."""
+"""Byte ranges of large files: an image in a tar, a record in a shard."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,17 +7,17 @@ from inception_jax.errors import UserError
 
 
 class ByteRange(NamedTuple):
-    """Where a part lies."""
+    """A named range of bytes."""
 
     name: str
     offset: int
-    """Of its first byte, from the beginning of the file."""
+    """Offset of the first byte in the file."""
     size: int
-    """In bytes."""
+    """Length in bytes."""
 
 
 def read_range(path: Path, part: ByteRange) -> bytes:
-    """The bytes of a part; UserError where the file no longer gives them."""
+    """Reads the bytes of a range; UserError where the file no longer has them."""
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(part.offset)

@@ -1,4 +1,4 @@
-"""Prepares a set: lists it, writes its shards in parallel, and its metadata when all of them are there."""
+"""Conversion of a data set: lists it, writes its shards in parallel, and then its metadata."""
 
 import concurrent.futures
 import dataclasses
@@ -31,20 +31,20 @@ _POLL_SECONDS = 0.5  # seconds between two looks at the threads, and so to Ctrl-
 
 @dataclasses.dataclass(frozen=True)
 class PreparedDataset:
-    """What there is of a set, and what was done for it just now."""
+    """Report of a conversion: the contents of the data set, and the work done."""
 
     images: Mapping[str, int]
-    """By split."""
+    """Number of images of each split."""
     shards: Mapping[str, int]
-    """By split."""
+    """Number of shards of each split."""
     bytes: Mapping[str, int]
-    """Of the shards, by split."""
+    """Size of the shards of each split."""
     left_out: int
-    """Broken images that are not in it."""
+    """Number of broken images left out."""
     checked: int
-    """Images that were read and decoded just now; others were in shards that were there."""
+    """Number of images read and decoded in this run; others were in existing shards."""
     seconds: float
-    """That this took."""
+    """Duration of the conversion."""
 
 
 def prepare(

@@ -1,4 +1,4 @@
-"""What is to be written: the examples of each split by number, and the metadata that describes them."""
+"""A data set to be converted: the examples of each split by number, and the metadata that describes them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 
 class Example(NamedTuple):
-    """One example of a set."""
+    """One example of a data set."""
 
     record: bytes
     """A serialised tf.train.Example, as it is written."""
     images: tuple[bytes, ...]
     """The encoded images in it, which must be whole."""
     name: str
-    """Where it comes from, for messages."""
+    """Origin of the example, for messages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,20 +21,20 @@ class Split:
     """One split's examples by number; `read` is safe to call from several threads."""
 
     name: str
-    """As tensorflow-datasets calls it: train, validation, test, ..."""
+    """Name of the split in tensorflow-datasets: train, validation, test, ..."""
     length: int
-    """How many examples there are."""
+    """Number of examples."""
     read: Callable[[int], Example]
-    """Gives an example; BrokenImage where it alone cannot be read, another UserError where no other could be either."""
+    """Reads an example; BrokenImage where only this one is unreadable, another UserError where the source is."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A set that can be prepared."""
+    """A data set that can be converted."""
 
     info: Any
     """The `tensorflow_datasets.core.DatasetInfo` of the set; how its splits are stored is not yet in it."""
     splits: tuple[Split, ...]
-    """In the order in which they are written."""
+    """The splits, in the order in which they are written."""
     digest: str
-    """A hash over the examples; shards made of two listings fit together where it is the same."""
+    """Hash of the examples; shards of two runs fit together where it is the same."""

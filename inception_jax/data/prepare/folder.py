@@ -1,4 +1,4 @@
-"""Labelled files as examples with an image, a label and a file name: folder:PATH, and what imagenet:DIR is made of."""
+"""Labelled image files as a data set: folder:PATH, and the files of imagenet:DIR."""
 
 import functools
 import hashlib
@@ -24,7 +24,7 @@ def dataset_name(folder: str) -> str:
 
 
 def list_sources(name: str, version: str, sources: Mapping[str, Source], *, root: str = "") -> Dataset:
-    """A set of sources that know the name and the label of every image beforehand.
+    """A data set of sources that know the name and the label of every image beforehand.
 
     Args:
       name: Of the set.

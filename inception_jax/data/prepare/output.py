@@ -1,4 +1,4 @@
-"""The directory that is made: what tells it from others, what is kept of it, and how it becomes whole.
+"""The output directory of a conversion: its state on disk, its lock, and its completion.
 
 OUT/preparing/plan.json      what it is made from; as long as it is there, the set is not finished
 OUT/preparing/SHARD          a shard in the making
@@ -26,7 +26,7 @@ _PLAN, _FINISHED = "plan.json", "prepared.json"
 
 @dataclasses.dataclass(frozen=True)
 class ConversionPlan:
-    """What decides which image is in which shard."""
+    """The settings that determine which image is in which shard."""
 
     source: str
     """The kind and the absolute path."""
@@ -37,7 +37,7 @@ class ConversionPlan:
 
 
 def check(out: Path, plan: ConversionPlan) -> bool:
-    """Whether the directory holds the whole set already.
+    """Whether the directory already holds the complete data set.
 
     Args:
       out: The directory, which need not exist.
@@ -82,7 +82,7 @@ def claim(out: Path, plan: ConversionPlan) -> Generator[None, None, None]:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     temporary = path.with_name(path.name + ".new")
     with temporary.open("w") as file:
         file.write(text)
@@ -92,13 +92,13 @@ def replace(path: Path, text: str) -> None:
 
 
 def finish(out: Path) -> None:
-    """Turns the plan into the sign that the set is whole, and removes what was needed on the way."""
+    """Marks the data set as complete by renaming the plan, and removes temporary files."""
     os.replace(out / PREPARING / _PLAN, out / _FINISHED)
     clear(out)
 
 
 def clear(out: Path) -> None:
-    """Removes what a finished set has no use for."""
+    """Removes the temporary files of a complete data set."""
     shutil.rmtree(out / PREPARING, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""How far many threads are together: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of several threads: a bar on a terminal, an occasional line elsewhere."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ class Progress:
     """Counts images; `advance` may be called from any thread, the rest only from the one that made it."""
 
     def __init__(self, total: int):
-        """Begins at none of `total`."""
+        """Starts at 0 of `total` images."""
         self.count, self._total, self._lock = 0, total, threading.Lock()
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, unit=" images", disable=not self._terminal, dynamic_ncols=True)
@@ -28,11 +28,11 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self._begin
 
     def show(self) -> None:
-        """Moves the bar, or says how far it is if that was not said for a while."""
+        """Moves the bar, or prints a line if the last one is old enough."""
         self._bar.update(self.count - self._bar.n)
         if self._terminal or time.monotonic() - self._last_line < _SECONDS_BETWEEN_LINES:
             return

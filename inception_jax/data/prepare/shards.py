@@ -19,7 +19,7 @@ class Shard:
     """One file of a split, and the examples that belong in it."""
 
     path: Path
-    """Of the whole file."""
+    """Path of the complete file."""
     split: Split
     start: int
     """Number of its first example in the split."""
@@ -28,12 +28,12 @@ class Shard:
 
     @property
     def scratch(self) -> Path:
-        """Where the file is while it is written."""
+        """Temporary path of the file while it is written."""
         return self.path.parent / output.PREPARING / self.path.name
 
     @property
     def left_out(self) -> Path:
-        """Where it is kept why examples were left out, one a line."""
+        """File with the reasons why examples were left out, one per line."""
         return self.scratch.with_name(self.scratch.name + ".broken")
 
 
@@ -54,7 +54,7 @@ def list_shards(dataset: Dataset, out: Path, shard_images: int) -> list[Shard]:
 
 
 def is_whole(shard: Shard, *, skip_broken: bool) -> bool:
-    """Whether the shard is there with all its examples, or with `skip_broken` all but those known to be broken."""
+    """Whether the shard exists with all its examples, or with `skip_broken` all but those known to be broken."""
     missing = len(read_left_out(shard)) if skip_broken else 0
     return shard.path.is_file() and count(shard.path) == shard.stop - shard.start - missing
 
@@ -65,7 +65,7 @@ def read_left_out(shard: Shard) -> list[str]:
 
 
 def count(path: Path) -> int:
-    """How many records a file holds by its footer; -1 where it is not whole."""
+    """Number of records in a file by its footer; -1 where the file is incomplete."""
     try:
         reader = ArrayRecordReader(str(path))
         records = reader.num_records()

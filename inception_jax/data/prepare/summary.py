@@ -1,4 +1,4 @@
-"""What was prepared, in words."""
+"""Summary of a conversion as text."""
 
 from inception_jax.data.prepare.conversion import PreparedDataset
 

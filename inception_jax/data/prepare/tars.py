@@ -1,4 +1,4 @@
-"""Where the files lie within a tar, so that they are read at random and nothing is extracted."""
+"""Byte ranges of the files within a tar, for random access without extracting it."""
 
 import tarfile
 from pathlib import Path

@@ -88,7 +88,7 @@ def _example(record: bytes, checked: Any, name: str) -> Example:
 
 
 def _places(path: Path, length: int) -> list[ByteRange]:
-    """Where the data of each record lies; UserError for a file that is damaged or has another number of records."""
+    """Byte range of each record's data; UserError for a file that is damaged or has another number of records."""
     records: list[ByteRange] = []
     try:
         with open(path, "rb") as file:

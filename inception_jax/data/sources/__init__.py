@@ -1,4 +1,4 @@
-"""Where images come from: `open_source` turns digits, idx:PATH, folder:PATH or tfds:NAME into labelled images.
+"""Sources of labelled images: `open_source` opens digits, idx:PATH, folder:PATH or tfds:NAME.
 
 Every source reads one image by its number, from any thread, and its order never depends on a seed.
 """

@@ -62,7 +62,7 @@ class Bucket:
             raise BrokenImage(f"the image {url} cannot be read: it is not there.") from error
 
     def entries(self, folder: str) -> dict[str, int | None]:
-        """What is in a folder: the size of each file in bytes, None for a folder; UserError where there is none."""
+        """Contents of a folder: size of each file in bytes, None for a folder; UserError where it does not exist."""
         url = self._url(folder)
         try:
             found = _with_retries(functools.partial(self._files.ls, detail=True), url)
@@ -95,7 +95,7 @@ class Bucket:
 
 
 def _with_retries(action: Callable[[str], Result], url: str) -> Result:
-    """What `action` returns for a URL; UserError where it stays away, its own errors for what is not there."""
+    """Result of `action` for a URL, with retries; UserError where it stays unreachable."""
     begin = time.monotonic()
     try:
         return with_retries(lambda: action(url), lambda error: _is_remote(error) and not isinstance(error, _PERMANENT))
@@ -109,6 +109,6 @@ def _with_retries(action: Callable[[str], Result], url: str) -> Result:
 
 
 def _is_remote(error: Exception) -> bool:
-    """Whether an error is the world's, not a mistake in this program."""
+    """Whether an error comes from the network or the storage rather than from this program."""
     network = type(error).__module__.partition(".")[0] in _NETWORK_PACKAGES
     return network or isinstance(error, OSError | EOFError | ValueError)

@@ -1,4 +1,4 @@
-"""Doing again what fails for a while: reads over a network."""
+"""Retries with growing pauses, for reads over a network."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _DEADLINE = 60.0
 
 
 def with_retries(action: Callable[[], Result], is_transient: Callable[[Exception], bool]) -> Result:
-    """What `action` returns, done again after growing pauses while its error is one that `is_transient`.
+    """Result of `action`, retried after growing pauses while `is_transient(error)`.
 
     Raises:
       Exception: the error of the last attempt, or the first one that does not pass.

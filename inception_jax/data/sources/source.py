@@ -1,4 +1,4 @@
-"""What a source is: labelled images by number."""
+"""Sources: labelled images by number."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Record(NamedTuple):
     label: int
     """Index into the source's `class_names`."""
     name: str
-    """Where it comes from, for messages: a path, or 'digits train 17'."""
+    """Origin of the image, for messages: a path, or 'digits train 17'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Source:
     class_names: tuple[str, ...]
     """The classes in the order of their labels."""
     length: int
-    """How many images there are."""
+    """Number of images."""
     read: Callable[[int], Record]
-    """Gives the image of a number below `length`; UserError where it cannot be read."""
+    """Reads the image with a number below `length`; UserError where it cannot be read."""
     locate: Callable[[int], tuple[str, int]] | None = None
-    """Gives an image's name and label without reading it, where a source knows them beforehand."""
+    """Returns an image's name and label without reading it, where a source knows them beforehand."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     def name(self, index: int) -> str:
@@ -43,7 +43,7 @@ class Source:
         return self.locate(index)[0] if self.locate else self[index].name
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return self.length
 
     def __getitem__(self, index: int) -> Record:
@@ -76,5 +76,5 @@ def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) ->
 
 
 def reason(error: Exception) -> str:
-    """What an error says, as the end of a sentence of ours: on one line, without its full stop."""
+    """Message of an error for the end of a sentence: on one line, without a full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a folder of images needs of the place it is in; `disk` and `bucket` are the two places."""
+"""Interface of the storage that holds a folder of images; `disk` and `bucket` implement it."""
 
 from typing import Protocol
 

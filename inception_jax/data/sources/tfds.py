@@ -127,7 +127,7 @@ def _check_files(name: str, folder: Path, shards: Sequence[str]) -> None:
 
 
 def _allow_open_files(name: str, count: int) -> None:
-    """Lets this process open `count` files more; UserError where the system's own limit is in the way."""
+    """Raises this process' limit of open files by `count`; UserError where the system's own limit is in the way."""
     # The reader keeps every file open; ImageNet's 1,024 are as many as most systems let a process have at first.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -86,7 +86,7 @@ def _file_sizes(bucket: Bucket) -> dict[str, int]:
 
 
 def _missing_files(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Those of the files that `folder`, which is made if need be, has not at their size in bytes."""
+    """The files that `folder`, which is created if necessary, lacks or has with another size in bytes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name in sizes}
@@ -96,7 +96,7 @@ def _missing_files(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _copy_file(bucket: Bucket, folder: Path, name: str, size: int) -> int:
-    """Copies a file under another name first, so that one with its own name is whole; returns its size in bytes."""
+    """Copies a file under a temporary name and renames it; returns its size in bytes."""
     # A name that no other process has: the hosts of a pod may copy to a disk that they share.
     temporary = folder / f".{name}.{uuid.uuid4().hex}"
     try:

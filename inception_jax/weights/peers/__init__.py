@@ -1,1 +1,1 @@
-"""How timm, Keras and facenet name, lay out and store their weights."""
+"""Names, layout and files of timm's, Keras' and facenet's weights."""

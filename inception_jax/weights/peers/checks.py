@@ -1,4 +1,4 @@
-"""Whether weights are a network's: every misfit is named, all at once."""
+"""Checks that weights fit a network: all misfits are named at once."""
 
 import logging
 from collections.abc import Mapping

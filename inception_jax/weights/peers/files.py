@@ -1,4 +1,4 @@
-"""Files of weights from and to mappings of names to arrays, in the peer's own layout."""
+"""Reading and writing of weight files as mappings of names to arrays, in the peer's own layout."""
 
 import importlib
 import io
@@ -150,7 +150,7 @@ _VARIABLES = {
     "dense": ("kernel", "bias"),
     "batch_normalization": ("beta", "moving_mean", "moving_variance"),
 }
-"""By a layer's class, what Keras numbers 0, 1, 2."""
+"""The variables that Keras numbers 0, 1, 2, keyed by the layer's class."""
 
 
 def _numbered_arrays(layers: Any, path: Path) -> dict[str, np.ndarray]:

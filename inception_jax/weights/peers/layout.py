@@ -1,4 +1,4 @@
-"""How a peer stores an array of ours: under which name, with its axes in which order."""
+"""The layout of a peer's arrays: the name and the order of axes of each array of ours."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -18,19 +18,19 @@ class PeerFormat:
     """A peer's names for the arrays of a layer, and the order of its kernels' axes."""
 
     separator: str
-    """Between a layer's name and its array's."""
+    """Separator between the names of a layer and its array."""
     arrays: Mapping[str, str]
-    """Of convolutions and dense layers: our name -> theirs."""
+    """Names of convolutions' and dense layers' arrays: ours -> theirs."""
     norm_arrays: Mapping[str, str]
-    """Of batch normalisations: our name -> theirs; where ours is not in it, the peer does not store it."""
+    """Names of batch normalisations' arrays: ours -> theirs; the peer does not store the others."""
     axes: Mapping[int, tuple[int, ...]]
-    """By number of axes: transposing our kernel by these makes it theirs. Our kernels are HWIO and (in, out)."""
+    """Transposition of our kernels to theirs, keyed by the number of axes. Our kernels are HWIO and (in, out)."""
     counters: str | None = None
     """An integer that the peer keeps beside each batch normalisation and that nothing is computed from."""
     ignored: tuple[str, ...] = ()
     """Arrays that some of the peer's files hold for another head than ours."""
     default_classes: int = 1000
-    """Of a source without a head."""
+    """Number of classes of a source without a head."""
 
 
 OURS = "inception_jax"
@@ -70,7 +70,7 @@ class Entry:
     ours: Path
     our_shape: tuple[int, ...]
     theirs: str | None
-    """None: the peer does not store it, it is 1 (Keras' batch normalisations have no scale)."""
+    """The peer's name; None where the array is 1 and not stored (Keras' batch normalisations have no scale)."""
     axes: tuple[int, ...]
     """Transposing ours by these makes it theirs."""
 

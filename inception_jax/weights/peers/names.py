@@ -1,4 +1,4 @@
-"""Whose layer is whose: one table per peer and network, which reading and writing share.
+"""Names of the peers' layers: one table per peer and network, used for reading and writing.
 
 A row relates one of our convolutions, normalisations or dense layers, by its path in the variables, to the peer's name
 for it. Rows stand in the order in which the peers' sources create their layers; for Keras, which numbers its layers,
@@ -228,13 +228,13 @@ NETWORKS: dict[tuple[str, str], PeerNetwork] = {
     ),
     ("facenet", "inception_resnet_v1_facenet"): PeerNetwork(_facenet_inception_resnet_v1, count_include_pad=False),
 }
-"""By format and our network's name."""
+"""The peers' networks, keyed by format and our network's name."""
 
 PEERS_NAMES = {
     "inception_resnet_v1": "inception_resnet_v1_facenet",
     "inception_resnet_v2": "inception_resnet_v2_slim",
 }
-"""What peers call a network that has another name here, where theirs is the paper's network."""
+"""Our names of networks to which the peers give the paper's name."""
 
 
 def renumber(table: Table, layers: Iterable[str]) -> Table:
