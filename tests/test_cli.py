@@ -251,3 +251,44 @@ def test_a_reader_that_wants_no_more_is_no_mistake():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def run_command(*arguments, **environment):
+    command = [sys.executable, "-m", "inception_jax", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux alone has it")
+def test_output_that_cannot_be_written_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "inception_jax", "experiments"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "inception-jax: the output cannot be written: No space left on device.\n"
+
+
+def test_output_in_an_encoding_that_lacks_a_letter_is_escaped():
+    done = run_command("--help", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "benchmark" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("platform", ["cuda", "bogus"])
+def test_devices_that_cannot_be_opened_are_one_sentence(platform):
+    done = run_command("summary", "inception_v4", JAX_PLATFORMS=platform)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"JAX cannot open its devices: JAX_PLATFORMS is {platform}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ny = x / 0\n", "mine.py, line 2: ZeroDivisionError"),
+        ("x = (\n", "mine.py, line 1: SyntaxError: '(' was never closed"),
+        ("x = 1\n", "mine.py defines no runs()"),
+    ],
+)
+def test_a_mistake_in_an_experiment_file_is_named_by_its_line(tmp_path, monkeypatch, capfd, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "mine.py", "--workdir", "run"]) == 2
+    assert message in capfd.readouterr().err

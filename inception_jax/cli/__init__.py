@@ -1,6 +1,7 @@
 """The command line: one class per verb, its fields the arguments; no logic of its own, nothing slow imported early."""
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -51,47 +52,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0, 1 for a run that failed, 2 for a mistake, 75 for SIGTERM, 130 for Ctrl-C."""
     is_script = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if is_script:
+        _open_streams()
     try:
-        if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
-            raise UserError(f"there is no verb {arguments[0]!r}; there are {', '.join(VERBS)}.")
-        if arguments[:1] == ["--version"]:
-            return _version()
-        if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):
-            return _print_fields(arguments[1])
-        verb, flags = experiment_files.parse(
-            Verb,
-            arguments or ["--help"],
-            prog=PROG,
-            description=DESCRIPTION,
-            return_unknown_args=True,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        xla_flags.set_flags()
-        # Tracing makes millions of objects that stay; Python's default is to look all of them over at every 700th.
-        gc.set_threshold(50_000, 20, 20)
-        code = verb(flags)
-        sys.stdout.flush()  # Here, where a reader that has gone is known of.
+        code = _run(arguments)
+        sys.stdout.flush()  # Here, where errors of writing are dealt with.
         return code
     except UserError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
+        return _end(2, error)
     except RunFailed as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 1
+        return _end(1, error)
     except Preempted as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 75
-    except BrokenPipeError:
-        # The reader of the output, such as head, has closed it; Python would write the rest into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _end(75, error)
+    except BrokenPipeError:  # The reader of the output, such as head, has closed it.
+        _discard_output()
         return 141
     except KeyboardInterrupt:
-        resumable = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
-        resumable = resumable or (arguments[:1] == ["evaluate"] and "--out" in arguments)
-        print(f"\n{PROG}: interrupted" + "; the same command goes on." * resumable, file=sys.stderr)
-        if is_script:
-            atexit.register(_exit_now, 130)
-        return 130
+        return _interrupted(arguments, is_script)
+    except Exception as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Libraries turn it into errors of their own.
+            return _interrupted(arguments, is_script)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None:
+            _discard_output()
+            return _end(1, f"the output cannot be written: {error.strerror}.")
+        if problem := _device_problem():
+            return _end(2, problem)
+        raise
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        raise UserError(f"there is no verb {arguments[0]!r}; there are {', '.join(VERBS)}.")
+    if arguments[:1] == ["--version"]:
+        return _version()
+    if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):
+        return _print_fields(arguments[1])
+    verb, flags = experiment_files.parse(
+        Verb,
+        arguments or ["--help"],
+        prog=PROG,
+        description=DESCRIPTION,
+        return_unknown_args=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    xla_flags.set_flags()
+    # Tracing makes millions of objects that stay; Python's default is to look all of them over at every 700th.
+    gc.set_threshold(50_000, 20, 20)
+    return verb(flags)
+
+
+def _end(code: int, message: object) -> int:
+    print(f"{PROG}: {message}", file=sys.stderr)
+    return code
+
+
+def _interrupted(arguments: list[str], is_script: bool) -> int:
+    resumable = arguments[:1] in (["train"], ["compare"]) or arguments[:2] == ["data", "prepare"]
+    resumable = resumable or (arguments[:1] == ["evaluate"] and "--out" in arguments)
+    print(f"\n{PROG}: interrupted" + "; the same command goes on." * resumable, file=sys.stderr)
+    if is_script:
+        atexit.register(_exit_now, 130)
+    return 130
+
+
+def _open_streams() -> None:
+    """Escapes what the output's encoding lacks, and discards what is written to a closed output."""
+    for name in ("stdout", "stderr"):
+        if stream := getattr(sys, name):
+            stream.reconfigure(errors="backslashreplace")
+        else:
+            setattr(sys, name, open(os.devnull, "w"))
+
+
+def _discard_output() -> None:
+    # Python would write the rest at exit, and fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _device_problem() -> str | None:
+    """Why JAX opens no device, when that is so."""
+    if "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+        return None
+    except (AssertionError, RuntimeError) as error:
+        wanted = f"JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']}: " if os.environ.get("JAX_PLATFORMS") else ""
+        return f"JAX cannot open its devices: {wanted}{str(error).partition(chr(10))[0] or 'there is none of them'}."
 
 
 DESCRIPTION = """Inception-v3, Inception-v4 and the Inception-ResNets of arXiv 1602.07261 in JAX and Flax.

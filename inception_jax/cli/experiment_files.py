@@ -34,14 +34,18 @@ def load_runs(path: str | Path) -> dict[str, Experiment]:
     sys.path.append(str(packaged.directory()))
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "runs"):
+            raise UserError(f"{path} defines no runs(); an experiment file has runs() -> dict[str, Experiment].")
         found = module.runs()
     except UserError:
         raise
     except Exception as error:
         # The user's own code: the line in it says more than a traceback through ours.
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f"{path}, line {lines[-1] if lines else getattr(error, 'lineno', '?')}"
-        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+        own = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()]
+        line = error.lineno if isinstance(error, SyntaxError) else next(reversed(own), None)
+        message = error.msg if isinstance(error, SyntaxError) else error
+        where = f"{path}, line {line}" if line else f"{path}"
+        raise UserError(f"{where}: {type(error).__name__}: {message}") from error
     if not isinstance(found, dict) or not all(isinstance(e, Experiment) for e in found.values()) or not found:
         raise UserError(f"{path}: runs() must return a dictionary of names and Experiments, with one entry or more.")
     return found
