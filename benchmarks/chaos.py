@@ -136,7 +136,7 @@ def same_state(run: Path, other: Path) -> bool:
     states = []
     for directory in (run, other):
         saved = checkpoint.read(directory)
-        template = build.state_shapes(saved.experiment, build.make_model(saved.experiment))
+        template = build.build(saved.experiment).state_shapes()
         states.append((saved.step, saved.next_batch, jax.tree.leaves(saved.state(template))))
     (*ours, our_leaves), (*theirs, their_leaves) = states
     return ours == theirs and all(map(np.array_equal, our_leaves, their_leaves))

@@ -1,4 +1,4 @@
-"""The objects that train and evaluate an experiment."""
+"""From an experiment to the objects that train and evaluate it: `build`, and the data that they run on."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from inception_jax.data.pipeline import images_per_process
 from inception_jax.data.sources import Source, sample
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
-from inception_jax.models.initialize import variable_shapes
+from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.network import Network
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import say
@@ -28,6 +28,61 @@ class Plan:
     steps: int
     steps_per_epoch: float
     evaluations: frozenset[int]
+
+
+IMAGENET_IMAGES = 1_281_167
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """An experiment as the objects that train and evaluate it; nothing is compiled yet."""
+
+    experiment: Experiment
+    plan: Plan
+    model: Network
+    schedule: optax.Schedule
+    """Step -> factor on `optim.learning_rate`."""
+    optimizer: optax.GradientTransformation
+    train_step: Any
+    """(state, batch) -> (state, metrics) on all devices; the state's memory is donated."""
+    evaluate_step: Any
+    """(params, batch_stats, batch) -> sums on all devices."""
+
+    def initial_variables(self) -> dict[str, Any]:
+        """The variables that the experiment's seed draws, on the host."""
+        return initial_variables(self.model, self.experiment.seed, self.experiment.data.image_size)
+
+    def initial_state(self, variables: dict[str, Any] | None = None) -> steps.TrainState:
+        """The state before the first step, on the devices; from `initial_variables` unless given others."""
+        variables = self.initial_variables() if variables is None else variables
+        return steps.place(steps.create_state(variables, self.optimizer, self.experiment.seed))
+
+    def state_shapes(self) -> steps.TrainState:
+        """The shapes of the state, by which a checkpoint is restored."""
+        variables = variable_shapes(self.model, self.experiment.data.image_size)
+        return jax.eval_shape(lambda v: steps.create_state(v, self.optimizer, self.experiment.seed), variables)
+
+
+def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Setup:
+    """Turns an experiment into objects, once; nothing else makes a model, an optimiser or a training step.
+
+    Args:
+      experiment: with `model.num_classes` filled in, see `with_classes`; checked.
+      training_images: images of an epoch, which schedule and plan depend on.
+    """
+    plan = make_plan(experiment, training_images)
+    model = make_model(experiment)
+    schedule = make_schedule(experiment, plan.steps_per_epoch)
+    optimizer = make_optimizer(experiment, schedule)
+    return Setup(
+        experiment=experiment,
+        plan=plan,
+        model=model,
+        schedule=schedule,
+        optimizer=optimizer,
+        train_step=make_train_step(experiment, model, optimizer),
+        evaluate_step=steps.parallel(steps.evaluate_step, model=model, preprocess=colour.to_network_range),
+    )
 
 
 def make_plan(experiment: Experiment, images: int) -> Plan:
@@ -119,16 +174,8 @@ def make_optimizer(experiment: Experiment, schedule: optax.Schedule) -> optax.Gr
     )
 
 
-def state_shapes(experiment: Experiment, model: Network) -> steps.TrainState:
-    """The shapes of the run's state, for restoring one."""
-    # Every schedule gives the optimiser's state the same shapes.
-    optimizer = make_optimizer(experiment, optax.constant_schedule(0.0))
-    variables = variable_shapes(model, experiment.data.image_size)
-    return jax.eval_shape(lambda v: steps.create_state(v, optimizer, experiment.seed), variables)
-
-
-def train_step(experiment: Experiment, model: Network, optimizer: optax.GradientTransformation) -> Any:
-    """(state, batch) -> (state, metrics) on all devices; the state's memory is donated."""
+def make_train_step(experiment: Experiment, model: Network, optimizer: optax.GradientTransformation) -> Any:
+    """The training step of `Setup`."""
     return steps.parallel(
         steps.train_step,
         donate=True,
@@ -139,11 +186,6 @@ def train_step(experiment: Experiment, model: Network, optimizer: optax.Gradient
         aux_weight=experiment.train.aux_weight,
         stage_norms=experiment.train.stage_norms,
     )
-
-
-def evaluate_step(model: Network) -> Any:
-    """(params, batch_stats, batch) -> sums on all devices."""
-    return steps.parallel(steps.evaluate_step, model=model, preprocess=colour.to_network_range)
 
 
 def train_batches(experiment: Experiment, images: Source, start: int) -> Generator[dict[str, Any], None, None]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import Shallow
 
-from inception_jax import build, cli, steps
+from inception_jax import build, cli
 from inception_jax.benchmark import network, roofline, speed
 from inception_jax.benchmark.roofline import Rates, Roofline
 from inception_jax.data import colour
@@ -42,13 +42,11 @@ def test_the_training_step_is_that_of_train(training):
     for _ in range(3):
         training()
     metrics = training.finish()
-    model, batch = build.make_model(EXPERIMENT), network._random_batch(EXPERIMENT)
-    chain = build.make_optimizer(EXPERIMENT, build.make_schedule(EXPERIMENT, 1_281_167 / BATCH))
-    state = steps.place(steps.create_state(initial_variables(model, 0, 75), chain, 0))
-    step = build.train_step(EXPERIMENT, model, chain)
+    setup, batch = build.build(EXPERIMENT), network._random_batch(EXPERIMENT)
+    state = setup.initial_state()
     losses = []
     for _ in range(3):
-        state, analytical = step(state, batch)
+        state, analytical = setup.train_step(state, batch)
         losses.append(float(analytical["loss"]))
     assert metrics == jax.device_get(analytical)
     assert len(set(losses)) == 3  # so that one step more or less would have been seen

@@ -17,7 +17,7 @@ def test_the_numbers_belong_together(tmp_path, capsys):
     assert measure(["--train.checkpoint-every", "50"]) == 0
     report = json.loads(capsys.readouterr().out)
     experiment = build.with_classes(SMALL, 10)
-    state = build.state_shapes(experiment, build.make_model(experiment))
+    state = build.build(experiment).state_shapes()
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     assert report["run"] == "only" and report["checkpoint_every"] == 50 and report["state_bytes"] == size
     assert report["step_seconds"] > 0 and report["blocked_seconds"] > 0 and report["written_after_seconds"] > 0

@@ -30,7 +30,7 @@ from inception_jax.train import in_flight
 def final_state(directory, experiment=SMALL):
     saved = checkpoint.read(directory)
     assert saved.next_batch == saved.step
-    return saved.step, saved.state(build.state_shapes(saved.experiment, build.make_model(saved.experiment)))
+    return saved.step, saved.state(build.build(saved.experiment).state_shapes())
 
 
 @pytest.fixture(scope="module")

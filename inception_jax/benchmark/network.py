@@ -14,14 +14,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from inception_jax import build, config, steps
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, TrainConfig
 from inception_jax.data import colour
-from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 
 Mode = Literal["train", "infer"]
 DType = Literal["float32", "bfloat16"]
-
-# Images, as if they were trained on: the steps from one fall of the rate to the next are a constant of the program.
-_IMAGENET = 1_281_167
 
 
 class CompiledStep:
@@ -101,20 +97,16 @@ def name(mode: Mode, experiment: Experiment) -> str:
 def compile_step(mode: Mode, experiment: Experiment) -> CompiledStep:
     """The step that trains `experiment`, or the one that evaluates its network, ready to be timed.
 
-    "train" is `build.train_step` with the experiment's optimiser, colours and loss, and a donated state. "infer" goes
-    from uint8 images to the probabilities of one crop an image, on the host. Either takes `train.batch_size` random
-    images over all devices of this machine.
+    "train" is the training step of `build.Setup`, its state donated. "infer" goes from uint8 images to the
+    probabilities of one crop an image, on the host. Either takes `train.batch_size` random images over all devices of
+    this machine.
     """
-    model = build.make_model(experiment)
-    variables = initial_variables(model, experiment.seed, experiment.data.image_size)
+    setup = build.build(experiment)
     batch = _on_devices(_random_batch(experiment))
     if mode == "infer":
-        return CompiledStep(_predict_step(model), (steps.place(variables),), {"images": batch["images"]})
-    optimizer = build.make_optimizer(
-        experiment, build.make_schedule(experiment, _IMAGENET / experiment.train.batch_size)
-    )
-    state = steps.place(steps.create_state(variables, optimizer, experiment.seed))
-    return CompiledStep(build.train_step(experiment, model, optimizer), (), batch, state=state)
+        variables = steps.place(setup.initial_variables())
+        return CompiledStep(_predict_step(setup.model), (variables,), {"images": batch["images"]})
+    return CompiledStep(setup.train_step, (), batch, state=setup.initial_state())
 
 
 def _predict_step(model: Network) -> Any:

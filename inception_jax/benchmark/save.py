@@ -12,7 +12,6 @@ import jax
 
 from inception_jax import build, checkpoint, steps
 from inception_jax.config import Experiment
-from inception_jax.models.initialize import initial_variables
 from inception_jax.system.memory import peak_megabytes
 
 
@@ -108,16 +107,11 @@ def table(report: SaveReport) -> str:
 
 def _train(experiment: Experiment, images: Any) -> Generator[steps.TrainState, None, None]:
     """The state after each step, waited for."""
-    model = build.make_model(experiment)
-    optimizer = build.make_optimizer(
-        experiment, build.make_schedule(experiment, len(images) / experiment.train.batch_size)
-    )
-    step = build.train_step(experiment, model, optimizer)
-    variables = initial_variables(model, experiment.seed, experiment.data.image_size)
-    state = steps.place(steps.create_state(variables, optimizer, experiment.seed))
+    setup = build.build(experiment, len(images))
+    state = setup.initial_state()
     with contextlib.closing(build.train_batches(experiment, images, 0)) as batches:
         for batch in batches:
-            state, _ = step(state, batch)
+            state, _ = setup.train_step(state, batch)
             yield jax.block_until_ready(state)
 
 

@@ -70,7 +70,6 @@ def run(report: Path, arguments: list[str]) -> int:
 
         import inception_jax.train  # noqa: F401 (what the command is about to import)
         from inception_jax import build, steps
-        from inception_jax.train import loop
 
     def listen(event: str, duration_secs: float, **_: Any) -> None:
         if event in _EVENTS:
@@ -78,7 +77,7 @@ def run(report: Path, arguments: list[str]) -> int:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     spans.watch(build, "source", "data source")
-    spans.watch(loop, "initial_variables", "parameters")
+    spans.watch(build, "initial_variables", "parameters")
     spans.watch(steps, "create_state", "parameters")
     spans.watch(steps, "place", "parameters")
 
@@ -91,8 +90,8 @@ def run(report: Path, arguments: list[str]) -> int:
 
         return call
 
-    make = build.train_step
-    setattr(build, "train_step", lambda *given: first_step(make(*given)))  # noqa: B010 (mypy: another signature)
+    make = build.make_train_step
+    setattr(build, "make_train_step", lambda *given: first_step(make(*given)))  # noqa: B010 (mypy: another signature)
     return main(arguments)
 
 

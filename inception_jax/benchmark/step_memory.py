@@ -13,7 +13,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
 from inception_jax import build, config
 from inception_jax.config import Experiment
@@ -87,16 +86,14 @@ def step_bytes(experiment: Experiment, images: int) -> int:
         experiment, train=dataclasses.replace(experiment.train, batch_size=images * devices)
     )
     config.check(experiment)
-    model = build.make_model(experiment)
-    # How the rate falls is data of the program; its shape is the same for every schedule.
-    optimizer = build.make_optimizer(experiment, optax.constant_schedule(1.0))
+    setup = build.build(experiment)
     labels = jax.ShapeDtypeStruct((devices, images), np.int32)
     batch = {
         "images": jax.ShapeDtypeStruct((devices, images, size, size, 3), np.uint8),
         "labels": labels,
         "skipped": labels,
     }
-    lowered = build.train_step(experiment, model, optimizer).lower(build.state_shapes(experiment, model), batch)
+    lowered = setup.train_step.lower(setup.state_shapes(), batch)
     # On a CPU buffers are assigned before LLVM, which need not optimise what will not be run. A GPU's level is left as
     # it is, because there it has a say in which algorithms, and so which workspaces, are taken.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}

@@ -1,4 +1,4 @@
-"""Training one run: `fit` prepares it, `loop` trains it, `validate` measures its error on the way."""
+"""Training one run: `fit` prepares it, `loop` trains it, with `clock`, `metrics_log` and `watchdog`."""
 
 from inception_jax.train.fit import check_same_experiment, enable_compilation_cache, fit, fit_all
 

@@ -4,17 +4,24 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import flax
 import jax
 
-from inception_jax import build, checkpoint, config, runs
+from inception_jax import build, checkpoint, config, runs, steps
+from inception_jax.build import Setup
 from inception_jax.config import Experiment
+from inception_jax.data.sources import Source
 from inception_jax.errors import RunFailed, UserError
-from inception_jax.models.network import Network
+from inception_jax.models.initialize import variable_shapes
+from inception_jax.models.summary import count_parameters, summarize
 from inception_jax.system import hosts
 from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import say
 from inception_jax.system.workdir import check_writable, lock_workdir
-from inception_jax.train.loop import Loop
+from inception_jax.train import loop
+from inception_jax.train.metrics_log import MetricsLog
+from inception_jax.train.watchdog import Watchdog
+from inception_jax.weights.checkpoint import transfer
 
 
 def fit(
@@ -49,24 +56,36 @@ def fit(
     training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
     experiment = build.with_classes(experiment, len(training.class_names))
     check_same_experiment(workdir, experiment)
-    plan = build.make_plan(experiment, len(training))
-
-    model = build.make_model(experiment)
     with _lock_on_process_zero(workdir):
         saved = checkpoint.newest(workdir, strict=strict)
         start = saved.step if saved else 0
         counts = {"checkpoint": start, "training images": len(training), "validation images": len(validation)}
         hosts.check_agreement({**config.shared_fields(experiment), **counts})
-        if start >= plan.steps:
+        setup = build.build(experiment, len(training))
+        if start >= setup.plan.steps:
             say(f"{name}: {workdir} is already trained to step {start}; nothing is left to do.")
             return runs.read_run(workdir)
-        _check_disk_space(workdir, experiment, model)
+        _check_disk_space(workdir, setup)
         with contextlib.closing(checkpoint.Checkpoints(workdir, keep=experiment.train.keep)) as checkpoints:
-            preemption = preemption or Preemption()
-            loop = Loop(experiment, workdir, name, plan, model, checkpoints, saved, training, validation, preemption)
-            state, next_batch = loop.initial_state()
-            loop.write_header()
-            loop.run(state, next_batch)
+            state = _first_state(setup, saved, name)
+            if jax.process_index() == 0:
+                _write_header(setup, workdir, name, start, training, validation)
+            watchdog = Watchdog(experiment.train, report=lambda line: _say_first(f"{name}: {line}"))
+            with contextlib.closing(MetricsLog(setup, workdir, name, start, watchdog)) as log:
+                loop.train(
+                    setup,
+                    state,
+                    step=start,
+                    next_batch=saved.next_batch if saved else 0,
+                    training=training,
+                    validation=validation,
+                    workdir=workdir,
+                    checkpoints=checkpoints,
+                    log=log,
+                    watchdog=watchdog,
+                    preemption=preemption or Preemption(),
+                    report=_say_first,
+                )
     return runs.read_run(workdir)
 
 
@@ -87,6 +106,46 @@ def fit_all(
     return [Path(workdir) / name for name in experiments], failed
 
 
+def _first_state(setup: Setup, saved: checkpoint.RunCheckpoint | None, name: str) -> steps.TrainState:
+    """The state to train from, on the devices: the checkpoint's, another network's weights, or the seed's."""
+    if saved:
+        return steps.place(saved.state(setup.state_shapes()))
+    variables, init_from = setup.initial_variables(), setup.experiment.train.init_from
+    if init_from:
+        variables, new = transfer(init_from, setup.model, variables)
+        _say_first(f"{name}: starts from {init_from}" + "; its head is new" * new)
+    return setup.initial_state(variables)
+
+
+def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: Source, validation: Source) -> None:
+    """Writes config.json and prints what is known of the run before its first step."""
+    experiment, size = setup.experiment, setup.experiment.data.image_size
+    batch, devices = experiment.train.batch_size, jax.device_count()
+    info = runs.RunInfo(
+        name=name,
+        steps=setup.plan.steps,
+        training_images=len(training),
+        validation_images=len(validation),
+        parameters=count_parameters(variable_shapes(setup.model, size)["params"]),
+        multiply_adds=sum(row.multiply_adds for row in summarize(setup.model, size)),
+        machine=f"{devices} x {jax.devices()[0].device_kind}, JAX {jax.__version__}, Flax {flax.__version__}",
+    )
+    runs.write_config(workdir, info, experiment)
+    say(
+        f"{info.name}: {experiment.model.name}, {info.parameters:,} parameters, "
+        f"{info.multiply_adds / 1e6:,.0f} M multiply-adds an image; {info.training_images:,} training and "
+        f"{info.validation_images:,} validation images; steps {start} to {info.steps}\n"
+        f"  learning rate {experiment.optim.learning_rate:g} for the global batch of {batch} images = "
+        f"{devices} device{'s' * (devices > 1)} x {batch // devices}; {info.machine}"
+    )
+
+
+def _say_first(line: str) -> None:
+    """Prints a line on process 0."""
+    if jax.process_index() == 0:
+        say(line)
+
+
 @contextlib.contextmanager
 def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
     """Locks the directory on process 0; a refusal is raised on every process, so that none hangs."""
@@ -100,13 +159,12 @@ def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _check_disk_space(workdir: Path, experiment: Experiment, model: Network) -> None:
+def _check_disk_space(workdir: Path, setup: Setup) -> None:
     """Raises UserError where the disk has no room for the checkpoints that are kept and one that is being written."""
-    state = build.state_shapes(experiment, model)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.state_shapes()))
     existing = len(list((workdir / checkpoint.DIRECTORY).glob("[0-9]*")))
     # The newest, the best one, and one that is written before another is removed.
-    needed = size * max(experiment.train.keep + 2 - existing, 1)
+    needed = size * max(setup.experiment.train.keep + 2 - existing, 1)
     hosts.on_process_zero(lambda: check_writable(workdir, needed))
 
 

@@ -74,14 +74,13 @@ def transfer(path: str | Path, model: Network, initial: dict[str, Any]) -> tuple
 
 def from_run(saved: checkpoint.RunCheckpoint, *, raw: bool) -> tuple[Network, dict[str, Any], Preprocessing]:
     """As `load_checkpoint`, for an open checkpoint of a run; without the class names, which its data source knows."""
-    d = saved.experiment.data
-    model = build.make_model(saved.experiment)
-    state = saved.state(build.state_shapes(saved.experiment, model))
+    d, setup = saved.experiment.data, build.build(saved.experiment)
+    state = saved.state(setup.state_shapes())
     params = steps.parameter_sets(state)["raw" if raw else "averaged"]
     variables = {"params": params, "batch_stats": state.batch_stats}
     # For use it follows its images' dtype, and there are no other devices to share statistics with.
     preprocessing = Preprocessing(image_size=d.image_size, central_fraction=d.central_fraction, resize=d.resize)
-    return model.clone(bn_axis_name=None, dtype=None), variables, preprocessing
+    return setup.model.clone(bn_axis_name=None, dtype=None), variables, preprocessing
 
 
 def _with_class_names(preprocessing: Preprocessing, experiment: Experiment) -> Preprocessing:
