@@ -252,6 +252,14 @@ def test_a_network_that_never_got_there_counts_with_what_it_had_spent(tmp_path):
     assert mean_log_ratio(pure, pure, EPOCHS) == 0
 
 
+def test_runs_that_reached_no_error_have_no_speed_up(tmp_path):
+    flat = [0.95] * 4
+    directories = [write_run(tmp_path / name, name, flat) for name in ("inception_v4", "inception_resnet_v2")]
+    (pairing,) = pairings_of(groups(*directories))
+    assert pairing.log_speed_up() is None
+    assert "no error that tells the two apart" in speed_evidence(pairing).words
+
+
 def test_seeds_that_the_two_do_not_share_decide_nothing(tmp_path):
     directories = write_seeds(tmp_path, "inception_v4", [falling(4)] * 3)
     directories += [

@@ -65,9 +65,11 @@ class Pairing:
         return final_errors(self.pure, self.residual)
 
     def log_speed_up(self, cost: Cost = EPOCHS) -> Estimate | None:
-        """Mean over the common seeds of the mean log speed-up over the target errors; None without common seeds."""
-        ours, theirs = self.pure.by_seed, self.residual.by_seed
-        return estimate([mean_log_ratio(ours[s], theirs[s], cost) for s in self.seeds]) if self.seeds else None
+        """Mean over the common seeds of the mean log speed-up over the target errors; None where no seed has any."""
+        pairs = [(self.pure.by_seed[seed], self.residual.by_seed[seed]) for seed in self.seeds]
+        if not any(informative_targets([pure], [residual]) for pure, residual in pairs):
+            return None
+        return estimate([mean_log_ratio(pure, residual, cost) for pure, residual in pairs])
 
 
 def pairings_of(groups: Sequence[Group]) -> list[Pairing]:
@@ -149,7 +151,8 @@ def speed_evidence(pairing: Pairing) -> Evidence:
     """Whether the residual network of a pairing came down faster."""
     difference = pairing.log_speed_up()
     if difference is None:
-        return Evidence(pairing.label, "undecided", None, [], "no seed in common")
+        why = "no error that tells the two apart" if pairing.seeds else "no seed in common"
+        return Evidence(pairing.label, "undecided", None, [], why)
     words = f"speed-up {tables.log_factor(difference)}{_unfinished([pairing.pure, pairing.residual])}"
     return Evidence(pairing.label, answer(difference), difference, pairing.seeds, words)
 
