@@ -56,12 +56,12 @@ def fit(
     training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
     experiment = build.with_classes(experiment, len(training.class_names))
     check_same_experiment(workdir, experiment)
+    setup = build.build(experiment, len(training))  # Refuses a model that cannot be before anything is written.
     with _lock_on_process_zero(workdir):
         saved = checkpoint.newest(workdir, strict=strict)
         start = saved.step if saved else 0
         counts = {"checkpoint": start, "training images": len(training), "validation images": len(validation)}
         hosts.check_agreement({**config.shared_fields(experiment), **counts})
-        setup = build.build(experiment, len(training))
         if start >= setup.plan.steps:
             say(f"{name}: {workdir} is already trained to step {start}; nothing is left to do.")
             return runs.read_run(workdir)
