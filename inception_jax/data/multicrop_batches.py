@@ -7,8 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from inception_jax.config import OnError, Resize
 from inception_jax.data import multicrop, preprocess
-from inception_jax.data.pipeline import OnError, images_per_process
+from inception_jax.data.pipeline import images_per_process
 from inception_jax.data.prefetch import prefetch_map
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage
@@ -57,7 +58,7 @@ def multicrop_batches(
     protocol: multicrop.Protocol,
     image_size: int,
     central_fraction: float,
-    resize: preprocess.Resize,
+    resize: Resize,
     indices: np.ndarray,
     rows: int,
     devices: int,

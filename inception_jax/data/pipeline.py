@@ -8,17 +8,16 @@ import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
+from inception_jax.config import OnError, Resize
 from inception_jax.data import preprocess
 from inception_jax.data.prefetch import prefetch_map
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage, UserError
-
-OnError = Literal["stop", "skip"]
 
 Batch = dict[str, np.ndarray]
 """`images` uint8 [devices, N, S, S, 3], `labels` and `skipped` int32 [devices, N]; in evaluation `mask` bool as well.
@@ -57,7 +56,7 @@ def training_batches(
     crop_area: tuple[float, float],
     crop_aspect: tuple[float, float],
     flip: bool,
-    resize: preprocess.Resize,
+    resize: Resize,
     threads: int,
     prefetch: int,
     on_error: OnError = "stop",
@@ -125,7 +124,7 @@ def evaluation_batches(
     process_count: int = 1,
     image_size: int,
     central_fraction: float,
-    resize: preprocess.Resize,
+    resize: Resize,
     threads: int,
     prefetch: int,
     on_error: OnError = "stop",

@@ -8,22 +8,15 @@ import io
 import math
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import PIL.Image
 import simplejpeg
 
+from inception_jax.config import Resize
 from inception_jax.errors import BrokenImage, UserError
-
-Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
-"""Interpolation of pixels.
-
-`bilinear` and `bicubic` look at 4 and 16 pixels even where the image shrinks, as TensorFlow does unless told otherwise.
-`antialiased_bilinear` and `antialiased_bicubic` widen the kernel as the image shrinks, as Pillow and with it timm do.
-`area` averages the pixels that become one, and is bilinear where the image grows.
-"""
 
 # The pipeline has its own threads, one image each; more inside OpenCV would only contend with them.
 cv2.setNumThreads(0)
