@@ -72,8 +72,8 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
     """
     plan = make_plan(experiment, training_images)
     model = make_model(experiment)
-    schedule = make_schedule(experiment, plan.steps_per_epoch)
-    optimizer = make_optimizer(experiment, schedule)
+    schedule = optim.learning_rate_schedule(experiment.optim, plan.steps_per_epoch)
+    optimizer = optim.make_optimizer(experiment.optim, schedule)
     return Setup(
         experiment=experiment,
         plan=plan,
@@ -142,35 +142,6 @@ def make_model(experiment: Experiment) -> Network:
         bn_momentum=m.bn_momentum,
         bn_axis_name=steps.AXIS if m.bn_statistics == "global" else None,
         remat=experiment.train.remat,
-    )
-
-
-def make_schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
-    """Step -> factor on `optim.learning_rate`."""
-    o = experiment.optim
-    return optim.learning_rate_schedule(
-        1.0,
-        decay_rate=o.decay_rate,
-        decay_steps=max(1, round(o.decay_epochs * steps_per_epoch)),
-        staircase=o.staircase,
-        warmup_steps=round(o.warmup_epochs * steps_per_epoch),
-    )
-
-
-def make_optimizer(experiment: Experiment, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The chain of optim.py with the experiment's settings; `schedule` is that of `make_schedule`."""
-    o = experiment.optim
-    return optim.make_optimizer(
-        schedule,
-        learning_rate=o.learning_rate,
-        weight_decay=o.weight_decay,
-        clip_norm=o.clip_norm,
-        rms_decay=o.rms_decay,
-        rms_epsilon=o.rms_epsilon,
-        rms_initial=o.rms_initial,
-        epsilon_in_sqrt=o.epsilon_in_sqrt,
-        momentum=o.momentum,
-        ema_decay=o.ema_decay,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-from inception_jax.config import Resize
+from inception_jax.config import DataConfig, Resize
 from inception_jax.errors import BrokenImage, UserError
 
 # The pipeline has its own threads, one image each; more inside OpenCV would only contend with them.
@@ -202,11 +202,11 @@ def _three_channels(image: np.ndarray, name: str) -> np.ndarray:
 class Preprocessing:
     """The preprocessing that weights were trained with, and the names of their classes."""
 
-    image_size: int = 299
+    image_size: int = DataConfig.image_size
     """Side of the square input, in pixels."""
-    central_fraction: float = 0.875
+    central_fraction: float = DataConfig.central_fraction
     """Fraction of each side of a picture that is kept."""
-    resize: Resize = "bilinear"
+    resize: Resize = DataConfig.resize
     """Interpolation of the crop to `image_size` pixels."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each channel in [0, 1]; with a `std` of 0.5 the input is in [-1, 1]."""
