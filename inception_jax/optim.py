@@ -29,8 +29,8 @@ def make_optimizer(config: OptimConfig, schedule: optax.ScalarOrSchedule) -> opt
     RMSProp is TensorFlow's: `ms <- d ms + (1 - d) g^2` from `rms_initial`, `mom <- m mom + rate g / sqrt(ms + eps)`,
     epsilon inside the root and the rate inside the momentum, which at the paper's epsilon of 1 decides the result.
 
-    The rate is `learning_rate * schedule(step)`. The first is kept in the state rather than in the program, so that a
-    step is compiled once for all the rates of a sweep.
+    The rate is `learning_rate * schedule(step)`. The first is a hyperparameter in the state rather than a constant of
+    the program, so that a step is compiled once for all the rates of a sweep.
 
     Weight decay is added to the gradients of kernels before they are clipped, because the released code has it as L2 in
     the loss.
@@ -45,7 +45,7 @@ def make_optimizer(config: OptimConfig, schedule: optax.ScalarOrSchedule) -> opt
             eps_in_sqrt=config.epsilon_in_sqrt,
         ),
         optax.scale_by_learning_rate(schedule),
-        scale_by_stored_rate(config.learning_rate),
+        optax.inject_hyperparams(optax.scale)(step_size=config.learning_rate),
         optax.trace(config.momentum) if config.momentum else optax.identity(),
         params_ema(config.ema_decay),
     ]
@@ -55,21 +55,6 @@ def make_optimizer(config: OptimConfig, schedule: optax.ScalarOrSchedule) -> opt
 def is_kernel(params: Any) -> Any:
     """A tree of booleans: True at the kernels of convolutions and dense layers."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
-class StoredRateState(NamedTuple):
-    """State of `scale_by_stored_rate`."""
-
-    factor: jax.Array
-
-
-def scale_by_stored_rate(factor: float) -> optax.GradientTransformation:
-    """Learning rate kept in the optimiser state, so that a sweep compiles once; `optax.scale` makes it a constant."""
-
-    def update(updates: Any, state: StoredRateState, params: Any = None) -> tuple[Any, StoredRateState]:
-        return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), state
-
-    return optax.GradientTransformation(lambda params: StoredRateState(jnp.asarray(factor, jnp.float32)), update)
 
 
 class ParamsEmaState(NamedTuple):
