@@ -9,9 +9,9 @@ import jax
 import optax
 
 from inception_jax import optim, steps
-from inception_jax.config import Experiment
+from inception_jax.config import DataConfig, Experiment
 from inception_jax.data import colour, evaluation_batches, open_source, training_batches
-from inception_jax.data.pipeline import images_per_process
+from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Source, sample
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
@@ -122,7 +122,7 @@ def check_batches(experiment: Experiment) -> None:
     sizes = {"train.batch_size": experiment.train.batch_size, "evaluation.batch_size": experiment.evaluation.batch_size}
     for field, size in sizes.items():
         try:
-            images_per_process(size, jax.local_device_count(), jax.process_count())
+            local_shard().rows(size)
         except UserError as error:
             raise UserError(f"{field}: {error}") from None
 
@@ -160,17 +160,15 @@ def make_train_step(experiment: Experiment, model: Network, optimizer: optax.Gra
 
 
 def train_batches(experiment: Experiment, images: Source, start: int) -> Generator[dict[str, Any], None, None]:
-    """This process's share of the batches `start`, `start + 1`, ..."""
-    d = experiment.data
+    """This process's share of the batches `start`, `start` + 1, ..."""
     return training_batches(
         images,
+        experiment.data,
         batch_size=experiment.train.batch_size,
         seed=experiment.seed,
         start=start,
-        crop_area=d.crop_area,
-        crop_aspect=d.crop_aspect,
-        flip=d.flip,
-        **_common(experiment),
+        shard=local_shard(),
+        loading=make_loading(experiment.data),
     )
 
 
@@ -178,10 +176,21 @@ def validation_batches(experiment: Experiment, images: Source) -> Generator[dict
     """This process's share of one pass over the validation images."""
     return evaluation_batches(
         images,
+        experiment.data,
         batch_size=experiment.evaluation.batch_size,
-        central_fraction=experiment.data.central_fraction,
-        **_common(experiment),
+        shard=local_shard(),
+        loading=make_loading(experiment.data),
     )
+
+
+def local_shard() -> Shard:
+    """This process's share of every batch."""
+    return Shard(jax.process_index(), jax.process_count(), jax.local_device_count())
+
+
+def make_loading(data: DataConfig) -> Loading:
+    """Threads, prefetching and errors as configured; each image that is skipped is logged once."""
+    return Loading(data.threads or available_cores(), data.prefetch, data.on_error, say_skipped)
 
 
 def _distorted_input(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -196,18 +205,3 @@ def _plain_input(key: jax.Array, images: jax.Array) -> jax.Array:
 def say_skipped(message: str) -> None:
     """Logs why an image is skipped."""
     say(f"  skipped: {message}")
-
-
-def _common(experiment: Experiment) -> dict[str, Any]:
-    d = experiment.data
-    return {
-        "devices": jax.local_device_count(),
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-        "image_size": d.image_size,
-        "resize": d.resize,
-        "threads": d.threads or available_cores(),
-        "prefetch": d.prefetch,
-        "on_error": d.on_error,
-        "report": say_skipped,
-    }
