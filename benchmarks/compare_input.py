@@ -136,8 +136,10 @@ def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     xla_flags.set_flags()  # before anything imports JAX
     import jax
 
+    from inception_jax.config import DataConfig
     from inception_jax.data import open_source, training_batches
     from inception_jax.data.colour import distort_colour, to_network_range
+    from inception_jax.data.prefetch import Loading, Shard
     from inception_jax.steps import use_synchronous_cpu_dispatch
 
     yield peak_megabytes()
@@ -145,16 +147,11 @@ def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     preprocess = jax.jit(lambda key, images: to_network_range(distort_colour(key, images)))
     batches = training_batches(
         open_source(f"folder:{folder}", "train"),
+        DataConfig(image_size=SIZE, crop_area=AREA, crop_aspect=ASPECT),
         batch_size=batch_size,
-        devices=1,
         seed=0,
-        image_size=SIZE,
-        crop_area=AREA,
-        crop_aspect=ASPECT,
-        flip=True,
-        resize="bilinear",
-        threads=len(os.sched_getaffinity(0)),
-        prefetch=PREFETCH,
+        shard=Shard(),
+        loading=Loading(len(os.sched_getaffinity(0)), PREFETCH),
     )
     with contextlib.closing(batches):
         for step, batch in enumerate(batches):

@@ -9,9 +9,9 @@ import jax
 import optax
 
 from inception_jax import optim, steps
-from inception_jax.config import Experiment
+from inception_jax.config import DataConfig, Experiment
 from inception_jax.data import colour, evaluation_batches, open_source, training_batches
-from inception_jax.data.pipeline import images_per_process
+from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Source, sample
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
@@ -72,8 +72,8 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
     """
     plan = make_plan(experiment, training_images)
     model = make_model(experiment)
-    schedule = make_schedule(experiment, plan.steps_per_epoch)
-    optimizer = make_optimizer(experiment, schedule)
+    schedule = optim.learning_rate_schedule(experiment.optim, plan.steps_per_epoch)
+    optimizer = optim.make_optimizer(experiment.optim, schedule)
     return Setup(
         experiment=experiment,
         plan=plan,
@@ -122,7 +122,7 @@ def check_batches(experiment: Experiment) -> None:
     sizes = {"train.batch_size": experiment.train.batch_size, "evaluation.batch_size": experiment.evaluation.batch_size}
     for field, size in sizes.items():
         try:
-            images_per_process(size, jax.local_device_count(), jax.process_count())
+            local_shard().rows(size)
         except UserError as error:
             raise UserError(f"{field}: {error}") from None
 
@@ -145,35 +145,6 @@ def make_model(experiment: Experiment) -> Network:
     )
 
 
-def make_schedule(experiment: Experiment, steps_per_epoch: float) -> optax.Schedule:
-    """Step -> factor on `optim.learning_rate`."""
-    o = experiment.optim
-    return optim.learning_rate_schedule(
-        1.0,
-        decay_rate=o.decay_rate,
-        decay_steps=max(1, round(o.decay_epochs * steps_per_epoch)),
-        staircase=o.staircase,
-        warmup_steps=round(o.warmup_epochs * steps_per_epoch),
-    )
-
-
-def make_optimizer(experiment: Experiment, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The chain of optim.py with the experiment's settings; `schedule` is that of `make_schedule`."""
-    o = experiment.optim
-    return optim.make_optimizer(
-        schedule,
-        learning_rate=o.learning_rate,
-        weight_decay=o.weight_decay,
-        clip_norm=o.clip_norm,
-        rms_decay=o.rms_decay,
-        rms_epsilon=o.rms_epsilon,
-        rms_initial=o.rms_initial,
-        epsilon_in_sqrt=o.epsilon_in_sqrt,
-        momentum=o.momentum,
-        ema_decay=o.ema_decay,
-    )
-
-
 def make_train_step(experiment: Experiment, model: Network, optimizer: optax.GradientTransformation) -> Any:
     """The training step of `Setup`."""
     return steps.parallel(
@@ -189,17 +160,15 @@ def make_train_step(experiment: Experiment, model: Network, optimizer: optax.Gra
 
 
 def train_batches(experiment: Experiment, images: Source, start: int) -> Generator[dict[str, Any], None, None]:
-    """This process's share of the batches `start`, `start + 1`, ..."""
-    d = experiment.data
+    """This process's share of the batches `start`, `start` + 1, ..."""
     return training_batches(
         images,
+        experiment.data,
         batch_size=experiment.train.batch_size,
         seed=experiment.seed,
         start=start,
-        crop_area=d.crop_area,
-        crop_aspect=d.crop_aspect,
-        flip=d.flip,
-        **_common(experiment),
+        shard=local_shard(),
+        loading=make_loading(experiment.data),
     )
 
 
@@ -207,10 +176,21 @@ def validation_batches(experiment: Experiment, images: Source) -> Generator[dict
     """This process's share of one pass over the validation images."""
     return evaluation_batches(
         images,
+        experiment.data,
         batch_size=experiment.evaluation.batch_size,
-        central_fraction=experiment.data.central_fraction,
-        **_common(experiment),
+        shard=local_shard(),
+        loading=make_loading(experiment.data),
     )
+
+
+def local_shard() -> Shard:
+    """This process's share of every batch."""
+    return Shard(jax.process_index(), jax.process_count(), jax.local_device_count())
+
+
+def make_loading(data: DataConfig) -> Loading:
+    """Threads, prefetching and errors as configured; each image that is skipped is logged once."""
+    return Loading(data.threads or available_cores(), data.prefetch, data.on_error, say_skipped)
 
 
 def _distorted_input(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -225,18 +205,3 @@ def _plain_input(key: jax.Array, images: jax.Array) -> jax.Array:
 def say_skipped(message: str) -> None:
     """Logs why an image is skipped."""
     say(f"  skipped: {message}")
-
-
-def _common(experiment: Experiment) -> dict[str, Any]:
-    d = experiment.data
-    return {
-        "devices": jax.local_device_count(),
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-        "image_size": d.image_size,
-        "resize": d.resize,
-        "threads": d.threads or available_cores(),
-        "prefetch": d.prefetch,
-        "on_error": d.on_error,
-        "report": say_skipped,
-    }

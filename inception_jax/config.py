@@ -5,12 +5,66 @@ released TF-Slim code or the Inception-v3 paper, and the field's docstring says 
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, get_type_hints
 
 from inception_jax.errors import UserError
 
 Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
+"""Interpolation of pixels.
+
+`bilinear` and `bicubic` look at 4 and 16 pixels even where the image shrinks, as TensorFlow does unless told otherwise.
+`antialiased_bilinear` and `antialiased_bicubic` widen the kernel as the image shrinks, as Pillow and with it timm do.
+`area` averages the pixels that become one, and is bilinear where the image grows.
+"""
+
+OnError = Literal["stop", "skip"]
+"""Handling of a broken image."""
+
+SMALLEST_SIDE = 75
+"""Pixels; in a smaller image Reduction-B has nothing left to reduce."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The allowed values of a field, in words and as a test; None is always allowed."""
+
+    words: str
+    contains: Callable[[Any], bool]
+
+
+class AtLeast(Range):
+    """A closed lower bound, perhaps with an open upper one."""
+
+    def __init__(self, least: float, *, below: float | None = None):
+        if below is None:
+            super().__init__(f"{least} or more", lambda v: v >= least)
+        else:
+            super().__init__(f"at least {least} and below {below}", lambda v: least <= v < below)
+
+
+class Above(Range):
+    """An open lower bound, perhaps with a closed upper one."""
+
+    def __init__(self, bound: float, *, up_to: float | None = None):
+        if up_to is None:
+            super().__init__(f"above {bound}", lambda v: v > bound)
+        else:
+            super().__init__(f"above {bound} and up to {up_to}", lambda v: bound < v <= up_to)
+
+
+THREE_COUNTS = Range("three counts of 1 or more", lambda v: min(v) >= 1)
+ONE_OR_THREE_SCALES = Range("one number or three, each above 0", lambda v: len(v) in (1, 3) and min(v) > 0)
+RISING_SHARES = Range("two rising shares above 0 and up to 1", lambda v: 0 < v[0] <= v[1] <= 1)
+RISING_RATIOS = Range("two rising ratios above 0", lambda v: 0 < v[0] <= v[1])
+
+
+class MayChange:
+    """Marks a field that changes no number of a training, so that a resumed run may have another value."""
+
+
+class PerHost(MayChange):
+    """Marks a field that may also differ between the hosts of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,21 +73,21 @@ class ModelConfig:
 
     name: str = "inception_resnet_v2"
     """One of `inception_jax.list_models()`."""
-    num_classes: int | None = None
+    num_classes: Annotated[int | None, AtLeast(2)] = None
     """Classes of the classifier; None takes the data set's."""
-    width: float = 1.0
+    width: Annotated[float, Above(0)] = 1.0
     """Factor on the features of every convolution."""
-    depths: tuple[int, int, int] | None = None
+    depths: Annotated[tuple[int, int, int] | None, THREE_COUNTS] = None
     """Blocks at the 35, 17 and 8 grids; None is the network's own."""
-    residual_scales: tuple[float, ...] = (0.17, 0.10, 0.20)
+    residual_scales: Annotated[tuple[float, ...], ONE_OR_THREE_SCALES] = (0.17, 0.10, 0.20)
     """Factor on each residual before the addition: one number, or one per grid (35, 17, 8). 1.0 is unscaled."""
-    dropout_rate: float = 0.2
+    dropout_rate: Annotated[float, AtLeast(0, below=1)] = 0.2
     """Fraction of pooled features dropped in training (the paper keeps 0.8)."""
     aux_head: bool = False
     """TF-Slim's auxiliary classifier, in training only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the convolutions; parameters, statistics and softmax stay float32."""
-    bn_momentum: float = 0.9997
+    bn_momentum: Annotated[float, AtLeast(0, below=1)] = 0.9997
     """Decay of the running BN statistics (TF-Slim); use less for runs under some 10,000 steps."""
     bn_statistics: Literal["replica", "global"] = "replica"
     """Normalise over each device's images (the paper) or over those of all devices."""
@@ -45,31 +99,31 @@ class DataConfig:
 
     source: str = "digits"
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
-    data_dir: str | None = None
+    data_dir: Annotated[str | None, PerHost] = None
     """Directory of tensorflow-datasets' prepared data sets; None is its default."""
-    training_images: int | None = None
+    training_images: Annotated[int | None, AtLeast(1)] = None
     """Number of training images to use, always the same ones; None is all."""
-    validation_images: int | None = None
+    validation_images: Annotated[int | None, AtLeast(1)] = None
     """Number of validation images to use, always the same ones; None is all."""
-    image_size: int = 299
+    image_size: Annotated[int, AtLeast(SMALLEST_SIDE)] = 299
     """Side of the square network input, in pixels; 75 or more."""
-    crop_area: tuple[float, float] = (0.05, 1.0)
+    crop_area: Annotated[tuple[float, float], RISING_SHARES] = (0.05, 1.0)
     """Minimum and maximum fraction of the image's area in a training crop."""
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_aspect: Annotated[tuple[float, float], RISING_RATIOS] = (3 / 4, 4 / 3)
     """Minimum and maximum width / height of a training crop."""
     flip: bool = True
     """Mirror half of the training images."""
     colour: bool = True
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
-    central_fraction: float = 0.875
+    central_fraction: Annotated[float, Above(0, up_to=1)] = 0.875
     """Fraction of each side that evaluation sees."""
     resize: Resize = "bilinear"
     """Interpolation to `image_size` pixels: TensorFlow's two, area averages, or Pillow's two (timm)."""
-    threads: int | None = None
+    threads: Annotated[int | None, AtLeast(1), PerHost] = None
     """Threads that read, decode and augment; None is one per available core."""
-    prefetch: int = 4
+    prefetch: Annotated[int, AtLeast(1), PerHost] = 4
     """Batches prepared ahead."""
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: Annotated[OnError, MayChange] = "stop"
     """Whether a broken image stops the run, or is skipped: replaced by the next one and counted in the metrics."""
 
 
@@ -77,31 +131,31 @@ class DataConfig:
 class OptimConfig:
     """TensorFlow's RMSProp with a staircase rate, and an average of the parameters."""
 
-    learning_rate: float = 0.045
+    learning_rate: Annotated[float, Above(0)] = 0.045
     """Learning rate for the global batch, before any decay."""
-    decay_rate: float = 0.94
+    decay_rate: Annotated[float, Above(0, up_to=1)] = 0.94
     """Factor on the learning rate every `decay_epochs`."""
-    decay_epochs: float = 2.0
+    decay_epochs: Annotated[float, Above(0)] = 2.0
     """Epochs from one decay to the next."""
     staircase: bool = True
     """Decay in steps rather than smoothly."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
     """Epochs of linear warm-up from zero; 0 disables it (the paper)."""
-    weight_decay: float = 4e-5
+    weight_decay: Annotated[float, AtLeast(0)] = 4e-5
     """L2 on convolution and dense kernels (TF-Slim); 0 disables it."""
-    clip_norm: float | None = 2.0
+    clip_norm: Annotated[float | None, Above(0)] = 2.0
     """Maximum global gradient norm (section 4 of the AAAI text names clipping); None disables clipping."""
-    rms_decay: float = 0.9
+    rms_decay: Annotated[float, AtLeast(0, below=1)] = 0.9
     """Decay of RMSProp's mean square."""
-    rms_epsilon: float = 1.0
+    rms_epsilon: Annotated[float, Above(0)] = 1.0
     """Epsilon added to the mean square."""
-    rms_initial: float = 1.0
+    rms_initial: Annotated[float, AtLeast(0)] = 1.0
     """Initial value of the mean square (TensorFlow: 1)."""
     epsilon_in_sqrt: bool = True
     """Add epsilon inside the root (TensorFlow) rather than outside (PyTorch)."""
-    momentum: float = 0.9
+    momentum: Annotated[float, AtLeast(0, below=1)] = 0.9
     """Momentum; the rate is applied before the buffer, as in TensorFlow. 0 disables it."""
-    ema_decay: float = 0.9999
+    ema_decay: Annotated[float, AtLeast(0, below=1)] = 0.9999
     """Decay of the parameters' moving average, ramped as min(decay, (1+n)/(10+n))."""
 
 
@@ -109,33 +163,33 @@ class OptimConfig:
 class TrainConfig:
     """Length, batch size, and the intervals of logs and checkpoints."""
 
-    batch_size: int = 640
+    batch_size: Annotated[int, AtLeast(1)] = 640
     """Images per step over all devices of all hosts (the paper: 20 replicas, 32 each)."""
-    epochs: float = 100.0
+    epochs: Annotated[float, Above(0), MayChange] = 100.0
     """Length of the run in epochs, unless `steps` is given."""
-    steps: int | None = None
+    steps: Annotated[int | None, AtLeast(1), MayChange] = None
     """Length of the run in steps; None uses `epochs`."""
-    label_smoothing: float = 0.1
+    label_smoothing: Annotated[float, AtLeast(0, below=1)] = 0.1
     """Fraction of the target spread over all classes (Inception-v3 paper)."""
-    aux_weight: float = 0.4
+    aux_weight: Annotated[float, AtLeast(0)] = 0.4
     """Weight of the auxiliary loss (TF-Slim)."""
-    remat: bool = False
+    remat: Annotated[bool, MayChange] = False
     """Rematerialise each stage in the backward pass, keeping only its input: less memory, more time."""
-    log_every: int = 100
+    log_every: Annotated[int, AtLeast(1), MayChange] = 100
     """Steps between training lines in metrics.jsonl; there is one at evaluations and checkpoints too."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Annotated[int, AtLeast(1), MayChange] = 1000
     """Steps between checkpoints."""
-    keep: int = 3
+    keep: Annotated[int, AtLeast(1), MayChange] = 3
     """Number of newest checkpoints kept, besides the best one."""
-    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    on_nonfinite: Annotated[Literal["stop", "rollback"], MayChange] = "stop"
     """Whether a non-finite loss stops the run, or rolls back to the newest checkpoint and goes on with other images."""
-    rollbacks: int = 3
+    rollbacks: Annotated[int, AtLeast(0), MayChange] = 3
     """Maximum number of rollbacks before the run stops."""
     stage_norms: bool = False
     """Also log every stage's activations and gradient: activation_rms/STAGE, gradient_norm/STAGE."""
-    dead_share: float = 0.999
+    dead_share: Annotated[float, Above(0, up_to=1), MayChange] = 0.999
     """Fraction of zeros before the average pool at which the network counts as dying (section 3.3)."""
-    dead_steps: int = 100
+    dead_steps: Annotated[int, AtLeast(1), MayChange] = 100
     """Consecutive steps at `dead_share` after which a warning is logged."""
     init_from: str | None = None
     """Run or checkpoint to start from (transfer learning); a head with other classes is initialised anew."""
@@ -145,9 +199,9 @@ class TrainConfig:
 class EvaluationConfig:
     """Interval and batch size of evaluations."""
 
-    every_epochs: float = 1.0
+    every_epochs: Annotated[float, Above(0), MayChange] = 1.0
     """Epochs between evaluations; the last step is always evaluated."""
-    batch_size: int = 256
+    batch_size: Annotated[int, AtLeast(1), MayChange] = 256
     """Images per evaluation step over all devices of all hosts."""
 
 
@@ -155,7 +209,7 @@ class EvaluationConfig:
 class Experiment:
     """Everything that determines a run's numbers."""
 
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     """Seed of initialisation, shuffling, augmentation and dropout."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -164,83 +218,31 @@ class Experiment:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
 
-# (field, what it must be, test). A field that is None is not tested.
-_RANGES = (
-    ("seed", "0 or more", lambda v: v >= 0),
-    ("model.num_classes", "2 or more", lambda v: v >= 2),
-    ("model.width", "above 0", lambda v: v > 0),
-    ("model.depths", "three counts of 1 or more", lambda v: min(v) >= 1),
-    ("model.residual_scales", "one number or three, each above 0", lambda v: len(v) in (1, 3) and min(v) > 0),
-    ("model.dropout_rate", "at least 0 and below 1", lambda v: 0 <= v < 1),
-    ("model.bn_momentum", "at least 0 and below 1", lambda v: 0 <= v < 1),
-    ("data.training_images", "1 or more", lambda v: v >= 1),
-    ("data.validation_images", "1 or more", lambda v: v >= 1),
-    ("data.image_size", "75 or more", lambda v: v >= 75),
-    ("data.crop_area", "two rising shares above 0 and up to 1", lambda v: 0 < v[0] <= v[1] <= 1),
-    ("data.crop_aspect", "two rising ratios above 0", lambda v: 0 < v[0] <= v[1]),
-    ("data.central_fraction", "above 0 and up to 1", lambda v: 0 < v <= 1),
-    ("data.threads", "1 or more", lambda v: v >= 1),
-    ("data.prefetch", "1 or more", lambda v: v >= 1),
-    ("optim.learning_rate", "above 0", lambda v: v > 0),
-    ("optim.decay_rate", "above 0 and up to 1", lambda v: 0 < v <= 1),
-    ("optim.decay_epochs", "above 0", lambda v: v > 0),
-    ("optim.warmup_epochs", "0 or more", lambda v: v >= 0),
-    ("optim.weight_decay", "0 or more", lambda v: v >= 0),
-    ("optim.clip_norm", "above 0", lambda v: v > 0),
-    ("optim.rms_decay", "at least 0 and below 1", lambda v: 0 <= v < 1),
-    ("optim.rms_epsilon", "above 0", lambda v: v > 0),
-    ("optim.rms_initial", "0 or more", lambda v: v >= 0),
-    ("optim.momentum", "at least 0 and below 1", lambda v: 0 <= v < 1),
-    ("optim.ema_decay", "at least 0 and below 1", lambda v: 0 <= v < 1),
-    ("train.batch_size", "1 or more", lambda v: v >= 1),
-    ("train.epochs", "above 0", lambda v: v > 0),
-    ("train.steps", "1 or more", lambda v: v >= 1),
-    ("train.label_smoothing", "at least 0 and below 1", lambda v: 0 <= v < 1),
-    ("train.aux_weight", "0 or more", lambda v: v >= 0),
-    ("train.log_every", "1 or more", lambda v: v >= 1),
-    ("train.checkpoint_every", "1 or more", lambda v: v >= 1),
-    ("train.keep", "1 or more", lambda v: v >= 1),
-    ("train.rollbacks", "0 or more", lambda v: v >= 0),
-    ("train.dead_share", "above 0 and up to 1", lambda v: 0 < v <= 1),
-    ("train.dead_steps", "1 or more", lambda v: v >= 1),
-    ("evaluation.every_epochs", "above 0", lambda v: v > 0),
-    ("evaluation.batch_size", "1 or more", lambda v: v >= 1),
-)
+def _markers_of(section: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
+    found: dict[str, tuple[Any, ...]] = {}
+    for name, hint in get_type_hints(section, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            found |= _markers_of(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            found[prefix + name] = getattr(hint, "__metadata__", ())
+    return found
 
 
-# Fields that may change when a run is resumed.
-_MAY_CHANGE = (
-    "data.data_dir",
-    "data.threads",
-    "data.prefetch",
-    "data.on_error",
-    "train.epochs",
-    "train.steps",
-    "train.remat",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep",
-    "train.on_nonfinite",
-    "train.rollbacks",
-    "train.dead_share",
-    "train.dead_steps",
-    "evaluation.every_epochs",
-    "evaluation.batch_size",
-)
+# The ranges and marks of each field, by its name in `to_flat_dict`.
+_MARKERS = _markers_of(Experiment)
 
 
-# Fields that may differ between the hosts of a run.
-_PER_HOST = ("data.data_dir", "data.threads", "data.prefetch")
+def _is_marked(field: str, mark: type) -> bool:
+    return any(isinstance(marker, type) and issubclass(marker, mark) for marker in _MARKERS[field])
 
 
 def check(experiment: Experiment) -> None:
     """Raises UserError, naming field, value and allowed values, at the first value out of its range."""
-    values = to_flat_dict(experiment)
-    for field, allowed, holds in _RANGES:
-        value = values[field]
-        # `not holds` rather than the opposite comparison, so that NaN is refused too.
-        if value is not None and not holds(value):
-            raise UserError(f"{field} is {value!r}; it must be {allowed}.")
+    for field, value in to_flat_dict(experiment).items():
+        for marker in _MARKERS[field]:
+            # `not contains` rather than the opposite comparison, so that NaN is refused too.
+            if isinstance(marker, Range) and value is not None and not marker.contains(value):
+                raise UserError(f"{field} is {value!r}; it must be {marker.words}.")
 
 
 def check_data(data: DataConfig, *, seed: int = 0) -> None:
@@ -266,7 +268,7 @@ def to_flat_dict(experiment: Experiment) -> dict[str, Any]:
 
 def shared_fields(experiment: Experiment) -> dict[str, Any]:
     """The fields that all hosts of a run must agree on, as in `to_flat_dict`."""
-    return {field: value for field, value in to_flat_dict(experiment).items() if field not in _PER_HOST}
+    return {field: value for field, value in to_flat_dict(experiment).items() if not _is_marked(field, PerHost)}
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
@@ -284,7 +286,7 @@ def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, An
     return {
         field: (value, there[field])
         for field, value in to_flat_dict(ours).items()
-        if value != there[field] and field not in _MAY_CHANGE
+        if value != there[field] and not _is_marked(field, MayChange)
     }
 
 

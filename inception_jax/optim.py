@@ -6,57 +6,48 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from inception_jax.config import OptimConfig
 
-def learning_rate_schedule(
-    learning_rate: float,
-    *,
-    decay_rate: float,
-    decay_steps: int,
-    staircase: bool = True,
-    warmup_steps: int = 0,
-) -> optax.Schedule:
-    """Step -> rate: `learning_rate * decay_rate ** floor(step / decay_steps)`, smooth without `staircase`.
 
-    With `warmup_steps` the rate first rises linearly from zero; the decay counts from step 0 all the same.
+def learning_rate_schedule(config: OptimConfig, steps_per_epoch: float) -> optax.Schedule:
+    """Step -> factor on `learning_rate`: `decay_rate ** floor(epoch / decay_epochs)`, smooth without `staircase`.
+
+    `decay_epochs` and `warmup_epochs` are rounded to whole steps. With a warm-up the rate first rises linearly from
+    zero; the decay counts from step 0 all the same.
     """
-    decay = optax.exponential_decay(learning_rate, decay_steps, decay_rate, staircase=staircase)
+    decay_steps = max(1, round(config.decay_epochs * steps_per_epoch))
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    decay = optax.exponential_decay(1.0, decay_steps, config.decay_rate, staircase=config.staircase)
     if warmup_steps == 0:
         return decay
     return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def make_optimizer(
-    schedule: optax.ScalarOrSchedule,
-    *,
-    learning_rate: float = 1.0,
-    weight_decay: float = 4e-5,
-    clip_norm: float | None = 2.0,
-    rms_decay: float = 0.9,
-    rms_epsilon: float = 1.0,
-    rms_initial: float = 1.0,
-    epsilon_in_sqrt: bool = True,
-    momentum: float = 0.9,
-    ema_decay: float = 0.9999,
-) -> optax.GradientTransformationExtraArgs:
-    """The chain of section 4; the defaults are the paper's, or TF-Slim's where the paper is silent.
+def make_optimizer(config: OptimConfig, schedule: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of section 4 as a chain: L2, clip, TensorFlow's RMSProp, learning rate, momentum, average.
 
     RMSProp is TensorFlow's: `ms <- d ms + (1 - d) g^2` from `rms_initial`, `mom <- m mom + rate g / sqrt(ms + eps)`,
     epsilon inside the root and the rate inside the momentum, which at the paper's epsilon of 1 decides the result.
 
-    The rate is `learning_rate * schedule(step)`. The first is kept in the state rather than in the program, so that a
-    step is compiled once for all the rates of a sweep.
+    The rate is `learning_rate * schedule(step)`. The first is a hyperparameter in the state rather than a constant of
+    the program, so that a step is compiled once for all the rates of a sweep.
 
     Weight decay is added to the gradients of kernels before they are clipped, because the released code has it as L2 in
     the loss.
     """
     transforms = [
-        optax.add_decayed_weights(weight_decay, mask=is_kernel) if weight_decay else optax.identity(),
-        optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
-        optax.scale_by_rms(rms_decay, rms_epsilon, initial_scale=rms_initial, eps_in_sqrt=epsilon_in_sqrt),
+        optax.add_decayed_weights(config.weight_decay, mask=is_kernel) if config.weight_decay else optax.identity(),
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm is not None else optax.identity(),
+        optax.scale_by_rms(
+            config.rms_decay,
+            config.rms_epsilon,
+            initial_scale=config.rms_initial,
+            eps_in_sqrt=config.epsilon_in_sqrt,
+        ),
         optax.scale_by_learning_rate(schedule),
-        scale_by_stored_rate(learning_rate),
-        optax.trace(momentum) if momentum else optax.identity(),
-        params_ema(ema_decay),
+        optax.inject_hyperparams(optax.scale)(step_size=config.learning_rate),
+        optax.trace(config.momentum) if config.momentum else optax.identity(),
+        params_ema(config.ema_decay),
     ]
     return optax.chain(*transforms)
 
@@ -64,21 +55,6 @@ def make_optimizer(
 def is_kernel(params: Any) -> Any:
     """A tree of booleans: True at the kernels of convolutions and dense layers."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
-class StoredRateState(NamedTuple):
-    """State of `scale_by_stored_rate`."""
-
-    factor: jax.Array
-
-
-def scale_by_stored_rate(factor: float) -> optax.GradientTransformation:
-    """Learning rate kept in the optimiser state, so that a sweep compiles once; `optax.scale` makes it a constant."""
-
-    def update(updates: Any, state: StoredRateState, params: Any = None) -> tuple[Any, StoredRateState]:
-        return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), state
-
-    return optax.GradientTransformation(lambda params: StoredRateState(jnp.asarray(factor, jnp.float32)), update)
 
 
 class ParamsEmaState(NamedTuple):

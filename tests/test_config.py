@@ -20,10 +20,18 @@ def test_the_defaults_are_the_papers():
 
 
 def test_every_number_has_a_rule():
-    ruled = {field for field, _, _ in config._RANGES}
+    ruled = {field for field, marks in config._MARKERS.items() if any(isinstance(m, config.Range) for m in marks)}
     free = {field for field, v in config.to_flat_dict(Experiment()).items() if isinstance(v, bool | str)}
     unruled = set(config.to_flat_dict(Experiment())) - ruled - free
     assert unruled == {"data.data_dir", "train.init_from"}
+
+
+def test_the_marks_say_what_may_change_and_what_hosts_share():
+    shared = config.shared_fields(Experiment())
+    assert set(config.to_flat_dict(Experiment())) - set(shared) == {"data.data_dir", "data.threads", "data.prefetch"}
+    for field, value in [("data.threads", 3), ("data.on_error", "skip"), ("train.remat", True)]:
+        assert config.differences(with_value(field, value), Experiment()) == {}
+    assert set(config.differences(with_value("data.flip", False), Experiment())) == {"data.flip"}
 
 
 @pytest.mark.parametrize(

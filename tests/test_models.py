@@ -1,6 +1,7 @@
 """The networks against the figures: widths, shapes, where BN stands, what the residual scale does."""
 
 import functools
+import inspect
 import math
 
 import jax
@@ -8,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inception_jax.config import ModelConfig
 from inception_jax.errors import UserError
 from inception_jax.models import create_model, list_models
 from inception_jax.models.inception_resnet import V2, ResidualBlock
+from inception_jax.models.inception_v4 import InceptionV4
 from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.summary import count_parameters, summarize
 
@@ -487,3 +490,11 @@ def test_initial_variables_depend_on_seed_and_name_only():
 @pytest.mark.parametrize("name", list_models())
 def test_networks_can_be_static_arguments(name):
     assert hash(create_model(name)) == hash(create_model(name)) and create_model(name) == create_model(name)
+
+
+@pytest.mark.parametrize("option", ["width", "depths", "residual_scales", "dropout_rate", "aux_head", "bn_momentum"])
+def test_the_defaults_are_those_of_the_configuration(option):
+    default = getattr(ModelConfig(), option)
+    assert inspect.signature(create_model).parameters[option].default == default
+    if option != "residual_scales":
+        assert getattr(InceptionV4(), option) == default

@@ -15,6 +15,8 @@ from inception_jax.data import Protocol, excluded, multicrop_batches, open_sourc
 from inception_jax.data import preprocess as pixels_of
 from inception_jax.data.multicrop import boxes, cut, scaled_shapes
 from inception_jax.data.multicrop_batches import batch_count
+from inception_jax.data.prefetch import Loading, Shard
+from inception_jax.data.preprocess import Preprocessing
 from inception_jax.data.sources import Record, Source
 from inception_jax.errors import BrokenImage, UserError
 
@@ -228,10 +230,19 @@ def one_broken(index):
 SOME_BROKEN = dataclasses.replace(SOURCE, read=one_broken)
 
 
-def stream(source=SOURCE, *, crops=12, **options):
-    defaults = {"image_size": 8, "central_fraction": 0.875, "resize": "bilinear", "indices": INDICES, "rows": 8}
-    defaults |= {"devices": 2, "threads": 2, "prefetch": 2, "protocol": Protocol(crops)}
-    return multicrop_batches(source, **{**defaults, **options})
+def stream(
+    source=SOURCE, *, crops=12, indices=INDICES, rows=8, start=0, process_index=0, process_count=1, devices=2, **options
+):
+    return multicrop_batches(
+        source,
+        Preprocessing(image_size=8),
+        protocol=Protocol(crops),
+        indices=indices,
+        rows=rows,
+        start=start,
+        shard=Shard(process_index, process_count, devices),
+        loading=Loading(**{"threads": 2, "prefetch": 2, **options}),
+    )
 
 
 def rows(batches):

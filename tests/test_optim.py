@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from inception_jax import optim
+from inception_jax.config import OptimConfig
 
 RMSPROP = np.load(Path(__file__).parent / "golden" / "rmsprop.npz")
-BARE = {"weight_decay": 0.0, "clip_norm": None, "ema_decay": 0.0}
+BARE = {"learning_rate": 1.0, "weight_decay": 0.0, "clip_norm": None, "ema_decay": 0.0}
 
 
 def trajectory(chain, params, gradients):
@@ -32,9 +33,9 @@ def test_rmsprop_is_tensorflows(case, momentum, staircase):
     if staircase:
         rates = jnp.asarray(RMSPROP["lr_sched"], jnp.float32)
         rate = rates.__getitem__
-        ours = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=4)
-        np.testing.assert_allclose([ours(i) for i in range(20)], rates, rtol=1e-6)
-    chain = optim.make_optimizer(rate, momentum=momentum, **BARE)
+        ours = optim.learning_rate_schedule(OptimConfig(), 2)
+        np.testing.assert_allclose([0.045 * ours(i) for i in range(20)], rates, rtol=1e-6)
+    chain = optim.make_optimizer(OptimConfig(momentum=momentum, **BARE), rate)
     params = {i: jnp.asarray(RMSPROP[f"p0_{i}"], jnp.float32) for i in range(3)}
     gradients = [{i: jnp.asarray(RMSPROP[f"g_{i}"][t], jnp.float32) for i in range(3)} for t in range(20)]
     for t, (ours, _) in enumerate(trajectory(chain, params, gradients)):
@@ -43,24 +44,24 @@ def test_rmsprop_is_tensorflows(case, momentum, staircase):
 
 
 def test_staircase_and_smooth_and_warm_up():
-    stairs = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=10)
-    assert [float(stairs(s)) for s in (0, 9)] == pytest.approx([0.045, 0.045])
-    assert [float(stairs(s)) for s in (10, 19, 20)] == pytest.approx([0.0423, 0.0423, 0.045 * 0.94**2])
-    smooth = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=10, staircase=False)
-    assert float(smooth(5)) == pytest.approx(0.045 * 0.94**0.5)
-    warm = optim.learning_rate_schedule(0.045, decay_rate=0.94, decay_steps=10, warmup_steps=4)
-    assert [float(warm(s)) for s in range(5)] == pytest.approx([0.045 * f for f in (0.25, 0.5, 0.75, 1, 1)])
-    assert float(warm(10)) == pytest.approx(0.0423)
+    stairs = optim.learning_rate_schedule(OptimConfig(), 5)
+    assert [float(stairs(s)) for s in (0, 9)] == pytest.approx([1.0, 1.0])
+    assert [float(stairs(s)) for s in (10, 19, 20)] == pytest.approx([0.94, 0.94, 0.94**2])
+    smooth = optim.learning_rate_schedule(OptimConfig(staircase=False), 5)
+    assert float(smooth(5)) == pytest.approx(0.94**0.5)
+    warm = optim.learning_rate_schedule(OptimConfig(warmup_epochs=0.8), 5)
+    assert [float(warm(s)) for s in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert float(warm(10)) == pytest.approx(0.94)
 
 
 def test_one_program_serves_all_rates():
-    schedule = optim.learning_rate_schedule(1.0, decay_rate=0.94, decay_steps=2)
+    schedule = optim.learning_rate_schedule(OptimConfig(), 1)
     params, gradient = {"kernel": jnp.arange(4.0)}, {"kernel": jnp.array([1.0, -2.0, 0.5, 3.0])}
-    chains = [optim.make_optimizer(schedule, learning_rate=rate) for rate in (0.045, 0.3)]
+    chains = [optim.make_optimizer(OptimConfig(learning_rate=rate), schedule) for rate in (0.045, 0.3)]
     texts = {jax.jit(c.update).lower(gradient, c.init(params), params).as_text() for c in chains}
     assert len(texts) == 1
     for rate, chain in zip((0.045, 0.3), chains, strict=True):
-        whole = optim.make_optimizer(optim.learning_rate_schedule(rate, decay_rate=0.94, decay_steps=2))
+        whole = optim.make_optimizer(OptimConfig(learning_rate=1.0), lambda step, rate=rate: rate * schedule(step))
         for (ours, _), (theirs, _) in zip(
             *(trajectory(c, params, [gradient] * 5) for c in (chain, whole)), strict=True
         ):
@@ -69,8 +70,8 @@ def test_one_program_serves_all_rates():
 
 def test_average_of_the_parameters_across_a_staircase_edge():
     # One parameter, gradient 1, no momentum, epsilon 1 and a mean square kept at 1 by decay 1 - tiny: by hand.
-    schedule = optim.learning_rate_schedule(0.1, decay_rate=0.5, decay_steps=2)
-    chain = optim.make_optimizer(schedule, momentum=0.0, weight_decay=0.0, clip_norm=None, ema_decay=0.3)
+    config = OptimConfig(**{**BARE, "learning_rate": 0.1, "decay_rate": 0.5, "momentum": 0.0, "ema_decay": 0.3})
+    chain = optim.make_optimizer(config, optim.learning_rate_schedule(config, 1))
     seen = trajectory(chain, {"kernel": jnp.array(1.0)}, [{"kernel": jnp.array(1.0)}] * 4)
     # ms stays 0.9 * 1 + 0.1 * 1 = 1, so each step is rate / sqrt(2): 0.1, 0.1, 0.05, 0.05.
     value, average = 1.0, 1.0
@@ -95,10 +96,10 @@ def test_the_average_is_of_parameters_and_passes_updates_on():
 def test_weight_decay_is_l2_on_kernels_before_the_clip():
     params = {"conv": {"kernel": jnp.array([3.0]), "bias": jnp.array([3.0])}, "bn": {"scale": jnp.array([3.0])}}
     zero = jax.tree.map(jnp.zeros_like, params)
-    options = {"momentum": 0.0, "ema_decay": 0.0, "rms_initial": 1.0, "rms_decay": 0.0}
+    options = {"learning_rate": 1.0, "momentum": 0.0, "ema_decay": 0.0, "rms_decay": 0.0}
 
     def step(gradients, **more):
-        chain = optim.make_optimizer(1.0, **options, **more)
+        chain = optim.make_optimizer(OptimConfig(**options, **more), 1.0)
         return chain.update(gradients, chain.init(params), params)[0]
 
     decayed = step(zero, weight_decay=0.5, clip_norm=None)
@@ -114,7 +115,7 @@ def test_weight_decay_is_l2_on_kernels_before_the_clip():
 
 def test_epsilon_outside_the_root_is_another_optimiser():
     def first(**options):
-        chain = optim.make_optimizer(1.0, momentum=0.0, **BARE, **options)
+        chain = optim.make_optimizer(OptimConfig(momentum=0.0, **BARE, **options), 1.0)
         params = {"kernel": jnp.array([1.0])}
         return -float(chain.update({"kernel": jnp.array([2.0])}, chain.init(params), params)[0]["kernel"][0])
 

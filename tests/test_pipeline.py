@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from conftest import PATIENCE
 
+from inception_jax.config import DataConfig
 from inception_jax.data import evaluation_batches, training_batches
+from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Record, Source
 from inception_jax.errors import BrokenImage, UserError
 
@@ -30,16 +32,25 @@ NUMBERS = Source(tuple(map(str, range(COUNT))), COUNT, read_number)
 NOISE = Source(tuple(map(str, range(COUNT))), COUNT, read_noise)
 
 
-def train(source=NOISE, count=4, **options):
-    defaults = {"batch_size": 12, "devices": 2, "seed": 3, "image_size": 8, "crop_area": (0.1, 1.0)}
-    defaults |= {"crop_aspect": (0.5, 2.0), "flip": True, "resize": "bilinear", "threads": 2, "prefetch": 2}
-    with contextlib.closing(training_batches(source, **{**defaults, **options})) as batches:
+DATA = DataConfig(image_size=8, crop_area=(0.1, 1.0), crop_aspect=(0.5, 2.0))
+
+
+def where_and_how(process_index=0, process_count=1, devices=2, threads=2, prefetch=2, **options):
+    return {
+        "shard": Shard(process_index, process_count, devices),
+        "loading": Loading(threads, prefetch, **options),
+    }
+
+
+def train(source=NOISE, count=4, *, batch_size=12, seed=3, start=0, **options):
+    options = where_and_how(**options)
+    batches = training_batches(source, DATA, batch_size=batch_size, seed=seed, start=start, **options)
+    with contextlib.closing(batches):
         return list(itertools.islice(batches, count))
 
 
-def evaluate(source=NUMBERS, **options):
-    defaults = {"batch_size": 8, "devices": 2, "image_size": 8, "central_fraction": 0.875, "resize": "bilinear"}
-    return list(evaluation_batches(source, **{**defaults, "threads": 2, "prefetch": 2, **options}))
+def evaluate(source=NUMBERS, *, batch_size=8, **options):
+    return list(evaluation_batches(source, DATA, batch_size=batch_size, **where_and_how(**options)))
 
 
 def assert_same(ours, theirs):
@@ -221,11 +232,13 @@ def test_an_exception_leaves_no_thread():
 
 MEMORY = """
 import itertools, resource
+from inception_jax.config import DataConfig
 from inception_jax.data import open_source, training_batches
+from inception_jax.data.prefetch import Loading, Shard
 
 batches = training_batches(
-    open_source("digits", "train"), batch_size=4, devices=1, seed=0, image_size=64, crop_area=(0.5, 1.0),
-    crop_aspect=(0.75, 1.33), flip=False, resize="bilinear", threads=2, prefetch=4,
+    open_source("digits", "train"), DataConfig(image_size=64, crop_area=(0.5, 1.0)), batch_size=4, seed=0,
+    shard=Shard(), loading=Loading(threads=2),
 )
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 next(itertools.islice(batches, 500, None))
@@ -242,16 +255,7 @@ def test_the_memory_of_a_long_run_is_flat():
 
 def test_closing_ends_the_threads():
     before = set(threading.enumerate())
-    batches = evaluation_batches(
-        NUMBERS,
-        batch_size=1,
-        devices=1,
-        image_size=8,
-        central_fraction=1.0,
-        resize="bilinear",
-        threads=3,
-        prefetch=3,
-    )
+    batches = evaluation_batches(NUMBERS, DATA, batch_size=1, shard=Shard(), loading=Loading(threads=3, prefetch=3))
     next(batches)
     threads = set(threading.enumerate()) - before
     assert threads
@@ -264,7 +268,9 @@ def test_closing_ends_the_threads():
 INTERRUPTED = """
 import gc, os, signal, threading, time
 import numpy as np
+from inception_jax.config import DataConfig
 from inception_jax.data import training_batches
+from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Record, Source
 
 def read(index):
@@ -272,8 +278,8 @@ def read(index):
     return Record(np.zeros((4, 4), np.uint8), 0, "x")
 
 batches = training_batches(
-    Source(("0",), 10**6, read), batch_size=10**4, devices=1, seed=0, image_size=8, crop_area=(1.0, 1.0),
-    crop_aspect=(1.0, 1.0), flip=False, resize="bilinear", threads=4, prefetch=4,
+    Source(("0",), 10**6, read), DataConfig(image_size=8), batch_size=10**4, seed=0, shard=Shard(),
+    loading=Loading(threads=4),
 )
 gc.disable()  # JAX's callback of the collector swallows what is raised in it.
 threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -10,12 +10,13 @@ import pytest
 from inception_jax.cli.data import Show
 from inception_jax.config import DataConfig
 from inception_jax.data import colour, evaluation_batches, open_source, preview, training_batches
+from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Record, Source
 from inception_jax.errors import UserError
 
 SIZE, GAP = 75, 4
 TITLE = preview.title_height(SIZE)
-CROP = {"image_size": SIZE, "resize": "bilinear", "threads": 1, "prefetch": 1}
+ALONE = {"shard": Shard(), "loading": Loading(threads=1, prefetch=1)}
 
 
 def tiles(path, rows, columns):
@@ -28,9 +29,8 @@ def tiles(path, rows, columns):
 
 
 def first_batch(count, seed):
-    crop = {"crop_area": (0.05, 1.0), "crop_aspect": (3 / 4, 4 / 3), "flip": True}
     source = open_source("digits", "train")
-    batches = training_batches(source, batch_size=count, devices=1, seed=seed, **crop, **CROP)
+    batches = training_batches(source, DataConfig(image_size=SIZE), batch_size=count, seed=seed, **ALONE)
     with contextlib.closing(batches):
         return next(batches)
 
@@ -60,9 +60,8 @@ def test_the_colours_are_those_of_training():
 def test_validation_shows_the_central_crops_of_images_of_many_classes(tmp_path):
     out = tmp_path / "validation.png"
     Show("digits", str(out), split="validation", image_size=SIZE, rows=3, columns=4)([])
-    everything = evaluation_batches(
-        open_source("digits", "validation"), batch_size=355, devices=1, central_fraction=0.875, **CROP
-    )
+    source = open_source("digits", "validation")
+    everything = evaluation_batches(source, DataConfig(image_size=SIZE), batch_size=355, **ALONE)
     batch = next(everything)
     places = [np.flatnonzero((batch["images"][0] == tile).all((1, 2, 3))).tolist() for tile in tiles(out, 3, 4)]
     assert all(places)

@@ -10,6 +10,7 @@ import pytest
 from helpers import Shallow
 
 from inception_jax import optim, steps
+from inception_jax.config import OptimConfig
 from inception_jax.data import colour
 from inception_jax.models.blocks import ConvNorm
 from inception_jax.models.initialize import initial_variables
@@ -138,7 +139,7 @@ def test_stage_norms_are_those_of_each_stage(by_hand):
 
 def test_parameters_equal_a_hand_written_update(by_hand):
     model, batch, variables, (gradient, _) = by_hand
-    chain = optim.make_optimizer(0.045, weight_decay=4e-5, clip_norm=0.2, ema_decay=0.9999)
+    chain = optim.make_optimizer(OptimConfig(clip_norm=0.2), 1.0)
     after, _ = train(model, chain, steps.place(steps.create_state(variables, chain, 0)), batch)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])]
     params = [np.float64(leaf) for leaf in jax.tree.leaves(variables["params"])]

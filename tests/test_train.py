@@ -19,7 +19,7 @@ import pytest
 from conftest import PATIENCE
 from helpers import SMALL, TIMES, changed, timeless, write_experiment
 
-from inception_jax import build, checkpoint, evaluation, runs, train
+from inception_jax import build, checkpoint, evaluation, optim, runs, train
 from inception_jax.data import open_source
 from inception_jax.errors import BrokenImage, RunFailed, UserError
 from inception_jax.optim import averaged_params
@@ -141,12 +141,12 @@ def test_the_newest_and_the_best_checkpoints_are_kept(whole, tmp_path):
 
 def wild_from(step):
     """A schedule that is the usual one and from its step `step` on 1e30 times as high."""
-    usual = build.make_schedule
-    return lambda experiment, per_epoch: lambda at: usual(experiment, per_epoch)(at) * jnp.where(at < step, 1.0, 1e30)
+    usual = optim.learning_rate_schedule
+    return lambda config, per_epoch: lambda at: usual(config, per_epoch)(at) * jnp.where(at < step, 1.0, 1e30)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(build, "make_schedule", wild_from(3))
+    monkeypatch.setattr(optim, "learning_rate_schedule", wild_from(3))
     wild = changed(SMALL, optim={"clip_norm": None}, evaluation={"every_epochs": 99.0})
     with pytest.raises(RunFailed) as error:
         train.fit(wild, tmp_path / "wild")

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+from inception_jax.config import SMALLEST_SIDE
 from inception_jax.errors import UserError
 
 MODES = ("infer", "train")
@@ -73,8 +74,8 @@ def grid(
             raise UserError(f"no peer has {model}; --models takes {', '.join(PYTORCH)}.")
     if min(batch_sizes) < 1:
         raise UserError(f"--batch-sizes has {min(batch_sizes)}; a batch is 1 image or more.")
-    if min(image_sizes) < 75:
-        raise UserError(f"--image-sizes has {min(image_sizes)}; the networks take 75 pixels or more.")
+    if min(image_sizes) < SMALLEST_SIDE:
+        raise UserError(f"--image-sizes has {min(image_sizes)}; the networks take {SMALLEST_SIDE} pixels or more.")
     return [Case(*values, **where) for values in itertools.product(modes, models, batch_sizes, image_sizes)]
 
 

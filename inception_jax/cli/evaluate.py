@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from inception_jax.cli.arguments import Processes, arg, refuse_extra
+from inception_jax.config import OnError
 
 # What is not given needs no default in the help.
 optional = functools.partial(arg, help_behavior_hint="")
@@ -38,7 +39,7 @@ class Evaluate(Processes):
     """Side of the input in place of the networks' own."""
     raw: Annotated[bool, optional()] = False
     """Use a run's raw parameters, not the averaged ones."""
-    on_error: Annotated[Literal["stop", "skip"] | None, optional(metavar="stop|skip")] = None
+    on_error: Annotated[OnError | None, optional(metavar="stop|skip")] = None
     """Whether a broken image stops the evaluation or is skipped."""
     tta_batch: Annotated[int | None, optional(metavar="N")] = None
     """Crops per step over all devices."""

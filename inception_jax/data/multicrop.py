@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from inception_jax.config import Resize
 from inception_jax.data import preprocess
 from inception_jax.errors import UserError
 
@@ -102,7 +103,7 @@ def cut(
     *,
     size: int,
     central_fraction: float,
-    resize: preprocess.Resize,
+    resize: Resize,
     out: Views | None = None,
 ) -> Views:
     """The views of an image, without their mirror images, which the device makes: uint8 [views, size, size, 3].

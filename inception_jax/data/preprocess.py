@@ -8,22 +8,15 @@ import io
 import math
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import PIL.Image
 import simplejpeg
 
+from inception_jax.config import DataConfig, Resize
 from inception_jax.errors import BrokenImage, UserError
-
-Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
-"""Interpolation of pixels.
-
-`bilinear` and `bicubic` look at 4 and 16 pixels even where the image shrinks, as TensorFlow does unless told otherwise.
-`antialiased_bilinear` and `antialiased_bicubic` widen the kernel as the image shrinks, as Pillow and with it timm do.
-`area` averages the pixels that become one, and is bilinear where the image grows.
-"""
 
 # The pipeline has its own threads, one image each; more inside OpenCV would only contend with them.
 cv2.setNumThreads(0)
@@ -209,11 +202,11 @@ def _three_channels(image: np.ndarray, name: str) -> np.ndarray:
 class Preprocessing:
     """The preprocessing that weights were trained with, and the names of their classes."""
 
-    image_size: int = 299
+    image_size: int = DataConfig.image_size
     """Side of the square input, in pixels."""
-    central_fraction: float = 0.875
+    central_fraction: float = DataConfig.central_fraction
     """Fraction of each side of a picture that is kept."""
-    resize: Resize = "bilinear"
+    resize: Resize = DataConfig.resize
     """Interpolation of the crop to `image_size` pixels."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each channel in [0, 1]; with a `std` of 0.5 the input is in [-1, 1]."""

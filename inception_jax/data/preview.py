@@ -15,6 +15,7 @@ import PIL.ImageFont
 from inception_jax import config
 from inception_jax.config import DataConfig
 from inception_jax.data import colour, evaluation_batches, open_source, training_batches
+from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
 from inception_jax.system.cores import available_cores
@@ -61,19 +62,8 @@ def training_crops(data: DataConfig, source: Source, count: int, seed: int) -> t
 
     The colours are drawn as in training, but not as in any step of one: a step draws for its own batch.
     """
-    batches = training_batches(
-        source,
-        batch_size=count,
-        devices=1,
-        seed=seed,
-        image_size=data.image_size,
-        crop_area=data.crop_area,
-        crop_aspect=data.crop_aspect,
-        flip=data.flip,
-        resize=data.resize,
-        threads=available_cores(),
-        prefetch=1,
-    )
+    loading = Loading(available_cores(), prefetch=1)
+    batches = training_batches(source, data, batch_size=count, seed=seed, shard=Shard(), loading=loading)
     with contextlib.closing(batches):
         batch = next(batches)
     images = batch["images"][0]
@@ -87,16 +77,9 @@ def validation_crops(data: DataConfig, source: Source, count: int, seed: int) ->
     count = min(count, len(source))
     # Drawn, because the first images of most sources are all of one class.
     chosen = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False)).tolist()
-    batches = evaluation_batches(
-        Source(source.class_names, count, lambda number: source[chosen[number]]),
-        batch_size=count,
-        devices=1,
-        image_size=data.image_size,
-        central_fraction=data.central_fraction,
-        resize=data.resize,
-        threads=available_cores(),
-        prefetch=1,
-    )
+    shown = Source(source.class_names, count, lambda number: source[chosen[number]])
+    loading = Loading(available_cores(), prefetch=1)
+    batches = evaluation_batches(shown, data, batch_size=count, shard=Shard(), loading=loading)
     with contextlib.closing(batches):
         batch = next(batches)
     return np.asarray(_as_seen(batch["images"][0])), batch["labels"][0]

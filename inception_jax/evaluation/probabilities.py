@@ -22,7 +22,6 @@ from inception_jax.evaluation.partial_results import PartialResults
 from inception_jax.evaluation.progress import Progress
 from inception_jax.models.network import Network
 from inception_jax.system import hosts
-from inception_jax.system.cores import available_cores
 from inception_jax.system.preemption import Preemption
 
 # Through the network at once, on each device.
@@ -55,20 +54,13 @@ class CropLoader:
         """This process's share of the batches from `start` on, for networks with this preparation."""
         return multicrop_batches(
             self.source,
+            preprocessing,
             protocol=self.protocol,
-            image_size=preprocessing.image_size,
-            central_fraction=preprocessing.central_fraction,
-            resize=preprocessing.resize,
             indices=self.indices,
             rows=self.rows,
-            devices=jax.local_device_count(),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
             start=start,
-            threads=self.data.threads or available_cores(),
-            prefetch=self.data.prefetch,
-            on_error=self.data.on_error,
-            report=build.say_skipped,
+            shard=build.local_shard(),
+            loading=build.make_loading(self.data),
         )
 
     def images_done(self, batches: int) -> int:

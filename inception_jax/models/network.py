@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inception_jax.config import SMALLEST_SIDE
 from inception_jax.errors import UserError
 from inception_jax.models.blocks import KERNEL_INIT, ConvNorm, Layers
 from inception_jax.models.ops import select_ops
-
-SMALLEST_SIDE = 75
-"""Pixels; below it Reduction-B has nothing left to reduce."""
 
 Stage = tuple[str, Callable[..., nn.Module]]
 """A name, and the constructor of the module from `layers` and `name`."""
