@@ -28,7 +28,6 @@ from inception_jax.evaluation import (
     partial_results,
     predictions,
     probabilities,
-    progress,
     report,
     results,
     run_networks,
@@ -436,20 +435,6 @@ def test_sigterm_keeps_what_is_done(tmp_path):
             )
     kept, facts = sorted(os.listdir(tmp_path / "unfinished"))
     assert kept.endswith("-0-1.npz") and facts == "evaluation.json"
-
-
-def test_progress_says_now_and_then_how_long_it_takes(monkeypatch, capfd):
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    shown = progress.Progress("evaluation", start=100, total=400, quiet=False)
-    hidden = progress.Progress("evaluation", start=100, total=400, quiet=True)
-    for clock[0], images in ((10.0, 110), (20.0, 100), (30.0, 160), (40.0, 170), (50.0, 200)):
-        shown.show(images)
-        hidden.show(images)
-    assert capfd.readouterr().err.splitlines() == [
-        "evaluation: 160 of 400 images  2.0 images/s  02:00 left",
-        "evaluation: 200 of 400 images  2.0 images/s  01:40 left",
-    ]
 
 
 def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):

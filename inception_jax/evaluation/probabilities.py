@@ -19,11 +19,11 @@ from inception_jax.errors import Preempted, UserError
 from inception_jax.evaluation.accumulator import Accumulator
 from inception_jax.evaluation.members import Member
 from inception_jax.evaluation.partial_results import PartialResults
-from inception_jax.evaluation.progress import Progress
 from inception_jax.models.network import Network
 from inception_jax.system import hosts
 from inception_jax.system.cores import available_cores
 from inception_jax.system.preemption import Preemption
+from inception_jax.system.progress import Progress
 
 # Through the network at once, on each device.
 _CROPS_PER_CPU, _CROPS_PER_ACCELERATOR = 16, 64
@@ -126,7 +126,8 @@ def predict(
             for done, outputs in enumerate(_one_batch_late(predict_steps, batches), start + 1):
                 if jax.process_index() == 0:
                     accumulator.add(outputs)
-                progress.show(loader.images_done(done))
+                progress.advance(loader.images_done(done) - progress.count)
+                progress.show()
                 # Rising over the passes too, which several processes need to agree on a step.
                 stop = preemption.reached(number * loader.num_batches + done)
                 if partial_results and (stop or done == loader.num_batches or partial_results.due()):
@@ -190,4 +191,5 @@ def _one_batch_late(predict_steps: Sequence[_Step], batches: Iterable[Mapping[st
 
 
 def _progress(name: str, loader: CropLoader, start: int) -> Progress:
-    return Progress(name, start=loader.images_done(start), total=len(loader.indices), quiet=jax.process_index() > 0)
+    start = loader.images_done(start)
+    return Progress(name, len(loader.indices), "images", start=start, quiet=jax.process_index() > 0)
