@@ -22,6 +22,7 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import describe
 from inception_jax.models.network import Network
 from inception_jax.models.ops import PORTABLE
+from inception_jax.system.atomic import put_in_place
 from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 from inception_jax.weights.convert import import_weights, pytorch_format, save_weights
 
@@ -108,7 +109,7 @@ def export_checkpoint(
             )
         if out.is_dir():
             out.rename(Path(temporary) / "old")
-        os.replace(written, out)
+        put_in_place(written, out)
     return difference
 
 

@@ -16,6 +16,7 @@ from inception_jax.data.prepare.metadata import write_metadata
 from inception_jax.data.prepare.shards import Shard, count, is_whole, list_shards, read_left_out, write_shard
 from inception_jax.data.prepare.tfrecord import list_tfrecord
 from inception_jax.errors import RunFailed, UserError
+from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress, say
 
@@ -152,7 +153,8 @@ def _report_broken(broken: Sequence[str], out: Path, skip_broken: bool) -> None:
     if not broken:
         path.unlink(missing_ok=True)
         return
-    output.replace(path, "".join(line + "\n" for line in broken))
+    with atomic_write(path) as file:
+        file.write("".join(line + "\n" for line in broken).encode())
     for line in broken[:_MAX_LISTED]:
         say(line)
     if len(broken) > _MAX_LISTED:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inception_jax.data.sources.bucket import Bucket
 from inception_jax.errors import UserError
+from inception_jax.system.atomic import put_in_place
 from inception_jax.system.progress import Progress, say
 
 _COPYING_THREADS = 8
@@ -100,6 +101,6 @@ def _copy_file(bucket: Bucket, folder: Path, name: str, size: int) -> None:
         bucket.copy(name, temporary)
         if temporary.stat().st_size != size:
             raise UserError(f"{bucket.root}/{name} came as {temporary.stat().st_size} bytes of {size}; start again.")
-        os.replace(temporary, folder / name)
+        put_in_place(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
