@@ -53,7 +53,6 @@ Predict = Callable[[np.ndarray], np.ndarray]
 class ExportFormat:
     """An export format."""
 
-    purpose: str
     suffix: str
     """Required suffix of the file's name; "" is a directory."""
     bound: float
@@ -285,25 +284,19 @@ def _library(name: str, path: Path) -> Any:
 
 
 FORMATS = {
-    "orbax": ExportFormat("use and training here", "", 0.0, _write_orbax, _read_orbax),
-    "safetensors": ExportFormat("PyTorch: timm, facenet", ".safetensors", 0.0, _write_weights, _read_weights),
+    "orbax": ExportFormat("", 0.0, _write_orbax, _read_orbax),
+    "safetensors": ExportFormat(".safetensors", 0.0, _write_weights, _read_weights),
     "keras": ExportFormat(
-        "Keras: InceptionV3, InceptionResNetV2",
         ".weights.h5",
         1e-4,
         functools.partial(_write_weights, format="keras"),
         functools.partial(_read_weights, format="keras"),
     ),
-    "stablehlo": ExportFormat(
-        "running without this package: JAX, TensorFlow, IREE",
-        ".stablehlo",
-        1e-4,
-        _write_stablehlo,
-        _read_stablehlo,
-        takes_uint8=True,
-    ),
-    "onnx": ExportFormat(
-        "ONNX Runtime: browsers, phones, servers", ".onnx", 1e-4, _write_onnx, _read_onnx, takes_uint8=True
-    ),
+    "stablehlo": ExportFormat(".stablehlo", 1e-4, _write_stablehlo, _read_stablehlo, takes_uint8=True),
+    "onnx": ExportFormat(".onnx", 1e-4, _write_onnx, _read_onnx, takes_uint8=True),
 }
-"""The formats by name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels."""
+"""The formats by name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels.
+
+`orbax` is for use and training here, `safetensors` for PyTorch (timm, facenet), `keras` for Keras' InceptionV3 and
+InceptionResNetV2, `stablehlo` for running without this package (JAX, TensorFlow, IREE), `onnx` for ONNX Runtime.
+"""
