@@ -16,15 +16,15 @@ class RunFailed(RuntimeError):
 
 
 class Preempted(Exception):
-    """A run stopped at SIGTERM after saving its state; it has neither finished nor failed.
+    """A command stopped at SIGTERM after saving what is done; it has neither finished nor failed.
 
     The command line prints the message and exits with 75, EX_TEMPFAIL of sysexits.h: try again. A supervisor can tell
     it from a failed run (1), a mistake (2), Ctrl-C (130) and a killed process (128 + signal).
     """
 
-    def __init__(self, step: int):
-        """`step` is the last one whose result was saved."""
-        super().__init__(f"stopped by SIGTERM after step {step}; the same command goes on from there.")
+    def __init__(self, saved: str):
+        """`saved` names what is done and saved, as "step 7"."""
+        super().__init__(f"stopped by SIGTERM after {saved}; the same command goes on from there.")
 
 
 class BrokenImage(UserError):

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import sys
 import threading
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from inception_jax.cli.data import Check
 from inception_jax.data.check import Spread, check, table
 from inception_jax.errors import UserError
+from inception_jax.system.progress import Progress
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -151,7 +151,7 @@ def test_an_interruption_ends_the_threads(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     before = threading.active_count()
-    monkeypatch.setattr(sys.modules["inception_jax.data.check"], "_with_progress", interrupt)
+    monkeypatch.setattr(Progress, "show", interrupt)
     with pytest.raises(KeyboardInterrupt):
         check("digits", threads=2)
     assert threading.active_count() == before

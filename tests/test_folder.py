@@ -1,8 +1,6 @@
-"""Folders of images: what they give on a disk and in a bucket, what is kept of a listing, and every mistake."""
+"""Folders of images: what they give on a disk and in a bucket, and every mistake."""
 
 import errno
-import gzip
-import json
 import os
 import pickle
 import time
@@ -12,7 +10,7 @@ import pytest
 from source_helpers import bucket_in_memory, expect, jpeg
 
 from inception_jax.data import open_source
-from inception_jax.data.sources import disk, listings, retry
+from inception_jax.data.sources import retry
 from inception_jax.errors import BrokenImage, UserError
 
 PAUSES = retry._PAUSES
@@ -159,101 +157,6 @@ def test_a_network_disk_is_asked_again(tmp_path, monkeypatch, error, attempts):
     with pytest.raises(BrokenImage, match="train/cat/1.jpg cannot be read: away."):
         source[0]
     assert len(calls) == attempts
-
-
-# The listing that is kept
-
-
-@pytest.fixture
-def kept(tmp_path, monkeypatch):
-    """A folder of three images whose listing is kept, and says so: (folder, the cache's files, the folders listed)."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(listings, "_FEWEST_IMAGES", 3)
-    fill(tmp_path / "images/train", "cat/1.jpg", "cat/deep/2.jpg", "dog/3.jpg")
-    age(tmp_path / "images")
-    looked, scan = [], disk._scan
-
-    def counted(path):
-        looked.append(os.path.relpath(path, tmp_path / "images"))
-        return scan(path)
-
-    monkeypatch.setattr(disk, "_scan", counted)
-    return tmp_path / "images", lambda: list((tmp_path / "cache/inception_jax/listings").glob("*")), looked
-
-
-def age(folder, seconds=60):
-    """Makes every folder look as if it had last changed so many seconds ago."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            then = path.stat().st_mtime_ns - seconds * 10**9
-            os.utime(path, ns=(then, then))
-
-
-def train_images(folder):
-    return listing(open_source(f"folder:{folder}", "train"), folder / "train")
-
-
-def test_a_long_listing_is_kept(kept):
-    folder, files, looked = kept
-    first = train_images(folder)
-    assert first == [("cat/1.jpg", 0), ("cat/deep/2.jpg", 0), ("dog/3.jpg", 1)]
-    assert looked == [".", "train", "train/cat", "train/cat/deep", "train/dog"] and len(files()) == 1
-    looked.clear()
-    assert train_images(folder) == first and looked == ["."]
-    # By another name, too.
-    (folder.parent / "link").symlink_to("images")
-    assert train_images(folder.parent / "link") == first and "../link/train" not in looked
-
-
-@pytest.mark.parametrize(
-    "change", ["cat/new.jpg", "cat/deep/new.jpg", "cat/deep/er/new.jpg", "eel/new.jpg", "-cat/deep/2.jpg"]
-)
-def test_a_kept_listing_is_not_used_once_any_folder_has_changed(kept, change):
-    folder, files, _ = kept
-    before = train_images(folder)
-    if change.startswith("-"):
-        (folder / "train" / change[1:]).unlink()
-        assert train_images(folder) == [image for image in before if image[0] != change[1:]]
-    else:
-        fill(folder / "train", change)
-        assert sorted(name for name, _ in train_images(folder)) == sorted([*(name for name, _ in before), change])
-
-
-def test_what_has_just_changed_is_not_kept(kept):
-    folder, files, _ = kept
-    os.utime(folder / "train/cat/deep")
-    train_images(folder)
-    assert files() == []
-
-
-def test_a_short_listing_is_not_kept(kept, monkeypatch):
-    folder, files, _ = kept
-    monkeypatch.setattr(listings, "_FEWEST_IMAGES", 4)
-    train_images(folder)
-    assert files() == []
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"no gzip", gzip.compress(b"{")[:-4], gzip.compress(b"{"), gzip.compress(b"[]"), gzip.compress(b"{}")],
-    # By content they would hold the time, and two workers that collect in different seconds run nothing.
-    ids=["empty", "no gzip", "cut off", "no JSON", "a list", "no images"],
-)
-def test_a_kept_listing_that_is_broken_is_made_anew(kept, content):
-    folder, files, _ = kept
-    before = train_images(folder)
-    (file,) = files()
-    whole = file.read_bytes()
-    file.write_bytes(content)
-    assert train_images(folder) == before
-    assert json.loads(gzip.decompress(file.read_bytes())) == json.loads(gzip.decompress(whole))
-    assert files() == [file]
-
-
-def test_without_a_place_for_it_nothing_is_kept(kept, monkeypatch):
-    folder, _, _ = kept
-    (folder.parent / "cache").write_text("a file where the folder should be")
-    assert len(train_images(folder)) == 3
 
 
 # In a bucket

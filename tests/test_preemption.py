@@ -29,7 +29,7 @@ try:
             print(step, flush=True)
             time.sleep(step_seconds)
             if asked.reached(step):
-                raise errors.Preempted(step)
+                raise errors.Preempted(f"step {step}")
 except errors.Preempted as error:
     print(error)
     sys.exit(75)
@@ -161,4 +161,4 @@ def test_two_processes_stop_after_the_same_step_though_only_one_was_told():
     processes[1].terminate()
     ends = [ended(process) for process in processes]
     assert [code for code, _ in ends] == [75, 75]
-    assert ends[0][1][-1] == ends[1][1][-1] == str(errors.Preempted(int(ends[0][1][-2])))
+    assert ends[0][1][-1] == ends[1][1][-1] == str(errors.Preempted(f"step {ends[0][1][-2]}"))

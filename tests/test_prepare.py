@@ -1,6 +1,7 @@
 """`data prepare`: what each kind of source becomes, what is left after a kill, and the sentence for each mistake."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -19,10 +20,11 @@ from source_helpers import bucket_in_memory
 
 from inception_jax.cli.data import Prepare
 from inception_jax.data import open_source
-from inception_jax.data.prepare import prepare, progress, shards
+from inception_jax.data.prepare import prepare, shards
 from inception_jax.data.prepare.folder import dataset_name
 from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.errors import BrokenImage, RunFailed, UserError
+from inception_jax.system.progress import Progress
 
 
 def run(source, out, *, shard_images=4, threads=2, skip_broken=False):
@@ -381,10 +383,10 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(photos, tmp_path,
 
 
 def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(photos, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(Progress, "__init__", functools.partialmethod(Progress.__init__, every_seconds=0.0))
     run(f"folder:{photos}", tmp_path / "out")
     lines = capfd.readouterr().err.splitlines()
-    assert re.fullmatch(r"13 of 13 images  [\d,]+ images/s  00:00 left", lines[-1])
+    assert re.fullmatch(r"checked: 13 of 13 images  [\d,.]+ images/s  00:00 left", lines[-1])
 
 
 # imagenet

@@ -1,8 +1,12 @@
-"""What a run says, line by line."""
+"""What a command says while it works, line by line."""
+
+import math
 
 import pytest
 
+from inception_jax.system import progress
 from inception_jax.system.progress import Progress
+from inception_jax.train.progress import RunProgress
 
 RECORD = {
     **{"step": 5, "epoch": 0.5, "loss": 2.0, "top1_error": 0.75, "seconds": 107.0},
@@ -10,43 +14,106 @@ RECORD = {
 }
 
 
+class Terminal:
+    """What is written, as to a terminal."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+
 @pytest.fixture
-def progress():
-    progress = Progress("run", start=0, total=10)
-    yield progress
-    progress.close()
+def clock(monkeypatch):
+    """Seconds, in a list."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    return clock
 
 
-def test_a_training_line_gives_speed_wait_and_time_left(progress, capfd):
-    progress.restart(1, 99.0)
-    progress.training(RECORD)
+def test_without_a_terminal_a_line_says_now_and_then_how_long_it_takes(clock, capfd):
+    shown = Progress("evaluation", 400, "images", start=100)
+    others = [
+        Progress("evaluation", 400, "images", start=100, quiet=True),
+        Progress("evaluation", 400, "images", start=100, every_seconds=math.inf),
+    ]
+    for clock[0], images in ((10.0, 10), (20.0, -10), (30.0, 60), (40.0, 10), (50.0, 30)):
+        for one in (shown, *others):
+            one.advance(images)
+            one.show()
+    assert capfd.readouterr().err.splitlines() == [
+        "evaluation: 160 of 400 images  2.0 images/s  02:00 left",
+        "evaluation: 200 of 400 images  2.0 images/s  01:40 left",
+    ]
+    assert (shown.count, shown.seconds) == (200, 50.0)
+
+
+def test_a_terminal_has_a_bar_with_the_count_and_the_time_left(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    shown = Progress("train", 100, "images")
+    shown.advance(40)
+    clock[0] = 20.0
+    shown.close()
+    last = terminal.text.strip().rpartition("\r")[2]
+    assert last.startswith("train:  40%|") and "| 40/100 [" in last and "2.0 images/s  00:30 left]" in last
+
+
+@pytest.fixture
+def run():
+    run = RunProgress("run", start=0, total=10)
+    yield run
+    run.close()
+
+
+def test_a_training_line_gives_speed_wait_and_time_left(run, capfd):
+    run.restart(1, 99.0)
+    run.training(RECORD)
     # Four steps in the 8 s since the step that compiled, and five steps more.
     expected = "step 5/10  epoch 0.50  loss 2.000  top-1 error 75.0%  80.0 images/s  data wait 2%  00:10 left\n"
     assert capfd.readouterr().err == expected
 
 
-def test_the_first_step_says_nothing_of_speed(progress, capfd):
-    progress.restart(5, 107.0)
-    progress.training({k: v for k, v in RECORD.items() if k not in ("images_per_second", "data_wait_share")})
+def test_the_first_step_says_nothing_of_speed(run, capfd):
+    run.restart(5, 107.0)
+    run.training({k: v for k, v in RECORD.items() if k not in ("images_per_second", "data_wait_share")})
     assert capfd.readouterr().err == "step 5/10  epoch 0.50  loss 2.000  top-1 error 75.0%\n"
 
 
-def test_a_starved_run_is_warned_once_and_not_at_its_first_line(progress, capfd):
+def test_a_starved_run_is_warned_once_and_not_at_its_first_line(run, capfd):
     starved = {**RECORD, "data_wait_share": 0.37}
-    progress.training(starved)
+    run.training(starved)
     assert "warning" not in capfd.readouterr().err
-    progress.training({**RECORD, "data_wait_share": 0.1})
+    run.training({**RECORD, "data_wait_share": 0.1})
     assert "warning" not in capfd.readouterr().err
     for _ in range(3):
-        progress.training(starved)
+        run.training(starved)
     said = capfd.readouterr().err
     assert said.count("warning: the devices waited 37% of the time for images; give the run more cores") == 1
 
 
 def test_all_processes_but_the_first_are_quiet(capfd):
-    progress = Progress("run", start=0, total=10, quiet=True)
+    run = RunProgress("run", start=0, total=10, quiet=True)
     for _ in range(3):
-        progress.training({**RECORD, "data_wait_share": 0.9})
-    progress.validation({"raw": {**RECORD, "top5_error": 0.2}})
-    progress.close()
+        run.training({**RECORD, "data_wait_share": 0.9})
+    run.validation({"raw": {**RECORD, "top5_error": 0.2}})
+    run.close()
     assert capfd.readouterr().err == ""
+
+
+def test_on_a_terminal_a_record_stands_beside_the_bar_of_steps(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    run = RunProgress("run", start=0, total=10)
+    run.training(RECORD)
+    run.step(6)
+    run.close()
+    last = terminal.text.strip().rpartition("\r")[2]
+    assert last.startswith("run:  60%|") and "| 6/10 [" in last and "loss 2.000  top-1 error 75.0%" in last

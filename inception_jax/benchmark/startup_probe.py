@@ -27,7 +27,6 @@ class Spans:
     """Named stretches of time, by time.monotonic, some within others."""
 
     def __init__(self) -> None:
-        """Starts without spans."""
         self._spans: list[tuple[float, float, str]] = []
 
     def add(self, name: str, begin: float, end: float) -> None:

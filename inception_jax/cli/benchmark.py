@@ -30,7 +30,6 @@ class MeasureStartup:
     """Print one JSON object."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Measures and prints."""
         from inception_jax.benchmark import startup
 
         refuse_extra(flags, "benchmark startup")
@@ -68,7 +67,6 @@ class MeasureNetwork:
     """Print one JSON object, or one on each line where several are measured."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Measures and prints."""
         from inception_jax import steps
         from inception_jax.benchmark import network, speed
         from inception_jax.system import workdir
@@ -126,7 +124,6 @@ class MeasureData:
     """Print one JSON object."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Measures and prints."""
         from inception_jax import steps
         from inception_jax.benchmark import data
 
@@ -161,7 +158,6 @@ class MeasureSave:
     """Print one JSON object."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Measures and prints."""
         from inception_jax.benchmark import save
 
         name, chosen = experiment_files.choose_run(
@@ -187,5 +183,4 @@ class Benchmark:
     ]
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Runs the chosen verb."""
         return self.verb(flags)

@@ -34,7 +34,6 @@ class Compare(Processes):
     """Stop at a broken newest checkpoint rather than resume from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Trains where need be, and draws."""
         from inception_jax import compare
         from inception_jax.system import workdir
 

@@ -30,7 +30,6 @@ class Prepare:
     """Leave out images that cannot be decoded; they are listed either way."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Prepares and prints what there is."""
         from inception_jax.data import prepare
 
         refuse_extra(flags, "data prepare")
@@ -59,7 +58,6 @@ class Check:
     """Print one JSON object, with the images of every class."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Checks and prints."""
         from inception_jax.data import check
 
         refuse_extra(flags, "data check")
@@ -102,7 +100,6 @@ class Show:
     """Directory of tensorflow-datasets' prepared data sets."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Draws."""
         from inception_jax.data import preview
 
         refuse_extra(flags, "data show")
@@ -125,5 +122,4 @@ class Data:
     ]
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Runs the chosen verb."""
         return self.verb(flags)

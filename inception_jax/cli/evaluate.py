@@ -53,7 +53,6 @@ class Evaluate(Processes):
     """Print one JSON object."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Evaluates and prints."""
         from inception_jax import evaluation
         from inception_jax.evaluation import report
         from inception_jax.system.preemption import Preemption

@@ -19,7 +19,6 @@ class Experiments:
     """Experiment to print, as in experiments digits > mine.py."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Prints."""
         refuse_extra(flags, "experiments")
         if self.name is None:
             found = packaged.files()

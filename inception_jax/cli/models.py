@@ -41,7 +41,6 @@ class Summary:
     """Print one JSON object."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Prints."""
         from inception_jax.models import create_model, summary
 
         refuse_extra(flags, "summary")
@@ -91,7 +90,6 @@ class Import:
     """Text file with one class name per line."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Imports."""
         from inception_jax.weights import importer
 
         refuse_extra(flags, "import")
@@ -127,7 +125,6 @@ class Export:
     """Let a stablehlo or onnx file take uint8 images."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Exports."""
         from inception_jax.weights import export
         from inception_jax.weights.checkpoint import load_checkpoint
 
@@ -156,7 +153,6 @@ class Predict:
     """Print one JSON object."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Predicts and prints."""
         from inception_jax import predict
 
         refuse_extra(flags, "predict")

@@ -30,7 +30,6 @@ class Train(Processes):
     """Stop at a broken newest checkpoint rather than resume from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        """Trains."""
         from inception_jax import train
         from inception_jax.system import workdir
         from inception_jax.system.preemption import Preemption

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import io
-import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +13,12 @@ import PIL.ExifTags
 import PIL.Image
 import PIL.ImageMode
 import simplejpeg
-from tqdm import tqdm
 
 from inception_jax.data import preprocess
 from inception_jax.data.sources import Source, open_source
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
-from inception_jax.system.progress import say
+from inception_jax.system.progress import Progress
 
 TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF")
 """Properties that images of any format can have. Training does not rotate by EXIF."""
@@ -32,7 +29,6 @@ _BROKEN = -1  # as a label
 
 # Images for one thread at a time: enough that handing them out costs nothing, few enough that Ctrl-C is quick.
 _CHUNK = 64
-_SECONDS_BETWEEN_LINES = 10.0
 _CLASSES_LISTED = 50
 _SMALLEST_LISTED = 5
 
@@ -124,15 +120,18 @@ def _check_split(source: Source, split: str, threads: int) -> SplitReport:
     kinds: Counter[str] = Counter()
     broken: list[str] = []
     chunks = [range(first, min(first + _CHUNK, len(source))) for first in range(0, len(source), _CHUNK)]
-    pool = ThreadPoolExecutor(threads)
+    progress, pool = Progress(split, len(source), "images"), ThreadPoolExecutor(threads)
     try:
         parts = pool.map(functools.partial(_check_images, source, rows), chunks)
-        for found, sentences in _with_progress(parts, chunks, split):
+        for chunk, (found, sentences) in zip(chunks, parts, strict=True):
             kinds.update(found)
             broken += sentences
+            progress.advance(len(chunk))
+            progress.show()
     finally:
         # Without cancelling, Ctrl-C would wait for all images that are left.
         pool.shutdown(cancel_futures=True)
+        progress.close()
     good = rows[rows["label"] != _BROKEN]
     return SplitReport(
         images=len(good),
@@ -187,18 +186,6 @@ def _rotated_by_exif(jpeg: bytes) -> bool:
             return opened.getexif().get(PIL.ExifTags.Base.Orientation, 1) > 1
     except Exception:  # Pillow raises half a dozen types at odd EXIF, and what cannot be read turns nothing
         return False
-
-
-def _with_progress(parts: Iterable[_Part], chunks: Sequence[range], split: str) -> Iterator[_Part]:
-    """The parts as they come, with a bar on a terminal and a line now and then elsewhere."""
-    terminal, last_line, total = sys.stderr.isatty(), time.monotonic(), sum(map(len, chunks))
-    with tqdm(total=total, desc=split, unit="image", disable=not terminal, dynamic_ncols=True) as bar:
-        for chunk, part in zip(chunks, parts, strict=True):
-            yield part
-            bar.update(len(chunk))
-            if not terminal and time.monotonic() - last_line >= _SECONDS_BETWEEN_LINES:
-                say(f"{split}: {chunk.stop:,} of {total:,} images")
-                last_line = time.monotonic()
 
 
 def _spread(values: np.ndarray) -> Spread | None:

@@ -36,7 +36,6 @@ class Scratch(threading.local):
     """Per-thread memory for decoded images: allocating it anew for each costs a quarter of the time."""
 
     def __init__(self) -> None:
-        """Starts with an empty buffer in every thread."""
         self._memory = np.empty(0, np.uint8)
 
     def buffer(self, size: int) -> np.ndarray:

@@ -18,7 +18,9 @@ from inception_jax.data import colour, evaluation_batches, open_source, training
 from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
+from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
+from inception_jax.system.workdir import check_writable
 
 _GAP = 4
 """Pixels around a crop."""
@@ -38,7 +40,8 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
       seed: Of the choice, the crops and the colours.
 
     Raises:
-      UserError: the images cannot be had, a value is out of its range, or the file cannot be written.
+      UserError: the images cannot be had, a value is out of its range, or the file's directory cannot be written.
+      RunFailed: the file could not be written.
     """
     config.check_data(data, seed=seed)
     sides = [
@@ -51,10 +54,13 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
         )
     if Path(out).suffix.lower() != ".png":
         raise UserError(f"the picture is a PNG, so {out} must end in .png.")
+    check_writable(Path(out).parent)
     source = open_source(data.source, split, data_dir=data.data_dir)
     crops = training_crops if split == "train" else validation_crops
     images, labels = crops(data, source, rows * columns, seed)
-    _write(Path(out), draw_grid(images, [source.class_names[label] for label in labels], columns))
+    picture = draw_grid(images, [source.class_names[label] for label in labels], columns)
+    with atomic_write(Path(out)) as file:
+        picture.save(file, "PNG")
 
 
 def training_crops(data: DataConfig, source: Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,13 +142,3 @@ def _shorten(title: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> str:
 @jax.jit
 def _as_seen(images: jax.Array) -> jax.Array:
     return jnp.round((colour.to_network_range(images) + 1) * 127.5).astype(jnp.uint8)
-
-
-def _write(out: Path, picture: PIL.Image.Image) -> None:
-    temporary = out.with_name(f"{out.name}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(temporary, "PNG")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}.") from error

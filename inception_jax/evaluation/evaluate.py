@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.errors import UserError
-from inception_jax.evaluation import partial_results, predictions, report
+from inception_jax.evaluation import predictions, report
+from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.options import EvaluationOptions
 from inception_jax.evaluation.predictions import SUFFIX
 from inception_jax.evaluation.run_networks import run_networks
@@ -34,7 +35,8 @@ def evaluate(
         `save_predictions` wrote, whose models are taken into the ensemble without being run.
       options: which images, and which crops of them.
       save_predictions: file (.npz) for all that the models say.
-      out: directory for evaluation.json and evaluation.md and, until the end, for what is done: the same call goes on.
+      out: directory for evaluation.json and evaluation.md and, until the end, for the networks that are done: the same
+        call does not run them again.
       preemption: with an open context and `out`, SIGTERM ends the evaluation after its step.
 
     Returns:
@@ -43,15 +45,21 @@ def evaluate(
     Raises:
       UserError: the options do not fit together; a checkpoint, a file or an image is broken.
       RunFailed: something could not be written.
-      Preempted: SIGTERM came; what was done is kept.
+      Preempted: SIGTERM came; the networks that are done are kept.
     """
     checkpoints = [path for path in paths if not path.endswith(SUFFIX)]
     _check(paths, checkpoints, options, save_predictions, out)
     parts = [predictions.read(path) for path in paths if path.endswith(SUFFIX)]
+    finished = FinishedNetworks(out)
     if checkpoints:
         with_names = bool(parts or save_predictions)
         computed = run_networks(
-            checkpoints, options, parts, with_names=with_names, out=out, preemption=preemption or Preemption()
+            checkpoints,
+            options,
+            parts,
+            with_names=with_names,
+            finished=finished,
+            preemption=preemption or Preemption(),
         )
         if computed is None:
             return None
@@ -65,8 +73,7 @@ def evaluate(
         predictions.write(save_predictions, together)
     if out:
         _write(Path(out), summary)
-        if checkpoints:  # Without, what is kept there is another evaluation's.
-            partial_results.clear(Path(out))
+    finished.clear()
     return summary
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,11 +18,9 @@ from inception_jax.data.sources import Source
 from inception_jax.errors import Preempted, UserError
 from inception_jax.evaluation.accumulator import Accumulator
 from inception_jax.evaluation.members import Member
-from inception_jax.evaluation.partial_results import PartialResults
-from inception_jax.evaluation.progress import Progress
 from inception_jax.models.network import Network
-from inception_jax.system import hosts
 from inception_jax.system.preemption import Preemption
+from inception_jax.system.progress import Progress
 
 # Through the network at once, on each device.
 _CROPS_PER_CPU, _CROPS_PER_ACCELERATOR = 16, 64
@@ -50,15 +48,14 @@ class CropLoader:
         count = len(self.indices)
         return batch_count(count, protocol=self.protocol, rows=self.rows, process_count=jax.process_count())
 
-    def batches_from(self, preprocessing: Preprocessing, start: int) -> Generator[dict[str, np.ndarray], None, None]:
-        """This process's share of the batches from `start` on, for networks with this preparation."""
+    def batches(self, preprocessing: Preprocessing) -> Generator[dict[str, np.ndarray], None, None]:
+        """This process's share of the batches, for networks with this preprocessing."""
         return multicrop_batches(
             self.source,
             preprocessing,
             protocol=self.protocol,
             indices=self.indices,
             rows=self.rows,
-            start=start,
             shard=build.local_shard(),
             loading=build.make_loading(self.data),
         )
@@ -84,68 +81,40 @@ def rows_per_step(crops_at_once: int | None, protocol: Protocol) -> int:
 
 
 def predict(
-    members: Sequence[Member], loader: CropLoader, *, partial_results: PartialResults | None, preemption: Preemption
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probabilities of the members for all images.
+    member: Member, loader: CropLoader, *, number: int = 0, count: int = 1, preemption: Preemption
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Probabilities of a member for all images.
 
     Args:
-      members: the networks, which know as many classes as the source.
+      member: the network, which knows as many classes as the source.
       loader: the images.
-      partial_results: where the first process keeps what is done, and has kept it.
+      number: of the member in the ensemble, from 0.
+      count: of the members of the ensemble.
       preemption: with an open context, SIGTERM ends the evaluation after its step.
 
     Returns:
-      Which of `show.indices` were seen (the others were skipped as broken), their labels, and the probabilities,
-      float32 [members, seen, classes]; in the first process. The others help, and know of nothing seen.
+      Which of `loader.indices` were seen (the others were skipped as broken), their labels, and the probabilities,
+      float32 [seen, classes]; None on all processes but process 0.
 
     Raises:
       UserError: an image is broken.
-      Preempted: SIGTERM came; what was done is kept.
+      Preempted: SIGTERM came.
     """
-    sums = np.zeros((len(members), len(loader.indices), loader.source.num_classes), np.float32)
-    seen, labels = np.arange(0), np.zeros(0, np.int32)
-    groups = _group_by_crops(members, loader.protocol)
-    for number, group in enumerate(groups):
-        accumulator = Accumulator([sums[place] for place in group], loader.protocol.views)
-        start = _restore(partial_results, number, accumulator)
-        name = "evaluation" if len(groups) == 1 else f"evaluation, pass {number + 1} of {len(groups)}"
-        with contextlib.ExitStack() as opened:
-            batches = opened.enter_context(
-                contextlib.closing(loader.batches_from(members[group[0]].preprocessing, start))
-            )
-            progress = opened.enter_context(contextlib.closing(_progress(name, loader, start)))
-            predict_steps = [_predict_step(members[place], loader.protocol.mirrored) for place in group]
-            for done, outputs in enumerate(_one_batch_late(predict_steps, batches), start + 1):
-                if jax.process_index() == 0:
-                    accumulator.add(outputs)
-                progress.show(loader.images_done(done))
-                # Rising over the passes too, which several processes need to agree on a step.
-                stop = preemption.reached(number * loader.num_batches + done)
-                if partial_results and (stop or done == loader.num_batches or partial_results.due()):
-                    partial_results.keep(number, done, accumulator)
-                if stop:
-                    raise Preempted(done)
-        if jax.process_index() == 0:
-            seen, labels = accumulator.finish()
-    return seen, labels, sums if len(seen) == len(loader.indices) else sums[:, seen]
-
-
-def _group_by_crops(members: Sequence[Member], protocol: Protocol) -> list[list[int]]:
-    """The members, by their places, in groups that are shown the same crops: cut once for all of a group."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, member in enumerate(members):
-        preprocessing = member.preprocessing
-        # The central fraction is of the single crop alone.
-        fraction = preprocessing.central_fraction if protocol.crops == 1 else None
-        groups.setdefault((preprocessing.image_size, fraction, preprocessing.resize), []).append(place)
-    return list(groups.values())
-
-
-def _restore(partial_results: PartialResults | None, number: int, accumulator: Accumulator) -> int:
-    """Restores a pass into process 0's accumulator; returns its number of batches on all processes."""
-    return (
-        hosts.process_zero_decides(lambda: partial_results.restore(number, accumulator) if partial_results else 0) or 0
-    )
+    first = jax.process_index() == 0
+    accumulator = Accumulator(len(loader.indices), loader.source.num_classes, loader.protocol.views) if first else None
+    name = "evaluation" if count == 1 else f"evaluation, network {number + 1} of {count}"
+    progress = Progress(name, len(loader.indices), "images", quiet=not first)
+    step = _predict_step(member, loader.protocol.mirrored)
+    with contextlib.closing(progress), contextlib.closing(loader.batches(member.preprocessing)) as batches:
+        for done, output in enumerate(_one_batch_late(step, batches), 1):
+            if accumulator:
+                accumulator.add(output)
+            progress.advance(loader.images_done(done) - progress.count)
+            progress.show()
+            # Rising over the networks, too, which several processes need to agree on a step.
+            if preemption.reached(number * loader.num_batches + done):
+                raise Preempted(f"{number} of {count} networks")
+    return accumulator.finish() if accumulator else None
 
 
 def _predict_step(member: Member, mirrored: bool) -> _Step:
@@ -169,17 +138,13 @@ def _compile_predict_step(
     )
 
 
-def _one_batch_late(predict_steps: Sequence[_Step], batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[list[Any]]:
-    """Outputs of the networks for each batch, yielded one batch late, so that the devices always have the next."""
+def _one_batch_late(step: _Step, batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Any]:
+    """Outputs of the network for each batch, yielded one batch late, so that the devices always have the next."""
     pending = None
     for batch in batches:
-        launched = [model(batch) for model in predict_steps]
+        launched = step(batch)
         if pending is not None:
             yield jax.block_until_ready(pending)
         pending = launched
     if pending is not None:
         yield jax.block_until_ready(pending)
-
-
-def _progress(name: str, loader: CropLoader, start: int) -> Progress:
-    return Progress(name, start=loader.images_done(start), total=len(loader.indices), quiet=jax.process_index() > 0)

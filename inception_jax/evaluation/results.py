@@ -2,13 +2,10 @@
 
 import dataclasses
 import math
-import statistics
 
 import numpy as np
 
 from inception_jax.evaluation.predictions import Predictions
-
-_NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +61,7 @@ def rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def interval(wrong: int, images: int) -> tuple[float, float]:
     """Wilson's 95 % interval of the fraction `wrong` / `images`."""
-    fraction, z2 = wrong / images, _NORMAL_95**2
-    middle = (fraction + z2 / (2 * images)) / (1 + z2 / images)
-    half = _NORMAL_95 / (1 + z2 / images) * math.sqrt(fraction * (1 - fraction) / images + z2 / (4 * images**2))
-    # At 0 and at all, where rounding would leave the one end a hair outside.
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy import stats  # here because it is slow to import
+
+    found = stats.binomtest(wrong, images).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)

@@ -1,9 +1,9 @@
 """Predictions of the networks of checkpoints."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +14,10 @@ from inception_jax.config import DataConfig, Experiment
 from inception_jax.data import Protocol, excluded
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
+from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.members import Member, load_member
 from inception_jax.evaluation.options import EvaluationOptions
-from inception_jax.evaluation.partial_results import PartialResults
-from inception_jax.evaluation.predictions import Images, Predictions
+from inception_jax.evaluation.predictions import Images, Predictions, join
 from inception_jax.evaluation.probabilities import CropLoader, predict, rows_per_step
 from inception_jax.system import hosts
 from inception_jax.system.preemption import Preemption
@@ -30,7 +30,7 @@ def run_networks(
     saved: Sequence[Predictions],
     *,
     with_names: bool,
-    out: str | None,
+    finished: FinishedNetworks,
     preemption: Preemption,
 ) -> Predictions | None:
     """Runs the networks of these checkpoints; returns None on all processes but process 0.
@@ -40,7 +40,7 @@ def run_networks(
       options: which images and which crops.
       saved: predictions that these are to be joined with; that it can be is checked first, as far as it is known.
       with_names: whether the images' names are wanted, for which some sources must read them all again.
-      out: directory where what is done is kept, and was.
+      finished: the networks that are not run again; the others are added.
       preemption: as for `predict`.
 
     Raises:
@@ -56,17 +56,48 @@ def run_networks(
     indices = np.setdiff1d(np.arange(len(source)), excluded_indices)
     _check_images(members, saved, source, data.source, indices)
     loader = CropLoader(source, indices, protocol, rows_per_step(options.tta_batch, protocol), data)
-    settings = _settings(members, loader, excluded_indices)
-    hosts.check_agreement(settings)
-    seen, labels, probabilities = predict(members, loader, partial_results=_open(out, settings), preemption=preemption)
+    settings = [_settings(member, loader, excluded_indices) for member in members]
+    hosts.check_agreement({key: [one[key] for one in settings] for key in settings[0]})
+    images = Images(data.source, len(source), len(excluded_indices), options.exclude_list)
+    found = _run_unfinished(members, loader, images, settings, finished, preemption)
     if jax.process_index():
         return None
-    skipped = len(indices) - len(seen)
-    if not len(seen):
-        raise UserError(f"there is no image to evaluate: {skipped} were skipped as broken.")
-    images = Images(data.source, len(source), len(excluded_indices), options.exclude_list, skipped)
-    files = _names(source, indices[seen]) if with_names else np.array([], str)
-    return Predictions(images, tuple(member.description for member in members), labels, files, probabilities)
+    together = join(found)
+    if not len(together.labels):
+        raise UserError(f"there is no image to evaluate: {together.images.skipped} were skipped as broken.")
+    names = _names(source, together.files.astype(int)) if with_names else np.array([], str)
+    return dataclasses.replace(together, files=names)
+
+
+def _run_unfinished(
+    members: Sequence[Member],
+    loader: CropLoader,
+    images: Images,
+    settings: Sequence[dict[str, Any]],
+    finished: FinishedNetworks,
+    preemption: Preemption,
+) -> list[Predictions]:
+    """On process 0 the predictions of each member, with the images' numbers in place of their names."""
+    found: list[Predictions] = []
+
+    def read(settings: dict[str, Any]) -> int | None:
+        before = finished.read(settings)
+        if before:
+            found.append(before)
+            say(f"{before.models[0].name} is done already")
+        return 1 if before else None
+
+    for number, member in enumerate(members):
+        if hosts.process_zero_decides(functools.partial(read, settings[number])):
+            continue
+        result = predict(member, loader, number=number, count=len(members), preemption=preemption)
+        if result:
+            seen, labels, probabilities = result
+            skipped = dataclasses.replace(images, skipped=len(loader.indices) - len(seen))
+            files = loader.indices[seen].astype(str)
+            found.append(Predictions(skipped, (member.description,), labels, files, probabilities[None]))
+            finished.write(settings[number], found[-1])
+    return found
 
 
 def _data(members: Sequence[Member], options: EvaluationOptions) -> DataConfig:
@@ -110,25 +141,17 @@ def _check_images(
             )
 
 
-def _settings(members: Sequence[Member], loader: CropLoader, excluded_indices: np.ndarray) -> dict[str, Any]:
-    """Everything that the numbers depend on, as JSON values, which processes and resumed evaluations must share."""
-    models = [dataclasses.asdict(member.description) for member in members]
+def _settings(member: Member, loader: CropLoader, excluded_indices: np.ndarray) -> dict[str, Any]:
+    """Everything that a network's numbers depend on, as JSON values, which processes and resumed evaluations share."""
     return {
-        **{key: [model[key] for model in models] for key in models[0]},
+        **dataclasses.asdict(member.description),
         "source": loader.data.source,
         "number of images": len(loader.source),
         "excluded images": hashlib.sha256(excluded_indices.astype(np.int64).tobytes()).hexdigest(),
+        "on_error": loader.data.on_error,
         "views at once (--tta-batch)": loader.rows,
         "number of processes": jax.process_count(),
     }
-
-
-def _open(out: str | None, settings: dict[str, Any]) -> PartialResults | None:
-    """The partial results, on process 0."""
-    opened: list[PartialResults] = []
-    if out:
-        hosts.on_process_zero(lambda: opened.append(PartialResults(Path(out), settings)))
-    return opened[0] if opened else None
 
 
 def _names(source: Source, indices: np.ndarray) -> np.ndarray:

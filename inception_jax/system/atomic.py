@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Atomic replacement of files: whatever happens, there is the old one or the new one, whole."""
 
 import contextlib
 import os
@@ -20,9 +20,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except OSError as error:
         raise RunFailed(
             f"{path} could not be written: {error.strerror or error}; mend that and start the same command again."
@@ -30,3 +28,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(written: Path, path: Path) -> None:
+    """Syncs what was written by its name, a file or a directory, and renames it to `path`; OSError if that fails."""
+    descriptor = os.open(written, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(written, path)

@@ -29,7 +29,6 @@ class Preemption:
         self._requested_at: float | None = None
 
     def __enter__(self) -> "Preemption":
-        """Installs the handlers."""
         import jax
 
         self._multiprocess = jax.process_count() > 1
@@ -40,7 +39,6 @@ class Preemption:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Restores the handlers that were there."""
         while self._previous_handlers:
             number, previous = self._previous_handlers.popitem()
             # None stands for a handler that was not installed from Python, which cannot be had back.

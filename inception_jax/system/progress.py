@@ -1,8 +1,8 @@
-"""Progress of a run: a bar with ETA on a terminal, plain lines elsewhere."""
+"""Progress of a command: a bar on a terminal, an occasional line elsewhere."""
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+import threading
+import time
 
 from tqdm import tqdm
 
@@ -12,78 +12,73 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-_INPUT_BOUND = (
-    "warning: the devices waited {:.0%} of the time for images; give the run more cores (data.threads) or prepare the "
-    "data set (inception-jax data prepare); inception-jax benchmark data SOURCE shows what is slow."
-)
-
-
 class Progress:
-    """Progress bar or lines for the steps of one run."""
+    """Count of what is done out of a known total, with speed and time left."""
 
-    def __init__(self, name: str, *, start: int, total: int, quiet: bool = False):
-        """`quiet` shows nothing: for all processes but the first."""
-        self._quiet, self._total = quiet, total
-        self._terminal = sys.stderr.isatty() and not quiet
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        *,
+        start: int = 0,
+        every_seconds: float = 15.0,
+        quiet: bool = False,
+    ):
+        """Begins the clock.
+
+        Args:
+          name: of the work, before the count.
+          total: of the count.
+          unit: what is counted, in the plural.
+          start: of the count: what an earlier process had done.
+          every_seconds: least time between two lines where there is no bar; infinity prints none.
+          quiet: shows nothing, for all processes but the first.
+        """
+        self.count, self.on_terminal = start, sys.stderr.isatty() and not quiet
+        self._name, self._total, self._unit, self._start = name, total, unit, start
+        self._seconds_between_lines = float("inf") if quiet else every_seconds
+        self._lock = threading.Lock()
         self._bar = tqdm(
             total=total,
             initial=start,
             desc=name,
-            disable=not self._terminal,
+            disable=not self.on_terminal,
             dynamic_ncols=True,
-            # Without tqdm's own ETA, which would count compilation in.
+            # Without tqdm's own time left, which would count compilation in.
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
-        self._start, self._begin = start, 0.0
-        self._records, self._warned = 0, False
+        self._begin = self._last_line = time.monotonic()
 
-    def restart(self, step: int, seconds: float) -> None:
-        """Counts the time left from here: `seconds` is the run's clock after `step`."""
-        self._start, self._begin = step, seconds
-        self.step(step)
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._begin
 
-    def step(self, step: int) -> None:
-        """Moves the bar."""
-        self._bar.update(step - self._bar.n)
+    def advance(self, count: int = 1) -> None:
+        """Adds to the count; may be called from any thread, the other methods only from the one that made this."""
+        with self._lock:
+            self.count += count
 
-    def training(self, record: Mapping[str, Any]) -> None:
-        """Shows a training record."""
-        parts = [f"loss {record['loss']:.3f}", f"top-1 error {record['top1_error']:.1%}"]
-        if (speed := record.get("images_per_second")) is not None:
-            parts.append(f"{speed:.1f} images/s")
-        if (wait := record.get("data_wait_share")) is not None:
-            parts.append(f"data wait {wait:.0%}")
-        if record["step"] > self._start:
-            parts.append(f"{self._eta(record)} left")
-        text = "  ".join(parts)
-        if self._terminal:
-            self._bar.set_postfix_str(text)
-        else:
-            self._say(f"{self._where(record)}  {text}")
-        # Not in the first line, whose first batch found no batch made ahead.
-        if self._records and (wait or 0.0) > 0.1 and not self._warned:
-            self._warned = True
-            self._say(_INPUT_BOUND.format(wait))
-        self._records += 1
+    def show(self, text: str | None = None) -> None:
+        """Moves the bar, or prints a line if the last one is old enough; `text` replaces speed and time left."""
+        if self.on_terminal:
+            self._bar.set_postfix_str(self._speed() if text is None else text, refresh=False)
+            self._bar.update(self.count - self._bar.n)
+        # Before the first of its own there is no speed to give.
+        elif self.count > self._start and time.monotonic() - self._last_line >= self._seconds_between_lines:
+            self._last_line = time.monotonic()
+            text = self._speed() if text is None else text
+            say(f"{self._name}: {self.count:,} of {self._total:,} {self._unit}  {text}")
 
-    def validation(self, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Shows the records of one evaluation, keyed by the name of the parameters."""
-        errors = ", ".join(
-            f"{name} {record['top1_error']:.2%} / {record['top5_error']:.2%}" for name, record in records.items()
-        )
-        self._say(f"{self._where(next(iter(records.values())))}  validation top-1 / top-5 error: {errors}")
-
-    def close(self) -> None:
-        """Leaves the bar where it is."""
+    def close(self, text: str | None = None) -> None:
+        """Shows the last count, with `text` as in `show`, and leaves the bar where it is."""
+        self.show(text)
         self._bar.close()
 
-    def _say(self, line: str) -> None:
-        if not self._quiet:
-            say(line)
-
-    def _where(self, record: Mapping[str, Any]) -> str:
-        return f"step {record['step']}/{self._total}  epoch {record['epoch']:.2f}"
-
-    def _eta(self, record: Mapping[str, Any]) -> str:
-        seconds = (record["seconds"] - self._begin) / (record["step"] - self._start)
-        return tqdm.format_interval((self._total - record["step"]) * seconds)
+    def _speed(self) -> str:
+        done, seconds = self.count - self._start, self.seconds
+        if done <= 0 or not seconds:
+            return ""
+        left = tqdm.format_interval((self._total - self.count) * seconds / done)
+        return f"{done / seconds:,.1f} {self._unit}/s  {left} left"

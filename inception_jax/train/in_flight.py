@@ -13,7 +13,6 @@ class InFlight:
     """Fetches each step's metrics in a background thread, which records when the devices became idle."""
 
     def __init__(self) -> None:
-        """Starts with no step in flight."""
         self._pool = ThreadPoolExecutor(1, "metrics")
         self._step = 0
         self._future: Future[tuple[dict[str, float], float]] | None = None

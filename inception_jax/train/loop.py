@@ -81,7 +81,7 @@ def train(
                     checkpoints.save(step, state, next_batch=next_batch, experiment=setup.experiment, top1_error=error)
                     last_saved = step
                 if stopping:
-                    raise Preempted(step)
+                    raise Preempted(f"step {step}")
                 log.start_window(step)
             except NonFiniteStep as error:
                 directory = str(workdir / checkpoint.DIRECTORY / str(last_saved)) if last_saved else None

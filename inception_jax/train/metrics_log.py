@@ -11,9 +11,9 @@ import numpy as np
 
 from inception_jax import runs
 from inception_jax.build import Setup
-from inception_jax.system.progress import Progress
 from inception_jax.train.clock import Clock, Window
 from inception_jax.train.in_flight import InFlight
+from inception_jax.train.progress import RunProgress
 from inception_jax.train.watchdog import Watchdog
 
 
@@ -38,7 +38,7 @@ class MetricsLog:
         self._in_flight = InFlight()
         self.clock = Clock(self._open(step))
         self._window, self._skipped = Window(step, self.clock.now()), 0
-        self._progress = Progress(name, start=step, total=setup.plan.steps, quiet=self._writer is None)
+        self._progress = RunProgress(name, start=step, total=setup.plan.steps, quiet=self._writer is None)
 
     def _open(self, step: int) -> float:
         """Returns the seconds that the run had taken by `step`."""

@@ -22,6 +22,7 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import describe
 from inception_jax.models.network import Network
 from inception_jax.models.ops import PORTABLE
+from inception_jax.system.atomic import put_in_place
 from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 from inception_jax.weights.convert import import_weights, pytorch_format, save_weights
 
@@ -52,7 +53,6 @@ Predict = Callable[[np.ndarray], np.ndarray]
 class ExportFormat:
     """An export format."""
 
-    purpose: str
     suffix: str
     """Required suffix of the file's name; "" is a directory."""
     bound: float
@@ -108,7 +108,7 @@ def export_checkpoint(
             )
         if out.is_dir():
             out.rename(Path(temporary) / "old")
-        os.replace(written, out)
+        put_in_place(written, out)
     return difference
 
 
@@ -284,25 +284,19 @@ def _library(name: str, path: Path) -> Any:
 
 
 FORMATS = {
-    "orbax": ExportFormat("use and training here", "", 0.0, _write_orbax, _read_orbax),
-    "safetensors": ExportFormat("PyTorch: timm, facenet", ".safetensors", 0.0, _write_weights, _read_weights),
+    "orbax": ExportFormat("", 0.0, _write_orbax, _read_orbax),
+    "safetensors": ExportFormat(".safetensors", 0.0, _write_weights, _read_weights),
     "keras": ExportFormat(
-        "Keras: InceptionV3, InceptionResNetV2",
         ".weights.h5",
         1e-4,
         functools.partial(_write_weights, format="keras"),
         functools.partial(_read_weights, format="keras"),
     ),
-    "stablehlo": ExportFormat(
-        "running without this package: JAX, TensorFlow, IREE",
-        ".stablehlo",
-        1e-4,
-        _write_stablehlo,
-        _read_stablehlo,
-        takes_uint8=True,
-    ),
-    "onnx": ExportFormat(
-        "ONNX Runtime: browsers, phones, servers", ".onnx", 1e-4, _write_onnx, _read_onnx, takes_uint8=True
-    ),
+    "stablehlo": ExportFormat(".stablehlo", 1e-4, _write_stablehlo, _read_stablehlo, takes_uint8=True),
+    "onnx": ExportFormat(".onnx", 1e-4, _write_onnx, _read_onnx, takes_uint8=True),
 }
-"""The formats by name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels."""
+"""The formats by name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels.
+
+`orbax` is for use and training here, `safetensors` for PyTorch (timm, facenet), `keras` for Keras' InceptionV3 and
+InceptionResNetV2, `stablehlo` for running without this package (JAX, TensorFlow, IREE), `onnx` for ONNX Runtime.
+"""

@@ -13,12 +13,12 @@ from inception_jax.data.prepare.dataset import Dataset
 from inception_jax.data.prepare.folder import list_folder
 from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.metadata import write_metadata
-from inception_jax.data.prepare.progress import Progress
 from inception_jax.data.prepare.shards import Shard, count, is_whole, list_shards, read_left_out, write_shard
 from inception_jax.data.prepare.tfrecord import list_tfrecord
 from inception_jax.errors import RunFailed, UserError
+from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
-from inception_jax.system.progress import say
+from inception_jax.system.progress import Progress, say
 
 _KINDS: Mapping[str, Callable[[str], Dataset]] = {
     "folder": list_folder,
@@ -99,7 +99,7 @@ def _convert(dataset: Dataset, out: Path, shard_images: int, threads: int, skip_
     missing = [shard for shard in shards if not is_whole(shard, skip_broken=skip_broken)]
     if len(missing) < len(shards):
         say(f"{len(shards) - len(missing):,} of {len(shards):,} shards are there")
-    progress = Progress(sum(shard.stop - shard.start for shard in missing))
+    progress = Progress("checked", sum(shard.stop - shard.start for shard in missing), "images")
     try:
         broken = _write_all(missing, threads, skip_broken, progress)
     finally:
@@ -153,7 +153,8 @@ def _report_broken(broken: Sequence[str], out: Path, skip_broken: bool) -> None:
     if not broken:
         path.unlink(missing_ok=True)
         return
-    output.replace(path, "".join(line + "\n" for line in broken))
+    with atomic_write(path) as file:
+        file.write("".join(line + "\n" for line in broken).encode())
     for line in broken[:_MAX_LISTED]:
         say(line)
     if len(broken) > _MAX_LISTED:

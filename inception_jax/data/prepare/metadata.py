@@ -1,6 +1,5 @@
 """tensorflow-datasets' own description of a set, by which it is opened."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from inception_jax.data.prepare import output
 from inception_jax.data.prepare.shards import Shard, count
+from inception_jax.system.atomic import put_in_place
 
 _INFO = "dataset_info.json"
 
@@ -40,4 +40,4 @@ def write_metadata(info: Any, shards: Mapping[str, Sequence[Shard]], out: Path) 
     scratch.mkdir()
     info.write_to_directory(scratch)
     for path in sorted(scratch.iterdir(), key=lambda path: path.name == _INFO):
-        os.replace(path, out / path.name)
+        put_in_place(path, out / path.name)

@@ -18,6 +18,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from inception_jax.errors import UserError
+from inception_jax.system.atomic import atomic_write
 
 PREPARING = "preparing"
 BROKEN = "broken.txt"
@@ -67,7 +68,8 @@ def claim(out: Path, plan: ConversionPlan) -> Generator[None, None, None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            replace(path, json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+            with atomic_write(path) as text:
+                text.write(json.dumps(dataclasses.asdict(plan), indent=2).encode() + b"\n")
         file = path.open("r+")
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}; give another directory.") from error
@@ -79,16 +81,6 @@ def claim(out: Path, plan: ConversionPlan) -> Generator[None, None, None]:
         except OSError:
             pass  # some network file systems know no locks
         yield
-
-
-def replace(path: Path, text: str) -> None:
-    """Writes a file atomically."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def finish(out: Path) -> None:

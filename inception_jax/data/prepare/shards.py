@@ -1,7 +1,6 @@
 """Shards as array_record files: each written under another name and put in place whole."""
 
 import dataclasses
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from inception_jax.data import preprocess
 from inception_jax.data.prepare import output
 from inception_jax.data.prepare.dataset import Dataset, Split
 from inception_jax.errors import BrokenImage, RunFailed
+from inception_jax.system.atomic import atomic_write, put_in_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +96,11 @@ def write_shard(shard: Shard, *, skip_broken: bool, stopped: threading.Event, ad
         if stopped.is_set() or (broken and not skip_broken):
             return broken
         if broken:
-            output.replace(shard.left_out, "".join(line + "\n" for line in broken))
+            with atomic_write(shard.left_out) as file:
+                file.write("".join(line + "\n" for line in broken).encode())
         else:
             shard.left_out.unlink(missing_ok=True)
-        with shard.scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(shard.scratch, shard.path)
+        put_in_place(shard.scratch, shard.path)
         return broken
     except (RuntimeError, OSError) as error:  # the first is what the writer raises for all that goes wrong
         reason = error.strerror if isinstance(error, OSError) else str(error).split(";")[0]

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from inception_jax.data.sources import listings
 from inception_jax.data.sources.retry import Result, with_retries
 from inception_jax.data.sources.storage import Images, is_image
 from inception_jax.errors import BrokenImage, UserError
@@ -31,18 +30,12 @@ class Disk:
         return sorted(_list_folder(os.path.join(self.root, folder))[1])
 
     def images(self, folder: str) -> Images:
-        """As `Storage.images`; a long listing is kept, and taken from there while no folder has changed."""
+        """As `Storage.images`."""
         path = Path(self.root, folder).resolve()
-        kept = listings.load(path)
-        if kept is not None:
-            return kept
-        status, names, _ = _list_folder(str(path))
-        stamps = {"": listings.stamp(status)}
+        names = self.subfolders(folder)
         ancestors = frozenset(_identity(os.stat(parent)) for parent in (path, *path.parents))
         # Not in threads: on a local disk they are slower, for listing holds the GIL.
-        images = {name: _list_class(path, name, ancestors, stamps) for name in sorted(names)}
-        listings.save(path, images, stamps)
-        return images
+        return {name: _list_class(path / name, ancestors) for name in names}
 
     def read(self, file: str) -> bytes:
         """As `Storage.read`."""
@@ -53,33 +46,24 @@ class Disk:
             raise BrokenImage(f"the image {path} cannot be read: {error.strerror}.") from error
 
 
-def _list_class(root: Path, name: str, ancestors: frozenset[Identity], stamps: listings.Stamps) -> list[str]:
-    """Every image at any depth below a class's folder, sorted.
-
-    Args:
-      root: Where the classes are.
-      name: The class.
-      ancestors: The root and the folders that it is in.
-      stamps: Gets the stamps of the folders that are looked at.
-    """
+def _list_class(path: Path, ancestors: frozenset[Identity]) -> list[str]:
+    """Every image at any depth below a class's folder, sorted; `ancestors` are the folders that it is in."""
     files: list[str] = []
     pending = [("", ancestors)]
     while pending:
         relative, ancestors = pending.pop()
-        status, folders, images = _list_folder(os.path.join(root, name, relative))
-        if _identity(status) in ancestors:
+        identity, folders, images = _list_folder(os.path.join(path, relative))
+        if identity in ancestors:
             continue  # a link back to a folder that it is in: without an end
-        stamps[os.path.join(name, relative)] = listings.stamp(status)
         files += [relative + image for image in images]
-        pending += [(f"{relative}{folder}/", ancestors | {_identity(status)}) for folder in folders]
+        pending += [(f"{relative}{folder}/", ancestors | {identity}) for folder in folders]
     return sorted(files)
 
 
-def _list_folder(path: str) -> tuple[os.stat_result, list[str], list[str]]:
-    """A folder's status, the names of the folders in it and the names of its images, without those that are hidden."""
+def _list_folder(path: str) -> tuple[Identity, list[str], list[str]]:
+    """A folder's identity and the names of the folders and images in it, without those that are hidden."""
     try:
-        # The status first: what changes while the folder is listed then makes a kept listing stale.
-        return _with_retries(lambda: (os.stat(path), *_scan(path)))
+        return _with_retries(lambda: (_identity(os.stat(path)), *_scan(path)))
     except OSError as error:
         raise UserError(f"the folder {path} cannot be listed: {error.strerror}.") from error
 

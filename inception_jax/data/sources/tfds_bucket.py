@@ -4,16 +4,15 @@ import json
 import os
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from inception_jax.data.sources.bucket import Bucket
 from inception_jax.errors import UserError
+from inception_jax.system.atomic import put_in_place
+from inception_jax.system.progress import Progress, say
 
 _COPYING_THREADS = 8
 _DIRECTORY = re.compile(r"\w[\w.+-]*")
@@ -69,16 +68,15 @@ def copy_shards(url: str, folder: Path, names: Sequence[str]) -> None:
         raise UserError(f"tfds:{url} needs {total / 1e9:.1f} GB more in {folder}, which has {free / 1e9:.1f} GB free.")
     if not wanted:
         return
-    print(f"copying {len(wanted)} files, {total / 1e9:.1f} GB, of {url} to {folder}", file=sys.stderr)
-    # disable=None: no bar where there is no terminal.
-    bar = tqdm(total=total, unit="B", unit_scale=True, disable=None)
-    pool = ThreadPoolExecutor(_COPYING_THREADS)
+    say(f"copying {len(wanted)} files, {total / 1e9:.1f} GB, of {url} to {folder}")
+    progress, pool = Progress("copied", len(wanted), "files"), ThreadPoolExecutor(_COPYING_THREADS)
     try:
-        for size in pool.map(lambda name: _copy_file(bucket, folder, name, wanted[name]), wanted):
-            bar.update(size)
+        for _ in pool.map(lambda name: _copy_file(bucket, folder, name, wanted[name]), wanted):
+            progress.advance()
+            progress.show()
     finally:
         pool.shutdown(cancel_futures=True)
-        bar.close()
+        progress.close()
 
 
 def _file_sizes(bucket: Bucket) -> dict[str, int]:
@@ -95,15 +93,14 @@ def _missing_files(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if present.get(name) != size}
 
 
-def _copy_file(bucket: Bucket, folder: Path, name: str, size: int) -> int:
-    """Copies a file under a temporary name and renames it; returns its size in bytes."""
+def _copy_file(bucket: Bucket, folder: Path, name: str, size: int) -> None:
+    """Copies a file of so many bytes under a temporary name and renames it."""
     # A name that no other process has: the hosts of a pod may copy to a disk that they share.
     temporary = folder / f".{name}.{uuid.uuid4().hex}"
     try:
         bucket.copy(name, temporary)
         if temporary.stat().st_size != size:
             raise UserError(f"{bucket.root}/{name} came as {temporary.stat().st_size} bytes of {size}; start again.")
-        os.replace(temporary, folder / name)
+        put_in_place(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
-    return size
