@@ -60,6 +60,8 @@ def _file(path: Path) -> Path:
     what = f"experiment file {path}" if path.suffix == ".py" else f"experiment {path}"
     if path.suffix == ".py" and path.stem in known:
         raise UserError(f"there is no {what}; the packaged experiment is called {path.stem}.")
+    if path.stem in load_runs(known["imagenet"]):
+        raise UserError(f"there is no {what}; it is imagenet --run {path.stem}.")
     raise UserError(f"there is no {what}; give a Python file, or a packaged one: {', '.join(known)}.")
 
 
