@@ -168,6 +168,13 @@ def test_what_needs_no_jax_imports_none():
             assert not {"jax", "flax", "optax"} & imported_libraries(path), path
 
 
+def test_experiments_import_the_configuration_and_runs_alone():
+    paths = sorted((ROOT / "experiments").glob("*.py"))
+    assert paths
+    for path in paths:
+        assert imported_parts(path) <= {"config", "runs"}, path
+
+
 def test_config_is_stdlib_only():
     (path,) = files_of("config")
     assert imported_libraries(path) <= {"dataclasses", "collections", "typing"}
