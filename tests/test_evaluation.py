@@ -272,7 +272,7 @@ def nets(tmp_path_factory):
     """Two checkpoints of one network, which compiles in a second, and 40 images named as ImageNet's are."""
     folder = tmp_path_factory.mktemp("nets")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models._NETWORKS, "shallow", Shallow)
+        patch.setitem(models._NETWORKS, "shallow", models.Entry(Shallow, aux_head=True, residual=False))
         write_nets_and_images(folder)
         yield folder
 
@@ -469,7 +469,7 @@ from inception_jax import models
 from inception_jax.cli import main
 from inception_jax.evaluation import partial_results
 
-models._NETWORKS["shallow"] = Shallow
+models._NETWORKS["shallow"] = models.Entry(Shallow, aux_head=True, residual=False)
 partial_results.EVERY_SECONDS = 0.0
 keep, kept = partial_results.PartialResults.keep, []
 
