@@ -15,6 +15,7 @@ import jax
 
 from inception_jax.errors import UserError
 from inception_jax.models import create_model, list_models, summary
+from inception_jax.models.initialize import variable_shapes
 
 IMAGES = 32
 """Images on each device and step, the recipes'."""
@@ -89,8 +90,7 @@ def size(name: str) -> Size:
         model = create_model(name, aux_head=True)
     except UserError:
         model = create_model(name)
-    images = jax.ShapeDtypeStruct((1, 299, 299, 3), "float32")
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = variable_shapes(model)
     multiply_adds = sum(stage.multiply_adds for stage in summary.summarize(create_model(name)))
     statistics = variables["batch_stats"]
     count = summary.count_parameters

@@ -20,9 +20,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from residual_vs_pure_fashion import base
+from fashion_mnist import base
 
-from inception_jax.compare import tables
 from inception_jax.config import EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
 from inception_jax.runs import Run, read_run
 
@@ -71,7 +70,7 @@ def row(done: Run) -> list[str]:
         f"{last['step']}",
         f"{max(m['loss'] for m in lines):.3g}",
         f"{statistics.median(m['loss'] for m in half):.3g}",
-        tables.percent(final["top1_error"]),
+        f"{100 * final['top1_error']:.2f}",
         f"{last['zero_share']:.1%}",
         f"{dead}" if dead is not None else "alive",
         *(f"{last[f'activation_rms/{stage}']:.3g}" for stage in ("block_a_5", "block_b_10", "block_c_5")),
@@ -86,7 +85,8 @@ HEADER += "|dead from step|activations A|B|C|gradient stem|B|C"
 def table(directories: Sequence[Path]) -> str:
     """Markdown: a line for each run, wide ones last."""
     rows = sorted((row(read_run(d)) for d in directories), key=lambda r: [float(r[0]), float(r[1]), -float(r[2])])
-    return tables.markdown_table(HEADER.split("|"), rows)
+    header = HEADER.split("|")
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
 
 
 if __name__ == "__main__":

@@ -19,14 +19,16 @@ the same study in small, and was.
 Expected (the paper's own numbers, single crop, top-1 / top-5 error in %, Table 2): Inception-v3 21.2 / 5.6,
 Inception-ResNet-v1 21.3 / 5.5, Inception-v4 20.0 / 5.0, Inception-ResNet-v2 19.9 / 4.9; the residual ones faster.
 
-Assumed where the paper is silent: as in inception_v4.py, but without auxiliary heads, which Inception-ResNet-v1 has
+The recipe is imagenet.py's, but without auxiliary heads, which Inception-ResNet-v1 has
 nowhere, so that the networks of a pair differ in nothing else.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from inception_jax.config import DataConfig, Experiment, ModelConfig
+from imagenet import RECIPE
+
+from inception_jax.config import Experiment, ModelConfig
 
 PAPERS_RATE = 0.045
 SEEDS = (1, 2, 3)
@@ -63,5 +65,5 @@ def sweep(base: Experiment, rates: Iterable[float]) -> dict[str, Experiment]:
 
 
 def runs() -> dict[str, Experiment]:
-    """The study; every value that is not named here is the paper's by default (config.py)."""
-    return study(Experiment(data=DataConfig(source="tfds:imagenet2012", image_size=299)), BEST, SEEDS)
+    """The study with the paper's recipe."""
+    return study(RECIPE, BEST, SEEDS)

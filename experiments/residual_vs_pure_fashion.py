@@ -12,13 +12,13 @@ process trains one of them; `compare` then draws what is there and trains the re
 Each network runs at the paper's rate and at its own best of residual_vs_pure_fashion_rates.py. Expected: what
 docs/residual_vs_pure.md says was seen, and why.
 
-Differs from the paper besides: no clipping (why: digits.py), BN decay 0.9 and EMA decay 0.95, since 500 steps are too
-few for 0.9997 and 0.9999; crops of at least 60 % of the area and no colours.
+Differs from the paper besides: as fashion_mnist.py says.
 """
 
+from fashion_mnist import base
 from residual_vs_pure import study
 
-from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
+from inception_jax.config import Experiment
 
 SEEDS = (1, 2, 3)
 BEST: dict[str, tuple[float, ...]] = {
@@ -28,26 +28,6 @@ BEST: dict[str, tuple[float, ...]] = {
     "inception_resnet_v2": (0.015,),
     "inception_resnet_v2_deep": (0.0045,),
 }
-
-
-def base(epochs: float) -> Experiment:
-    """Common settings: 4,000 images, a quarter of the width, and the paper's schedule compressed into `epochs`."""
-    return Experiment(
-        model=ModelConfig(width=0.25, bn_momentum=0.9),
-        data=DataConfig(
-            source="idx:/usr/share/datasets/fashion-mnist",
-            training_images=4000,
-            validation_images=2000,
-            image_size=75,
-            crop_area=(0.6, 1.0),
-            colour=False,
-            central_fraction=1.0,
-        ),
-        # The paper's 100 epochs have 50 decays, and so have these.
-        optim=OptimConfig(decay_epochs=epochs / 50, clip_norm=None, ema_decay=0.95),
-        train=TrainConfig(batch_size=32, epochs=epochs, log_every=25, checkpoint_every=250, keep=1),
-        evaluation=EvaluationConfig(every_epochs=0.5, batch_size=500),
-    )
 
 
 def runs() -> dict[str, Experiment]:

@@ -6,8 +6,8 @@
 About 30 minutes on two cores; the errors are in docs/residual_vs_pure.md.
 """
 
+from fashion_mnist import base
 from residual_vs_pure import PAPERS_RATE, sweep
-from residual_vs_pure_fashion import base
 
 from inception_jax.config import Experiment
 

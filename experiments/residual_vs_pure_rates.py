@@ -8,18 +8,21 @@ best rate is that of its least final error; where it is the highest or the lowes
 Cost: 5.5e18 multiply-adds. Not run here: no ImageNet and no accelerator were at hand.
 """
 
+import dataclasses
+
+from imagenet import RECIPE
 from residual_vs_pure import PAPERS_RATE, sweep
 
-from inception_jax.config import DataConfig, Experiment, OptimConfig, TrainConfig
+from inception_jax.config import Experiment
 
 EPOCHS = 10
 
 
 def runs() -> dict[str, Experiment]:
     """Each network at the paper's rate, and at half and twice that."""
-    base = Experiment(
-        data=DataConfig(source="tfds:imagenet2012", image_size=299),
-        optim=OptimConfig(decay_epochs=EPOCHS / 50),
-        train=TrainConfig(epochs=EPOCHS),
+    base = dataclasses.replace(
+        RECIPE,
+        optim=dataclasses.replace(RECIPE.optim, decay_epochs=EPOCHS / 50),
+        train=dataclasses.replace(RECIPE.train, epochs=EPOCHS),
     )
     return sweep(base, (PAPERS_RATE / 2, PAPERS_RATE, 2 * PAPERS_RATE))

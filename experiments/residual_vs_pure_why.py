@@ -9,7 +9,7 @@ Inception-v4 keeps its maps, its widths and its rate: if depth without shortcuts
 
 import dataclasses
 
-from residual_vs_pure_fashion import base
+from fashion_mnist import base
 
 from inception_jax.config import Experiment
 

@@ -13,7 +13,7 @@ what came out is in docs/residual_scaling.md.
 import dataclasses
 from typing import Any
 
-from residual_vs_pure_fashion import base
+from fashion_mnist import base
 
 from inception_jax.config import Experiment
 

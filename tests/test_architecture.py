@@ -145,6 +145,10 @@ def test_pmap_and_pmean_are_called_in_one_place():
     assert len(re.findall(r"\bpmap\(", text)) == len(re.findall(r"\bpmean\(", text)) == 1
 
 
+def test_layers_are_walked_in_one_place():
+    assert files_that_match(r"\bintercept_methods\(") == files_of("models/calls.py")
+
+
 def test_images_are_decoded_in_data_alone():
     # The benchmark's photographs are encoded.
     decoders = [path for path in FILES if {"cv2", "PIL", "simplejpeg"} & imported_libraries(path)]
@@ -166,6 +170,13 @@ def test_what_needs_no_jax_imports_none():
     ):
         if path not in with_jax:
             assert not {"jax", "flax", "optax"} & imported_libraries(path), path
+
+
+def test_experiments_import_the_configuration_and_runs_alone():
+    paths = sorted((ROOT / "experiments").glob("*.py"))
+    assert paths
+    for path in paths:
+        assert imported_parts(path) <= {"config", "runs"}, path
 
 
 def test_config_is_stdlib_only():

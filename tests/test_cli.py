@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from inception_jax import compare, train
-from inception_jax.cli import VERBS, main
+from inception_jax.cli import VERBS, VERBS_OF, main
 from inception_jax.errors import RunFailed
 
 FIT = sys.modules[train.fit.__module__]
@@ -70,19 +70,12 @@ def test_help_of_an_experiment_lists_its_fields_with_their_values(capfd, experim
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--optim.learnin-rate", "1"), "no field --optim.learnin-rate; did you mean --optim.learning-rate?"),
-        (("--train.nonsense", "1"), "train has batch-size, epochs, steps"),
-        (("--nonsense", "1"), "an experiment has seed, model, data, optim, train, evaluation"),
-        (("--optim.learning-rate", "fast"), "--optim.learning-rate: could not convert string to float: 'fast'"),
-        (("--data.resize", "cubic"), "'--data.resize'. Expected one of ('bilinear', 'bicubic', 'area', 'antialiased_"),
-        (("--optim.learning-rate",), "Missing value for argument '--optim.learning-rate'"),
         (("--optim.learning-rate", "-1"), "optim.learning_rate is -1.0; it must be above 0."),
         (("--data.image-size", "32"), "data.image_size is 32; it must be 75 or more."),
         (("--model.name", "vgg"), "no network 'vgg'; there are inception_v3"),
         (("--data.source", "cifar"), "cifar"),
         (("--run", "inception_v3"), "has no run 'inception_v3'; it has first, second."),
         (("--train.batch-size", "6"), "train.batch_size: the batch size 6 cannot be shared by 4 devices"),
-        (("stray",), "stray"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, message):
@@ -94,10 +87,41 @@ def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, me
 
 
 @pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--optim.learnin-rate", "1"), ("--optim.learnin-rate", "Perhaps you meant", "--optim.learning-rate")),
+        (("--train.nonsense", "1"), ("--train.nonsense",)),
+        (("--optim.learning-rate", "fast"), ("--optim.learning-rate", "'fast'")),
+        (("--data.resize", "cubic"), ("--data.resize", "'cubic'", "'bilinear'")),
+        (("--optim.learning-rate",), ("Missing value for argument '--optim.learning-rate'",)),
+        (("--model.depths", "1", "2"), ("--model.depths", "['1', '2']")),
+        (("stray",), ("stray",)),
+    ],
+)
+def test_flags_that_cannot_be_read_are_named_and_exit_2(capfd, tmp_path, experiment, flags, named):
+    code, out, err = run(capfd, "train", experiment, "--run", "first", "--workdir", tmp_path / "run", *flags)
+    assert code == 2 and not out and not (tmp_path / "run").exists()
+    assert all(word in err for word in named) and "[bold]" not in err and "[/bold]" not in err
+    assert len(set(map(len, err.splitlines()))) == 1  # tyro's box
+
+
+def test_a_mistyped_flag_is_named_beside_the_missing_one(capfd, experiment):
+    code, _, err = run(capfd, "train", experiment, "--wrkdir", "x")
+    assert code == 2 and "--workdir" in err and "--wrkdir" in err
+
+
+@pytest.mark.parametrize(("verb", "names"), VERBS_OF.items())
+def test_the_verbs_under_a_verb_are_those_that_it_has(capfd, verb, names):
+    code, _, err = run(capfd, verb)
+    assert code == 2 and f"{{{', '.join(names)}}}" in err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("benchmark", "infr"), "benchmark has no verb 'infr'; it has train, infer, data"),
+        (("data", "sho", "x"), "data has no verb 'sho'; it has prepare, check, show."),
         (("train", "missing.py", "--workdir", "x"), "no experiment file missing.py"),
-        (("train", "FILE"), "--workdir"),
         (("train", "FILE", "--workdir", "x"), "several runs; choose one with --run: first, second"),
         (("compare", "FILE"), "say with --workdir"),
         (("compare", "nowhere", "--out", "x"), "nowhere is not a run: it has no config.json"),

@@ -62,8 +62,8 @@ RUN = {
     ),
     "inception-jax compare runs/v4 runs/digits/inception_resnet_v2": Small(makes=("runs/pair/curves.png",)),
     "inception-jax data prepare imagenet:TARS": Small(makes=("data/imagenet2012/dataset_info.json",)),
-    "inception-jax train inception_resnet_v2": Small(
-        SMALL, instead=(("imagenet2012", "photos"),), makes=("runs/inception_resnet_v2/metrics.jsonl",)
+    "inception-jax train imagenet --run inception_resnet_v2": Small(
+        SMALL, instead=(("imagenet2012", "photos"),), makes=("runs/resnet_v2/metrics.jsonl",)
     ),
     "inception-jax data prepare folder:photos": Small(makes=("data/photos/dataset_info.json",)),
     "inception-jax data check tfds:data/photos": Small(says="images of a class"),
@@ -91,7 +91,7 @@ RUN = {
     "inception-jax train digits --run inception_v4 --workdir runs/tuned": Small(
         SMALL, instead=(("--model.width 1", ""),), makes=("runs/tuned/metrics.jsonl",)
     ),
-    "inception-jax train inception_v4 --workdir runs/photos": Small(SMALL),
+    "inception-jax train imagenet --run inception_v4 --workdir runs/photos": Small(SMALL),
     "inception-jax export runs/photos": Small(says="read again", makes=("v4.safetensors",)),
     "python benchmarks/compare_peers.py --table docs/performance.json": Small(says="inception_v4"),
     "python experiments/residual_scaling.py": Small(
@@ -108,8 +108,8 @@ HOURS = "hours, or half of one"
 POD = "several hosts"
 FULL = "networks in full, some minutes"
 NOT_RUN = {
-    "inception-jax train inception_v4 --workdir runs/inception_v4": HOURS,
-    "inception-jax train inception_v4 --workdir /shared": POD,
+    "inception-jax train imagenet --run inception_v4 --workdir runs/inception_v4": HOURS,
+    "inception-jax train imagenet --run inception_v4 --workdir /shared": POD,
     "inception-jax benchmark train": FULL,
     "inception-jax benchmark infer": FULL,
     "inception-jax benchmark startup": FULL,

@@ -274,7 +274,7 @@ def nets(tmp_path_factory):
     """Two checkpoints of one network, which compiles in a second, and 40 images named as ImageNet's are."""
     folder = tmp_path_factory.mktemp("nets")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models._NETWORKS, "shallow", Shallow)
+        patch.setitem(models._NETWORKS, "shallow", models.Entry(Shallow, aux_head=True, residual=False))
         write_nets_and_images(folder)
         yield folder
 
@@ -473,7 +473,7 @@ from inception_jax import models
 from inception_jax.cli import main
 from inception_jax.evaluation.finished_networks import FinishedNetworks
 
-models._NETWORKS["shallow"] = Shallow
+models._NETWORKS["shallow"] = models.Entry(Shallow, aux_head=True, residual=False)
 write, written = FinishedNetworks.write, []
 
 def write_and_die(*arguments):

@@ -17,7 +17,7 @@ from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 from inception_jax.weights import export_weights, import_weights, pytorch_format, saved_metadata
-from inception_jax.weights.checkpoint import load_checkpoint
+from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint
 from inception_jax.weights.export import FORMATS, export_checkpoint
 from inception_jax.weights.peers import files, names
 
@@ -74,11 +74,11 @@ def expected_logits(network: tuple[Network, dict[str, Any]]) -> list[tuple[int, 
 
 def test_an_exported_checkpoint_is_the_network(narrow, tmp_path):
     model, variables = narrow
-    assert export_checkpoint(model, variables, PREPARATION, tmp_path / "new" / "out", format="orbax") == 0
+    assert export_checkpoint(TrainedModel(model, variables, PREPARATION), tmp_path / "new" / "out", format="orbax") == 0
     again, loaded, preparation = load_checkpoint(tmp_path / "new" / "out")
     assert (again, preparation) == (model, PREPARATION)
     assert equal(loaded, variables)
-    assert export_checkpoint(model, variables, PREPARATION, tmp_path / "new" / "out", format="orbax") == 0
+    assert export_checkpoint(TrainedModel(model, variables, PREPARATION), tmp_path / "new" / "out", format="orbax") == 0
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
 
 
@@ -95,7 +95,7 @@ def test_networks_of_no_peer_keep_every_bit_in_safetensors(tmp_path, network, op
     pytest.importorskip("safetensors")
     model = create_model(network, width=0.04, **{"num_classes": 5} | options)
     variables, path = drawn(model), tmp_path / "out.safetensors"
-    assert export_checkpoint(model, variables, PREPARATION, path, format="safetensors") == 0
+    assert export_checkpoint(TrainedModel(model, variables, PREPARATION), path, format="safetensors") == 0
     again, imported = import_weights(network, path, format="inception_jax")
     assert again == model
     assert equal(imported, variables)
@@ -143,21 +143,21 @@ def test_inception_v3_goes_to_timm_and_keras(tmp_path):
     variables = initial_variables(model, seed=0)
     for format, name in (("safetensors", "timm"), ("keras", "keras")):
         path = tmp_path / f"out{FORMATS[format].suffix}"
-        assert export_checkpoint(model, variables, PREPARATION, path, format=format) == 0
+        assert export_checkpoint(TrainedModel(model, variables, PREPARATION), path, format=format) == 0
         again, imported = import_weights("inception_v3", path, format=name)
         assert again == model.clone(count_include_pad=name == "timm")
         assert equal(imported, variables)
     assert saved_metadata(tmp_path / "out.safetensors")["format"] == "timm"
     # Scales that are not 1 go into the kernels.
     path = tmp_path / "scaled.weights.h5"
-    assert export_checkpoint(model, drawn(model), PREPARATION, path, format="keras") < 1e-3
+    assert export_checkpoint(TrainedModel(model, drawn(model), PREPARATION), path, format="keras") < 1e-3
 
 
 def test_a_file_of_ours_is_read_as_what_it_is(narrow, tmp_path):
     pytest.importorskip("safetensors")
     model, variables = narrow
     path = tmp_path / "out.safetensors"
-    export_checkpoint(model, variables, PREPARATION, path, format="safetensors")
+    export_checkpoint(TrainedModel(model, variables, PREPARATION), path, format="safetensors")
     again, imported = import_weights("inception_resnet_v1", path, format="inception_jax", num_classes=4)
     assert again.num_classes == 4
     assert imported["params"]["classifier"]["kernel"].shape[1] == 4
@@ -180,7 +180,7 @@ def test_stablehlo_is_the_function_for_any_number_of_images(narrow, tmp_path, wi
     model, variables = narrow
     path = tmp_path / "out.stablehlo"
     difference = export_checkpoint(
-        model, variables, PREPARATION, path, format="stablehlo", with_preprocessing=with_preprocessing
+        TrainedModel(model, variables, PREPARATION), path, format="stablehlo", with_preprocessing=with_preprocessing
     )
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
@@ -198,7 +198,9 @@ def test_stablehlo_is_the_function_for_any_number_of_images(narrow, tmp_path, wi
 def test_onnx_is_the_function_for_any_number_of_images(narrow, tmp_path, with_preprocessing):
     model, variables = narrow
     path = tmp_path / "out.onnx"
-    export_checkpoint(model, variables, PREPARATION, path, format="onnx", with_preprocessing=with_preprocessing)
+    export_checkpoint(
+        TrainedModel(model, variables, PREPARATION), path, format="onnx", with_preprocessing=with_preprocessing
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
     onnx, runtime = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
     onnx.checker.check_model(onnx.load(path), full_check=True)
@@ -217,7 +219,7 @@ def test_a_file_that_is_not_the_network_leaves_the_old_one(narrow, tmp_path, mon
     model, variables = narrow
     pytest.importorskip("flatbuffers")
     out = tmp_path / f"out{FORMATS[format].suffix}"
-    export_checkpoint(model, variables, PREPARATION, out, format=format)
+    export_checkpoint(TrainedModel(model, variables, PREPARATION), out, format=format)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     right = FORMATS[format]
 
@@ -226,15 +228,15 @@ def test_a_file_that_is_not_the_network_leaves_the_old_one(narrow, tmp_path, mon
         params = trained.variables["params"] | {
             "classifier": trained.variables["params"]["classifier"] | {"bias": bias + 0.5}
         }
-        changed = dataclasses.replace(trained, variables=trained.variables | {"params": params})
+        changed = trained._replace(variables=trained.variables | {"params": params})
         right.write(path, changed)
 
     monkeypatch.setitem(FORMATS, format, dataclasses.replace(right, write=wrong))
     with pytest.raises(RunFailed, match="differ by 0.5 from the network's"):
-        export_checkpoint(model, variables, PREPARATION, out, format=format)
+        export_checkpoint(TrainedModel(model, variables, PREPARATION), out, format=format)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     with pytest.raises(RunFailed):
-        export_checkpoint(model, variables, PREPARATION, tmp_path / f"new{right.suffix}", format=format)
+        export_checkpoint(TrainedModel(model, variables, PREPARATION), tmp_path / f"new{right.suffix}", format=format)
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
 
 
@@ -242,7 +244,7 @@ def test_a_network_without_finite_logits_is_not_exported(narrow, tmp_path):
     model, variables = narrow
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), variables)
     with pytest.raises(RunFailed, match="differ by nan"):
-        export_checkpoint(model, broken, PREPARATION, tmp_path / "out", format="orbax")
+        export_checkpoint(TrainedModel(model, broken, PREPARATION), tmp_path / "out", format="orbax")
     assert not list(tmp_path.iterdir())
 
 
@@ -259,14 +261,17 @@ def test_a_network_without_finite_logits_is_not_exported(narrow, tmp_path):
 def test_what_cannot_be_written_is_said_in_a_sentence(narrow, tmp_path, format, out, message):
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(UserError, match=message):
-        export_checkpoint(*narrow, PREPARATION, tmp_path / out, format=format)
+        export_checkpoint(TrainedModel(*narrow, PREPARATION), tmp_path / out, format=format)
     assert [p.name for p in tmp_path.iterdir()] == ["folder.safetensors"]
 
 
 def test_only_functions_take_the_preprocessing(narrow, tmp_path):
     with pytest.raises(UserError, match="safetensors holds weights, .* stablehlo, onnx can"):
         export_checkpoint(
-            *narrow, PREPARATION, tmp_path / "a.safetensors", format="safetensors", with_preprocessing=True
+            TrainedModel(*narrow, PREPARATION),
+            tmp_path / "a.safetensors",
+            format="safetensors",
+            with_preprocessing=True,
         )
 
 
@@ -278,7 +283,7 @@ def test_a_missing_library_is_named(narrow, tmp_path, monkeypatch, format, libra
     for module in [name for name in sys.modules if name.split(".")[0] == library] + [library]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=f"needs {library}, which is not installed"):
-        export_checkpoint(*narrow, PREPARATION, tmp_path / f"out{FORMATS[format].suffix}", format=format)
+        export_checkpoint(TrainedModel(*narrow, PREPARATION), tmp_path / f"out{FORMATS[format].suffix}", format=format)
 
 
 # Keras' files

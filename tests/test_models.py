@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from inception_jax.config import ModelConfig
 from inception_jax.errors import UserError
 from inception_jax.models import create_model, list_models
+from inception_jax.models.calls import layer_calls
 from inception_jax.models.inception_resnet import V2, ResidualBlock
 from inception_jax.models.inception_v4 import InceptionV4
 from inception_jax.models.initialize import initial_variables, variable_shapes
@@ -460,6 +462,24 @@ def test_a_network_is_traced_once_for_its_shapes():
     wider = create_model("inception_resnet_v1", width=0.1, depths=(1, 1, 1))
     assert variable_shapes(wider, 75)["params"]["stem_conv_1"]["conv"]["kernel"].shape == (3, 3, 3, 3)
     assert shapes["params"]["stem_conv_1"]["conv"]["kernel"].shape == (3, 3, 3, 2)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_every_layer_is_called_once_and_reads_what_another_gave(train):
+    model = create_model("inception_resnet_v2", width=0.05, depths=(1, 2, 1), num_classes=3, aux_head=True)
+    calls = layer_calls(model, 75, train=train)
+    kernels = {
+        path[1:-1]: leaf.shape
+        for path, leaf in flatten_dict(shapes(model, 75)).items()
+        if path[-1] == "kernel" and (train or path[1] != "aux_head")
+    }
+    layers = [call for call in calls if call.kernel]
+    assert len(layers) == len(kernels) and {call.path: call.kernel for call in layers} == kernels
+    # Both branches of Figure 17 begin with what the block reads.
+    (block,) = (call for call in calls if call.path == ("block_b_2",))
+    readers = [call.path for call in layers if call.input_id == block.input_id]
+    assert len(readers) == 2 and {path[0] for path in readers} == {"block_b_2"}
+    assert block.input.shape == block.output.shape
 
 
 def test_in_training_stages_that_are_alike_are_traced_once():

@@ -63,6 +63,7 @@ def test_a_file_of_the_users_goes_before_a_packaged_one(tmp_path):
     ("arguments", "message"),
     [
         (("train", "digts", "--workdir", "x"), "no experiment digts; give a Python file, or a packaged one: digits, "),
+        (("train", "inception_v4", "--workdir", "x"), "inception_v4; it is imagenet --run inception_v4."),
         (("train", "digits.py", "--workdir", "x"), "file digits.py; the packaged experiment is called digits."),
         (("train", "digits", "--workdir", "x"), "digits has several runs; choose one with --run: inception_v3, "),
         (("compare", "digts", "--workdir", "x"), "no experiment digts; give a Python file, or a packaged one"),
@@ -80,7 +81,7 @@ def test_mistakes_are_one_line_and_exit_2(capfd, arguments, message):
 
 def test_help_with_a_name_lists_its_fields(capfd):
     with pytest.raises(SystemExit) as end:
-        main(["train", "inception_v4", "--help"])
+        main(["train", "imagenet", "--help"])
     assert not end.value.code and "--optim.learning-rate" in capfd.readouterr().out
 
 

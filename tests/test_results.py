@@ -2,24 +2,19 @@
 
 import importlib
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 
 from inception_jax.cli.experiment_files import load_runs
-from inception_jax.compare import claims, records, report, runs_to_groups
 from inception_jax.config import differences
 from inception_jax.runs import read_run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-COMPARED = [
-    "residual_vs_pure_fashion",
-    "residual_vs_pure_fashion_rates",
-    "residual_vs_pure_why",
-    "section_4_ablation",
-]
-STUDIES = ["residual_scaling", *COMPARED]
+REMAKE = runpy.run_path(str(RESULTS / "remake.py"))
+STUDIES = ["residual_scaling", *REMAKE["STUDIES"]]
 
 
 @pytest.fixture(autouse=True)
@@ -56,16 +51,15 @@ def assert_close(ours, published, path="comparison.json"):
         assert ours == published, path
 
 
-@pytest.mark.parametrize("study", COMPARED)
-def test_the_tables_are_those_of_the_runs(study):
-    found = runs_to_groups.groups_of([curve for curve in runs_to_groups.curves_of(kept(study)) if curve.averaged])
-    paired = claims.pairings_of(found)
-    answers = claims.verdicts_of(paired)
-    waiting = [curve for curve in runs_to_groups.curves_of(kept(study)) if not curve.averaged]
-    assert (RESULTS / study / "comparison.md").read_text() == report.markdown(found, waiting, paired, answers)
-    kept_numbers = json.loads((RESULTS / study / "comparison.json").read_text())
-    assert_close(json.loads(records.as_json(answers, paired)), kept_numbers)
-    assert (RESULTS / study / "comparison.csv").read_text() == records.as_csv(found)
+@pytest.mark.parametrize("study", REMAKE["STUDIES"])
+def test_the_comparisons_are_those_of_the_runs(study, tmp_path):
+    REMAKE["remake"](study, tmp_path)
+    published = RESULTS / study
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in published.iterdir()} - {"runs"}
+    for name in ("comparison.md", "comparison.csv"):
+        assert (tmp_path / name).read_text() == (published / name).read_text(), name
+    ours, theirs = (json.loads((folder / "comparison.json").read_text()) for folder in (tmp_path, published))
+    assert_close(ours, theirs)
 
 
 def test_the_table_of_the_scaling_is_that_of_the_runs(monkeypatch):

@@ -20,7 +20,7 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import create_model, describe, list_models
 from inception_jax.models.initialize import initial_variables
 from inception_jax.weights import importer
-from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint, transfer
+from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint, save_checkpoint, transfer
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_imported_is_said_and_nothing_is_written(
 def test_background_and_names_must_be_there_to_be_dropped_or_given(saved, tmp_path):
     _, model, variables, prepared = saved
     with pytest.raises(UserError, match="no background to drop: the head has 10 classes"):
-        importer.without_background(model, variables, prepared)
+        importer.without_background(TrainedModel(model, variables, prepared))
     (tmp_path / "names").write_text("one\ntwo\n")
     with pytest.raises(UserError, match="has 2 lines, but the network has 10 classes"):
         importer._read_class_names(str(tmp_path / "names"), model, prepared)

@@ -6,15 +6,14 @@ tenth fewer operations, because XLA leaves out taps on a padded border, which a 
 """
 
 import dataclasses
-import math
 import statistics
 import time
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from inception_jax.models.calls import layer_calls
 from inception_jax.models.network import Network
 
 
@@ -142,20 +141,7 @@ def roofline(operations: float, bytes_moved: float, rates: Rates) -> Roofline:
 
 def activation_count(model: Network, image_size: int) -> int:
     """Number of elements in the inputs and outputs of all convolutions and of the classifier for one image."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    total = 0
-
-    def add_sizes(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        nonlocal total
-        out = call(*args, **kwargs)
-        if isinstance(context.module, nn.Conv | nn.Dense) and context.method_name == "__call__":
-            total += math.prod(args[0].shape) + math.prod(out.shape)
-        return out
-
-    with nn.intercept_methods(add_sizes):
-        jax.eval_shape(model.apply, variables, images)
-    return total
+    return sum(call.input.size + call.output.size for call in layer_calls(model, image_size) if call.kernel)
 
 
 def _matmul_rate(dtype: str, sizes: _Sizes) -> float:

@@ -5,7 +5,6 @@ in it: a GPU's workspaces of cuDNN, the images that wait, Python itself.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from inception_jax import build, config
 from inception_jax.config import Experiment
 from inception_jax.errors import UserError
+from inception_jax.models.calls import layer_calls
 from inception_jax.models.network import Network
 
 
@@ -108,33 +108,20 @@ def analytical_activation_bytes(model: Network, image_size: int) -> int:
     With `remat` these are what goes into the stages, and the rest of the one stage that has the most. What goes into
     ReLU, concatenations and pools is not counted: their gradients can be had from what comes next.
     """
-    saved = list(_saved_activations(model.clone(remat=False), image_size).values())
+    calls = [
+        call
+        for call in layer_calls(model, image_size, train=True)
+        if len(call.path) == 1 or issubclass(call.kind, nn.Conv | nn.BatchNorm)
+    ]
+    sizes = {call.input_id: call.input.size * call.input.dtype.itemsize for call in calls}
     if not model.remat:
-        return sum({key: size for stage in saved for key, size in stage.items()}.values())
-    inputs = dict(next(iter(stage.items())) for stage in saved)
-    rest = max(sum(size for key, size in stage.items() if key not in inputs) for stage in saved)
-    return sum(inputs.values()) + rest
-
-
-def _saved_activations(model: Network, image_size: int) -> dict[str, dict[int, int]]:
-    """The bytes of each stage's saved arrays, keyed by the identity of the array; the stage's input first."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
-    rngs = {name: jax.random.key(0) for name in ("params", "dropout")}
-    arrays: list[jax.Array] = []  # so that no identity is given twice
-    stages: dict[str, dict[int, int]] = {}
-
-    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        path = context.module.path
-        reads = len(path) == 1 or isinstance(context.module, nn.Conv | nn.BatchNorm)
-        if path and reads and context.method_name == "__call__":
-            arrays.append(args[0])
-            stages.setdefault(path[0], {})[id(args[0])] = args[0].size * args[0].dtype.itemsize
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(record):
-        # Not `apply`, where of stages that are alike only the first is called.
-        jax.eval_shape(functools.partial(model.init, train=True), rngs, images)
-    return stages
+        return sum(sizes.values())
+    inputs = {call.input_id for call in calls if len(call.path) == 1}
+    read: dict[str, set[int]] = {}
+    for call in calls:
+        read.setdefault(call.path[0], set()).add(call.input_id)
+    rest = max(sum(sizes[array] for array in arrays - inputs) for arrays in read.values())
+    return sum(sizes[array] for array in inputs) + rest
 
 
 def table(memory: Memory) -> str:

@@ -34,6 +34,7 @@ VERBS = (
     "data",
     "benchmark",
 )
+VERBS_OF = {"data": ("prepare", "check", "show"), "benchmark": ("train", "infer", "data", "save", "startup")}
 Verb = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -83,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
         raise UserError(f"there is no verb {arguments[0]!r}; there are {', '.join(VERBS)}.")
+    # tyro lists the verbs under a verb, but does not name the word that is none of them.
+    names = VERBS_OF.get(arguments[0]) if arguments else None
+    if names and len(arguments) > 1 and not arguments[1].startswith("-") and arguments[1] not in names:
+        raise UserError(f"{arguments[0]} has no verb {arguments[1]!r}; it has {', '.join(names)}.")
     if arguments[:1] == ["--version"]:
         return _version()
     if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):

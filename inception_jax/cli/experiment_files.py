@@ -1,10 +1,9 @@
 """Experiment files and the flags that change their fields."""
 
 import contextlib
-import dataclasses
-import difflib
 import importlib.util
 import io
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -60,6 +59,8 @@ def _file(path: Path) -> Path:
     what = f"experiment file {path}" if path.suffix == ".py" else f"experiment {path}"
     if path.suffix == ".py" and path.stem in known:
         raise UserError(f"there is no {what}; the packaged experiment is called {path.stem}.")
+    if path.stem in load_runs(known["imagenet"]):
+        raise UserError(f"there is no {what}; it is imagenet --run {path.stem}.")
     raise UserError(f"there is no {what}; give a Python file, or a packaged one: {', '.join(known)}.")
 
 
@@ -75,46 +76,27 @@ def choose_run(runs: dict[str, Experiment], name: str | None, path: str | Path) 
 
 
 def override(experiment: Experiment, flags: Sequence[str], *, prog: str) -> Experiment:
-    """The experiment with fields set by flags like `--optim.learning-rate 0.03`; UserError for a flag there is not."""
-    known = ["--" + field.replace("_", "-") for field in config.to_flat_dict(experiment)]
-    for flag in flags:
-        name = flag.split("=")[0].replace("_", "-")
-        if flag.startswith("--") and name not in known and name.replace(".no-", ".") not in known and name != "--help":
-            raise UserError(_unknown_field(name, known))
+    """The experiment with fields set by flags like `--optim.learning-rate 0.03`; UserError for a value out of range.
+
+    A flag that there is not, or a value of another type, ends the command as `parse` does.
+    """
     changed = parse(Experiment, flags, prog=prog, default=experiment)
     config.check(changed)
     return changed
 
 
 def parse(type_: Any, args: Sequence[str], *, prog: str, **options: Any) -> Any:
-    """`tyro.cli`, but with a mistake in the arguments as a UserError of one line."""
+    """`tyro.cli`, which ends the command with exit code 2 and a message of its own for a mistake in the arguments."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
             return tyro.cli(type_, args=list(args), prog=prog, **options)
-    except SystemExit as end:
-        if not end.code:  # --help
-            raise
-    raise UserError(f"{_first_paragraph(stderr.getvalue())} (see {prog} --help)")
+    finally:
+        print(_without_markup(stderr.getvalue()), end="", file=sys.stderr)
 
 
-def _unknown_field(flag: str, known: Sequence[str]) -> str:
-    part = flag.rpartition(".")[0]
-    siblings = [k for k in known if k.startswith(part + ".")] if part else []
-    suggestions = difflib.get_close_matches(flag, known, n=1)
-    hint = f"; did you mean {suggestions[0]}?" if suggestions else ";"
-    if siblings:
-        return f"there is no field {flag}{hint} {part[2:]} has {', '.join(k[len(part) + 1 :] for k in siblings)}."
-    parts = [f.name for f in dataclasses.fields(Experiment)]
-    return f"there is no field {flag}{hint} an experiment has {', '.join(parts)} (as in --optim.learning-rate)."
-
-
-def _first_paragraph(box: str) -> str:
-    # tyro draws a box: the message, a rule, then help that the user can ask for.
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    message = []
-    for line in lines:
-        if line.startswith("──"):
-            break
-        message.append(line)
-    return " ".join(part for part in message if part)
+def _without_markup(box: str) -> str:
+    # tyro 1.0 shows that of one message, the one for a tuple of another length; the box keeps its width.
+    for tag in ("[bold]", "[/bold]"):
+        box = re.sub(re.escape(tag) + "(.*)(?=│)", r"\1" + " " * len(tag), box)
+    return box

@@ -131,7 +131,7 @@ class Export:
         refuse_extra(flags, "export")
         trained = load_checkpoint(self.checkpoint, raw=self.raw)
         difference = export.export_checkpoint(
-            *trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
+            trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
         )
         print(f"{self.out}: written and read again; the largest difference of a logit is {difference:.2g}")
         return 0

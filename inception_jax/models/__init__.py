@@ -1,8 +1,9 @@
 """The networks by name."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -13,15 +14,31 @@ from inception_jax.models.inception_v3 import InceptionV3
 from inception_jax.models.inception_v4 import InceptionV4
 from inception_jax.models.network import Network
 
-_NETWORKS: dict[str, Callable[..., Network]] = {
-    "inception_v3": InceptionV3,
-    "inception_v4": InceptionV4,
-    "inception_resnet_v1": functools.partial(InceptionResNet, widths=inception_resnet.V1),
-    "inception_resnet_v1_facenet": functools.partial(FacenetResNet, widths=inception_resnet.V1_FACENET),
-    "inception_resnet_v2": functools.partial(InceptionResNet, widths=inception_resnet.V2),
-    "inception_resnet_v2_slim": functools.partial(InceptionResNet, widths=inception_resnet.V2_SLIM),
+
+class Entry(NamedTuple):
+    """A network's constructor, and which of `create_model`'s options it has."""
+
+    factory: Callable[..., Network]
+    aux_head: bool
+    residual: bool
+
+
+_NETWORKS = {
+    "inception_v3": Entry(InceptionV3, aux_head=True, residual=False),
+    "inception_v4": Entry(InceptionV4, aux_head=True, residual=False),
+    "inception_resnet_v1": Entry(
+        functools.partial(InceptionResNet, widths=inception_resnet.V1), aux_head=False, residual=True
+    ),
+    "inception_resnet_v1_facenet": Entry(
+        functools.partial(FacenetResNet, widths=inception_resnet.V1_FACENET), aux_head=False, residual=True
+    ),
+    "inception_resnet_v2": Entry(
+        functools.partial(InceptionResNet, widths=inception_resnet.V2), aux_head=True, residual=True
+    ),
+    "inception_resnet_v2_slim": Entry(
+        functools.partial(InceptionResNet, widths=inception_resnet.V2_SLIM), aux_head=True, residual=True
+    ),
 }
-_WITHOUT_AUX_HEAD = ("inception_resnet_v1", "inception_resnet_v1_facenet")
 
 
 def list_models() -> list[str]:
@@ -67,14 +84,15 @@ def create_model(
     """
     if name not in _NETWORKS:
         raise UserError(f"there is no network {name!r}; there are {', '.join(_NETWORKS)}.")
-    if aux_head and (name in _WITHOUT_AUX_HEAD or num_classes == 0):
+    entry = _NETWORKS[name]
+    if aux_head and (not entry.aux_head or num_classes == 0):
         raise UserError(f"{name} with {num_classes} classes has no auxiliary head; set aux_head to False.")
     if depths is not None and (len(depths) != 3 or min(depths) < 1):
         raise UserError(f"depths is {tuple(depths)}; it must be three counts of 1 or more, one per grid.")
     options: dict[str, Any] = {}
-    if name.startswith("inception_resnet"):
+    if entry.residual:
         options["residual_scales"] = _per_grid(residual_scales)
-    return _NETWORKS[name](
+    return entry.factory(
         num_classes=num_classes,
         dtype=None if dtype is None else jnp.dtype(dtype),
         width=width,
@@ -91,23 +109,11 @@ def create_model(
 
 def describe(model: Network) -> dict[str, Any]:
     """The arguments that make `create_model` give this network again, as JSON values: {"name": ..., "width": ...}."""
-    (name,) = (n for n in list_models() if _identity(create_model(n)) == _identity(model))
-    fields = {field: getattr(model, field) for field in _DESCRIBED if hasattr(model, field)}
+    (name,) = (name for name, entry in _NETWORKS.items() if _identity(entry.factory()) == _identity(model))
+    # `remat` is how it is trained.
+    options = [o for o in inspect.signature(create_model).parameters if o not in ("name", "dtype", "remat")]
+    fields = {option: getattr(model, option) for option in options if hasattr(model, option)}
     return {"name": name, **fields, "dtype": None if model.dtype is None else jnp.dtype(model.dtype).name}
-
-
-# All that `create_model` takes but the dtype, which JSON does not know, and `remat`, which is how it is trained.
-_DESCRIBED = (
-    "num_classes",
-    "width",
-    "depths",
-    "residual_scales",
-    "dropout_rate",
-    "aux_head",
-    "bn_momentum",
-    "bn_axis_name",
-    "count_include_pad",
-)
 
 
 def _identity(model: Network) -> tuple[type, Any]:

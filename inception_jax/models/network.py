@@ -21,7 +21,14 @@ Stage = tuple[str, Callable[..., nn.Module]]
 class Network(nn.Module):
     """An Inception network as a list of named stages, then average pool, dropout and classifier (Figures 9 and 15).
 
-    Subclasses say what the stages are. The auxiliary head reads the input of the stage `reduction_b`.
+        for name, stage in self.stages():  # stem, blocks and reductions, in the order of the figures
+            x = stage(x)
+        x = dropout(mean over height and width of x)
+        logits = classifier(x)
+
+    Subclasses say what the stages are. `__call__` adds the auxiliary head, what is sown, and rematerialisation.
+
+    The auxiliary head reads the input of the stage `reduction_b`.
     Under the collection "intermediates" are sown: `zero_share`, the share of zeros before the average pool (section
     3.3's sign of a dying network); for each stage `activation_rms/STAGE`, the root mean square of what it gives; and,
     with `aux_head` in training, `aux_logits`.

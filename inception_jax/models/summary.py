@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from inception_jax.models.calls import layer_calls
 from inception_jax.models.initialize import variable_shapes
 from inception_jax.models.network import Network
 
@@ -31,37 +30,21 @@ def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[S
 
     The auxiliary head has no row: it takes part in training only. Raises UserError for images under 75 pixels.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    variables = variable_shapes(model, image_size)
+    params = variable_shapes(model, image_size)["params"]
     rows: dict[str, StageSummary] = {}
-
-    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        path, out = context.module.path, call(*args, **kwargs)
-        if path and context.method_name == "__call__":
-            row = rows.setdefault(path[0], StageSummary(path[0], ()))
-            row.multiply_adds += _multiply_adds(context.module, out)
-            if len(path) == 1:
-                row.shape = out.shape[1:]
-        return out
-
-    with nn.intercept_methods(record):
-        jax.eval_shape(model.apply, variables, images)
+    for call in layer_calls(model, image_size):
+        row = rows.setdefault(call.path[0], StageSummary(call.path[0], ()))
+        row.multiply_adds += call.multiply_adds
+        if len(call.path) == 1:
+            row.shape = call.output.shape[1:]
     for name, row in rows.items():
-        row.parameters = count_parameters(variables["params"].get(name, {}))
+        row.parameters = count_parameters(params.get(name, {}))
     return [row for row in rows.values() if row.name != "dropout"]
 
 
 def count_parameters(params: Any) -> int:
     """The number of elements in a tree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-
-
-def _multiply_adds(module: nn.Module, out: jax.Array) -> int:
-    if not isinstance(module, nn.Conv | nn.Dense):
-        return 0
-    # Every number of the kernel is used once at every position of the output.
-    return math.prod(out.shape[1:-1]) * math.prod(module.variables["params"]["kernel"].shape)
 
 
 def table(rows: Sequence[StageSummary]) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 
@@ -14,7 +14,18 @@ from inception_jax.models import create_model, describe
 from inception_jax.models.network import Network
 
 
-def load_checkpoint(path: str | Path, *, raw: bool = False) -> tuple[Network, dict[str, Any], Preprocessing]:
+class TrainedModel(NamedTuple):
+    """A network for inference, with its weights."""
+
+    model: Network
+    """With the dtype of its images, for one device."""
+    variables: dict[str, Any]
+    """`{"params": ..., "batch_stats": ...}` of NumPy arrays."""
+    preprocessing: Preprocessing
+    """What its images need, and the names of its classes."""
+
+
+def load_checkpoint(path: str | Path, *, raw: bool = False) -> TrainedModel:
     """The network, its variables (NumPy arrays) and how its images must be prepared.
 
     Args:
@@ -26,14 +37,14 @@ def load_checkpoint(path: str | Path, *, raw: bool = False) -> tuple[Network, di
     """
     if not checkpoint.is_exported(path):
         saved = checkpoint.read(path)
-        model, variables, preprocessing = from_run(saved, raw=raw)
-        return model, variables, _with_class_names(preprocessing, saved.experiment)
+        trained = from_run(saved, raw=raw)
+        return trained._replace(preprocessing=_with_class_names(trained.preprocessing, saved.experiment))
     variables, metadata = checkpoint.load_variables(path)
     try:
         model = create_model(**metadata["model"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}/{checkpoint.METADATA} describes no network of this version: {error}") from error
-    return model, variables, Preprocessing.from_dict(metadata["preprocessing"])
+    return TrainedModel(model, variables, Preprocessing.from_dict(metadata["preprocessing"]))
 
 
 def save_checkpoint(path: str | Path, model: Network, variables: dict[str, Any], preprocessing: Preprocessing) -> None:
@@ -51,7 +62,7 @@ def transfer(path: str | Path, model: Network, initial: dict[str, Any]) -> tuple
     Raises:
       UserError: the checkpoint is of another network; every entry that does not fit is named.
     """
-    _, loaded, _ = load_checkpoint(path)
+    loaded = load_checkpoint(path).variables
     ours, theirs = (
         flax.traverse_util.flatten_dict({k: v[k] for k in ("params", "batch_stats")}) for v in (initial, loaded)
     )
@@ -72,7 +83,7 @@ def transfer(path: str | Path, model: Network, initial: dict[str, Any]) -> tuple
     return flax.traverse_util.unflatten_dict(ours | {entry: theirs[entry] for entry in taken}), new_head
 
 
-def from_run(saved: checkpoint.RunCheckpoint, *, raw: bool) -> tuple[Network, dict[str, Any], Preprocessing]:
+def from_run(saved: checkpoint.RunCheckpoint, *, raw: bool) -> TrainedModel:
     """As `load_checkpoint`, for an open checkpoint of a run; without the class names, which its data source knows."""
     d, setup = saved.experiment.data, build.build(saved.experiment)
     state = saved.state(setup.state_shapes())
@@ -80,7 +91,7 @@ def from_run(saved: checkpoint.RunCheckpoint, *, raw: bool) -> tuple[Network, di
     variables = {"params": params, "batch_stats": state.batch_stats}
     # For use it follows its images' dtype, and there are no other devices to share statistics with.
     preprocessing = Preprocessing(image_size=d.image_size, central_fraction=d.central_fraction, resize=d.resize)
-    return setup.model.clone(bn_axis_name=None, dtype=None), variables, preprocessing
+    return TrainedModel(setup.model.clone(bn_axis_name=None, dtype=None), variables, preprocessing)
 
 
 def _with_class_names(preprocessing: Preprocessing, experiment: Experiment) -> Preprocessing:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import flax
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.errors import UserError
 from inception_jax.models import create_model, describe
-from inception_jax.models.initialize import initial_variables
+from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.network import Network
 from inception_jax.weights.peers import checks, files, layout, names
 
@@ -65,7 +63,7 @@ def import_weights(
     else:
         model, table = _peer_model(name, format, given, num_classes)
     peer, classes = layout.FORMATS[format], model.num_classes
-    entries = layout.entries(peer, table, _shapes(model))
+    entries = layout.entries(peer, table, variable_shapes(model))
     checks.check_source(f"{format}'s {describe(model)['name']}", peer, table, entries, given)
     leaves = {
         entry.ours: np.ones(entry.our_shape, np.float32) if entry.theirs is None else entry.to_ours(given[entry.theirs])
@@ -97,7 +95,7 @@ def export_weights(model: Network, variables: Mapping[str, Any], *, format: str)
     given = flax.traverse_util.flatten_dict({k: variables.get(k, {}) for k in ("params", "batch_stats")})
     if format == layout.OURS:
         network, theirs = describe(model)["name"], model
-        table = layout.our_table(_shapes(model))
+        table = layout.our_table(variable_shapes(model))
     else:
         network, peer_network = _peer_network(format, describe(model)["name"], exact=True)
         table = peer_network.table()
@@ -111,7 +109,7 @@ def export_weights(model: Network, variables: Mapping[str, Any], *, format: str)
         )
         checks.check_function(f"{format}'s {network}", model, theirs)
     peer = layout.FORMATS[format]
-    entries = layout.entries(peer, table, _shapes(theirs))
+    entries = layout.entries(peer, table, variable_shapes(theirs))
     checks.check_variables(f"{format}'s {network}", entries, given)
     if any(entry.theirs is None for entry in entries):
         given = layout.without_scales(given)
@@ -211,7 +209,7 @@ def _own_model(name: str, source: Any) -> tuple[Network, names.Table]:
         raise UserError(f"{source} describes no network of this version: {error}") from error
     if described["model"]["name"] != name:
         raise UserError(f"{source} holds {described['model']['name']}, not {name}.")
-    return model, layout.our_table(_shapes(model))
+    return model, layout.our_table(variable_shapes(model))
 
 
 def _peer_network(format: str, name: str, exact: bool = False) -> tuple[str, names.PeerNetwork]:
@@ -220,11 +218,6 @@ def _peer_network(format: str, name: str, exact: bool = False) -> tuple[str, nam
         networks = ", ".join(theirs for kind, theirs in names.NETWORKS if kind == format)
         raise UserError(f"{format} has no {name}; of our networks it has {networks}.")
     return network, names.NETWORKS[format, network]
-
-
-def _shapes(model: Network) -> Any:
-    images = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def _with_new_head(model: Network, variables: dict[str, Any], num_classes: int) -> tuple[Network, dict[str, Any]]:

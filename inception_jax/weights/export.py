@@ -23,26 +23,10 @@ from inception_jax.models import describe
 from inception_jax.models.network import Network
 from inception_jax.models.ops import PORTABLE
 from inception_jax.system.atomic import put_in_place
-from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint
+from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
 from inception_jax.weights.convert import import_weights, pytorch_format, save_weights
 
 PLATFORMS, OPSET = ("cpu", "cuda", "tpu"), 21  # of StableHLO and of ONNX files
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedModel:
-    """A trained network to be exported."""
-
-    model: Network
-    """The network as used in inference: dtype of its images, one device, no auxiliary head."""
-    variables: dict[str, Any]
-    preprocessing: Preprocessing
-    with_preprocessing: bool
-
-    @property
-    def image_size(self) -> tuple[int, int, int]:
-        """[H, W, C]."""
-        return self.preprocessing.image_size, self.preprocessing.image_size, 3
 
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -57,35 +41,30 @@ class ExportFormat:
     """Required suffix of the file's name; "" is a directory."""
     bound: float
     """Maximum difference of the logits, relative to the largest logit or to 1 if that is less."""
-    write: Callable[[Path, TrainedModel], None]
-    read: Callable[[Path, TrainedModel], Predict]
+    write: Callable[..., None]
+    """Writes a file: (path, trained), and `with_preprocessing` where it takes uint8 images."""
+    read: Callable[..., Predict]
+    """Reads it again, with the same arguments."""
     takes_uint8: bool = False
     """Whether it can hold the preprocessing of uint8 images."""
 
 
 def export_checkpoint(
-    model: Network,
-    variables: Mapping[str, Any],
-    preprocessing: Preprocessing,
-    out: str | os.PathLike,
-    *,
-    format: str,
-    with_preprocessing: bool = False,
+    trained: TrainedModel, out: str | os.PathLike, *, format: str, with_preprocessing: bool = False
 ) -> float:
     """Writes a network, reads it again, and returns by how much its logits differ: the largest absolute difference.
 
-    Compared are the logits (features, embedding) of two random images of the preparation's size, in float32 and on
+    Compared are the logits (features, embedding) of two random images of its size, in float32 and on
     the CPU where JAX has it. What `out` held before is replaced only after that; a directory only if it is an exported
     checkpoint. `FORMATS` says what each format is for and how far its logits may be off.
 
     Args:
-      model: of `variables`, which need "params" and "batch_stats" only.
-      variables: arrays or NumPy arrays; the auxiliary head, which has no part in inference, is kept by `orbax` and
-        `safetensors` (as far as timm has it).
-      preprocessing: of the images; `orbax` and `safetensors` carry it.
+      trained: the network, its variables ("params" and "batch_stats" are used) and its preprocessing. `orbax` and
+        `safetensors` keep the preprocessing, and the auxiliary head, which has no part in inference, as far as the
+        format has it.
       out: the file, whose name ends in the format's suffix; with `orbax` a directory.
       format: one of `FORMATS`.
-      with_preprocessing: the function takes uint8 images [N, S, S, 3], S the preparation's `image_size`, instead of
+      with_preprocessing: the function takes uint8 images [N, S, S, 3], S its `image_size`, instead of
         float32 ones; stablehlo and onnx.
 
     Raises:
@@ -94,12 +73,12 @@ def export_checkpoint(
     """
     out = Path(out).absolute()
     exporter = _find_format(format, out, with_preprocessing)
-    trained = TrainedModel(model, dict(variables), preprocessing, with_preprocessing)
+    options = {"with_preprocessing": True} if with_preprocessing else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         written = Path(temporary) / out.name
-        exporter.write(written, trained)
-        difference, largest = _compare(exporter.read(written, trained), trained)
+        exporter.write(written, trained, **options)
+        difference, largest = _compare(exporter.read(written, trained, **options), trained)
         # So written, not-a-number is refused too.
         if not difference <= exporter.bound * max(1.0, largest):
             raise RunFailed(
@@ -135,15 +114,20 @@ def _find_format(name: str, out: Path, with_preprocessing: bool) -> ExportFormat
 
 def _compare(predict: Predict, trained: TrainedModel) -> tuple[float, float]:
     """The largest difference from the network's own logits, and the largest of these."""
-    images = np.random.default_rng(0).integers(0, 256, (2, *trained.image_size), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, *_image_shape(trained)), np.uint8)
     with jax.default_device(_cpu()):
-        expected = _predict_with(trained.model, trained.variables, trained)(images)
+        expected = _predict_with(trained, trained)(images)
         pairs = [(predict(images), expected), (predict(images[:1]), expected[:1])]
     if any(got.shape != expected_logits.shape for got, expected_logits in pairs):
         return float("inf"), float(np.abs(expected).max())
     return float(max(np.abs(got - expected_logits).max() for got, expected_logits in pairs)), float(
         np.abs(expected).max()
     )
+
+
+def _image_shape(trained: TrainedModel) -> tuple[int, int, int]:
+    """[H, W, C]."""
+    return trained.preprocessing.image_size, trained.preprocessing.image_size, 3
 
 
 def _cpu() -> Any:
@@ -153,16 +137,16 @@ def _cpu() -> Any:
         return None  # JAX_PLATFORMS leaves the CPU out
 
 
-def _predict_with(model: Network, variables: Mapping[str, Any], trained: TrainedModel) -> Predict:
+def _predict_with(read: TrainedModel, trained: TrainedModel) -> Predict:
     # What inference does not use may differ, as a peer's file does not keep it; so may the pools that a peer has, of
     # which `weights` warns.
-    ours = trained.model
-    inference_model = _for_inference(model).clone(count_include_pad=ours.count_include_pad)
+    model = _for_inference(read.model).clone(count_include_pad=trained.model.count_include_pad)
+    variables = _without_aux_head(read.variables)
 
     def predict(images: np.ndarray) -> np.ndarray:
         # Two images, also for one: another shape would compile again.
-        normalised = _normalise(np.concatenate([images, images])[:2], trained.preprocessing)
-        return np.asarray(_logits(inference_model, _without_aux_head(variables), normalised))[: len(images)]
+        normalised = _normalise(np.concatenate([images, images])[:2], read.preprocessing)
+        return np.asarray(_logits(model, variables, normalised))[: len(images)]
 
     return predict
 
@@ -197,69 +181,69 @@ def _normalise(images: Any, preprocessing: Preprocessing) -> Any:
 
 
 def _write_orbax(path: Path, trained: TrainedModel) -> None:
-    save_checkpoint(path, trained.model, trained.variables, trained.preprocessing)
+    save_checkpoint(path, *trained)
 
 
 def _read_orbax(path: Path, trained: TrainedModel) -> Predict:
-    model, variables, preprocessing = load_checkpoint(path)
-    return _predict_with(model, variables, dataclasses.replace(trained, preprocessing=preprocessing))
+    return _predict_with(load_checkpoint(path), trained)
 
 
 def _write_weights(path: Path, trained: TrainedModel, format: str | None = None) -> None:
-    normalised = trained.preprocessing.to_dict()
-    format = format or pytorch_format(trained.model)
-    save_weights(path, trained.model, trained.variables, format=format, preprocessing=normalised)
+    model, variables, preprocessing = trained
+    format = format or pytorch_format(model)
+    save_weights(path, model, variables, format=format, preprocessing=preprocessing.to_dict())
 
 
 def _read_weights(path: Path, trained: TrainedModel, format: str | None = None) -> Predict:
     name = describe(trained.model)["name"]
     model, variables = import_weights(name, path, format=format or pytorch_format(trained.model))
-    return _predict_with(model, variables, trained)
+    return _predict_with(TrainedModel(model, variables, trained.preprocessing), trained)
 
 
 # Functions
 
 
-def _function(trained: TrainedModel) -> Callable[[jax.Array], jax.Array]:
+def _function(trained: TrainedModel, with_preprocessing: bool) -> Callable[[jax.Array], jax.Array]:
     """Images to logits, the weights inside."""
     model, variables = _for_inference(trained.model), _without_aux_head(trained.variables)
 
     def predict(images: jax.Array) -> jax.Array:
-        if trained.with_preprocessing:
+        if with_preprocessing:
             images = _normalise(images, trained.preprocessing)
         return jnp.asarray(model.apply(variables, images))
 
     return predict
 
 
-def _images(trained: TrainedModel) -> jax.ShapeDtypeStruct:
-    shape = jax.export.symbolic_shape(", ".join(["b", *map(str, trained.image_size)]))
-    return jax.ShapeDtypeStruct(shape, jnp.uint8 if trained.with_preprocessing else jnp.float32)
+def _images(trained: TrainedModel, with_preprocessing: bool) -> jax.ShapeDtypeStruct:
+    shape = jax.export.symbolic_shape(", ".join(["b", *map(str, _image_shape(trained))]))
+    return jax.ShapeDtypeStruct(shape, jnp.uint8 if with_preprocessing else jnp.float32)
 
 
-def _inputs(images: np.ndarray, trained: TrainedModel) -> np.ndarray:
-    return images if trained.with_preprocessing else _normalise(images, trained.preprocessing)
+def _inputs(images: np.ndarray, trained: TrainedModel, with_preprocessing: bool) -> np.ndarray:
+    return images if with_preprocessing else _normalise(images, trained.preprocessing)
 
 
-def _write_stablehlo(path: Path, trained: TrainedModel) -> None:
+def _write_stablehlo(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> None:
     _library("flatbuffers", path)  # jax.export needs it and JAX does not require it.
-    exported = jax.export.export(jax.jit(_function(trained)), platforms=PLATFORMS)(_images(trained))
+    function, images = _function(trained, with_preprocessing), _images(trained, with_preprocessing)
+    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(images)
     path.write_bytes(exported.serialize())
 
 
-def _read_stablehlo(path: Path, trained: TrainedModel) -> Predict:
+def _read_stablehlo(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> Predict:
     call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
-    return lambda images: np.asarray(call(_inputs(images, trained)))
+    return lambda images: np.asarray(call(_inputs(images, trained, with_preprocessing)))
 
 
-def _write_onnx(path: Path, trained: TrainedModel) -> None:
+def _write_onnx(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> None:
     converter = _library("jax2onnx", path)
     # It prints what it finds, and warns of each of its parts that this JAX has no use for.
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         onnx = converter.to_onnx(
-            _function(trained),
-            [_images(trained)],
+            _function(trained, with_preprocessing),
+            [_images(trained, with_preprocessing)],
             model_name=describe(trained.model)["name"],
             opset=OPSET,
             input_names=["images"],
@@ -270,10 +254,10 @@ def _write_onnx(path: Path, trained: TrainedModel) -> None:
     path.write_bytes(onnx.SerializeToString())
 
 
-def _read_onnx(path: Path, trained: TrainedModel) -> Predict:
+def _read_onnx(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> Predict:
     runtime = _library("onnxruntime", path)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": _inputs(images, trained)})[0]
+    return lambda images: session.run(["logits"], {"images": _inputs(images, trained, with_preprocessing)})[0]
 
 
 def _library(name: str, path: Path) -> Any:

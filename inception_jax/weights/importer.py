@@ -10,7 +10,7 @@ import numpy as np
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
 from inception_jax.models.network import Network
-from inception_jax.weights.checkpoint import save_checkpoint
+from inception_jax.weights.checkpoint import TrainedModel, save_checkpoint
 from inception_jax.weights.convert import import_weights, saved_metadata
 from inception_jax.weights.peers.names import PEERS_NAMES
 
@@ -63,7 +63,7 @@ def import_checkpoint(
     if num_classes is not None and own:
         preprocessing = dataclasses.replace(preprocessing, label_offset=0, class_names=())  # The head is new.
     if drop_background:
-        model, variables, preprocessing = without_background(model, variables, preprocessing)
+        model, variables, preprocessing = without_background(TrainedModel(model, variables, preprocessing))
     if class_names is not None:
         preprocessing = dataclasses.replace(
             preprocessing, class_names=_read_class_names(class_names, model, preprocessing)
@@ -72,10 +72,9 @@ def import_checkpoint(
     return model, preprocessing
 
 
-def without_background(
-    model: Network, variables: dict[str, Any], preprocessing: Preprocessing
-) -> tuple[Network, dict[str, Any], Preprocessing]:
+def without_background(trained: TrainedModel) -> TrainedModel:
     """The network without the outputs before its first class (TensorFlow's background); UserError if there are none."""
+    model, variables, preprocessing = trained
     offset = preprocessing.label_offset
     if not offset:
         raise UserError(f"there is no background to drop: the head has {model.num_classes} classes, not 1001.")
@@ -85,7 +84,7 @@ def without_background(
         cut = {leaf: np.array(array[..., offset:]) for leaf, array in full.items()}
         params[head] = {**params[head], "classifier": cut} if head == "aux_head" else cut
     model = model.clone(num_classes=model.num_classes - offset)
-    return model, {**variables, "params": params}, dataclasses.replace(preprocessing, label_offset=0)
+    return TrainedModel(model, {**variables, "params": params}, dataclasses.replace(preprocessing, label_offset=0))
 
 
 def _locate(source: str) -> tuple[Path, dict[str, Any]]:

@@ -1,0 +1,34 @@
+"""experiments/imagenet.py spells the paper's recipe out: the values that config.py has by default."""
+
+import ast
+import dataclasses
+
+import pytest
+
+from inception_jax import config
+from inception_jax.cli import packaged
+from inception_jax.cli.experiment_files import load_runs
+from inception_jax.config import DataConfig, Experiment, ModelConfig
+
+AUX_HEADS = {"inception_v3": True, "inception_resnet_v1": False, "inception_v4": True, "inception_resnet_v2": True}
+
+
+def test_its_runs_are_the_papers_networks():
+    assert list(load_runs("imagenet")) == list(AUX_HEADS)
+
+
+@pytest.mark.parametrize("name", AUX_HEADS)
+def test_what_is_spelled_out_is_the_default(name):
+    by_default = Experiment(
+        model=ModelConfig(name=name, aux_head=AUX_HEADS[name]), data=DataConfig(source="tfds:imagenet2012")
+    )
+    assert load_runs("imagenet")[name] == by_default
+
+
+def test_every_value_of_the_optimiser_is_spelled_out():
+    tree = ast.parse(packaged.file("imagenet").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    spelled = {call.func.id: {keyword.arg for keyword in call.keywords} for call in calls}
+    assert spelled["OptimConfig"] == {field.name for field in dataclasses.fields(config.OptimConfig)}
+    assert {"batch_size", "epochs", "label_smoothing", "aux_weight"} <= spelled["TrainConfig"]
+    assert {"dropout_rate", "residual_scales", "bn_momentum", "bn_statistics"} <= spelled["ModelConfig"]
