@@ -191,7 +191,6 @@ def test_mistakes(capsys, monkeypatch, tmp_path):
         ("--model", "inception_v4", "inception_v9"): "there is no network 'inception_v9'; there are inception_v3",
         ("--image-size", "50"): "data.image_size is 50; it must be 75 or more.",
         ("--profile", str(file)): f"{file} cannot be written: it is a file and not a directory",
-        ("--dtype", "float16"): "float16",
         ("--repeats", "0"): "0 repeats of 5 seconds cannot be measured",
         ("--seconds", "nan"): "3 repeats of nan seconds cannot be measured",
         ("--crops", "10"): "benchmark infer does not take --crops 10",

@@ -230,16 +230,13 @@ def one_broken(index):
 SOME_BROKEN = dataclasses.replace(SOURCE, read=one_broken)
 
 
-def stream(
-    source=SOURCE, *, crops=12, indices=INDICES, rows=8, start=0, process_index=0, process_count=1, devices=2, **options
-):
+def stream(source=SOURCE, *, crops=12, indices=INDICES, rows=8, process_index=0, process_count=1, devices=2, **options):
     return multicrop_batches(
         source,
         Preprocessing(image_size=8),
         protocol=Protocol(crops),
         indices=indices,
         rows=rows,
-        start=start,
         shard=Shard(process_index, process_count, devices),
         loading=Loading(**{"threads": 2, "prefetch": 2, **options}),
     )
@@ -292,19 +289,6 @@ def test_threads_and_prefetch_change_nothing():
             np.testing.assert_array_equal(one[key], other[key])
 
 
-@pytest.mark.parametrize("crops, row_count", [(1, 4), (12, 4), (144, 64)])
-def test_a_resumed_evaluation_is_the_rest_of_the_whole(crops, row_count):
-    options = {"crops": crops, "rows": row_count, "on_error": "skip"}
-    whole = list(stream(SOME_BROKEN, **options))
-    for start in range(len(whole)):
-        rest = list(stream(SOME_BROKEN, start=start, **options))
-        assert len(rest) == len(whole) - start
-        for one, other in zip(whole[start:], rest, strict=True):
-            for key in one:
-                np.testing.assert_array_equal(one[key], other[key])
-    assert list(stream(SOME_BROKEN, start=len(whole), **options)) == []
-
-
 def test_nothing_is_evaluated_where_all_images_are_excluded():
     assert list(stream(indices=np.array([], int))) == []
 
@@ -325,15 +309,6 @@ def test_an_image_is_decoded_once(crops, row_count):
     source, reads = counting()
     rows(stream(source, crops=crops, rows=row_count))
     assert reads == Counter(INDICES.tolist())
-
-
-def test_nothing_is_decoded_for_batches_left_out():
-    source, reads = counting()
-    # Of 6 views an image, batch 4 of 8 rows begins with the third view of the sixth image.
-    batch = next(stream(source, start=4))
-    assert batch["positions"].ravel().tolist() == 4 * [5] + 4 * [6]
-    np.testing.assert_array_equal(batch["images"][0], expected_views(5, 12)[2:])
-    assert not set(reads) & set(INDICES[:5].tolist())
 
 
 @pytest.mark.parametrize("crops, images_of_a_batch, ahead", [(144, 1, 3), (12, 1, 3), (1, 4, 4)])

@@ -17,11 +17,10 @@ def multicrop_batches(
     protocol: multicrop.Protocol,
     indices: np.ndarray,
     rows: int,
-    start: int = 0,
     shard: Shard,
     loading: Loading,
 ) -> Generator[Batch, None, None]:
-    """This process's share of the batches `start`, `start` + 1, ... up to `batch_count`.
+    """This process's share of the batches, `batch_count` of them.
 
     Each is `images` uint8 [devices, N, S, S, 3], one view a row, and int32 [devices, N]: `labels`; `positions`, which
     of `indices` a row is of, or -1; `skipped`, 1 on the first row of an image that was left out because it is broken.
@@ -42,7 +41,6 @@ def multicrop_batches(
       protocol: Which views of each image.
       indices: int [images]: the numbers in `source` of the images that are evaluated, in their order.
       rows: Views over all devices of all processes.
-      start: Number of the first batch, for an evaluation that is resumed; nothing is decoded for those before it.
       shard: Which part of each batch is made here.
       loading: Threads, prefetching and errors; a skipped image is left out.
 
@@ -73,7 +71,7 @@ def multicrop_batches(
     count = batch_count(len(indices), protocol=protocol, rows=rows, process_count=shard.process_count)
     return fill_batches(
         fill,
-        range(start, count),
+        range(count),
         images=len(own),
         views=protocol.views,
         rows=shard.rows(rows),

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from inception_jax.config import OnError
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
@@ -18,7 +20,7 @@ class EvaluationOptions:
     """Directory of prepared data sets, as in `config.DataConfig`."""
     exclude_list: str | None = None
     """File that lists the images to exclude, as in `data.excluded`."""
-    on_error: Literal["stop", "skip"] | None = None
+    on_error: OnError | None = None
     """Handling of broken images; None is as in the networks' own training, else "stop"."""
     image_size: int | None = None
     """Side of the networks' input in pixels; None is each network's own."""

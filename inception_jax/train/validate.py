@@ -15,7 +15,7 @@ def validate(
     """Means over the images of `batches`: loss, top1_error, top5_error, zero_share.
 
     And two numbers: `images`, those that were counted, and `skipped_images`, the broken ones that were left out.
-    `step` is `build.evaluate_step(model)`, compiled or not.
+    `step` is `build.Setup.evaluate_step`, compiled or not.
     """
     # Sums are fetched one step late, so that the device always has the next batch. They are added in float64: float32
     # stops counting at 2 ** 24.
