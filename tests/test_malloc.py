@@ -35,10 +35,13 @@ import jax
 from inception_jax import steps
 {first}
 step = jax.jit(lambda x: jax.numpy.flip(jax.numpy.cumsum(jax.numpy.full(2**24, x))).sum())
-for _ in range(8):
+mapped = []
+for _ in range(9):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(step(1.0))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    mapped.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# The median: the first run maps all, and one in a hundred finds the hole of the one before split by a small block.
+print(sorted(mapped)[4])
 """
 
 pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="glibc only")

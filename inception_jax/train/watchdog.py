@@ -1,4 +1,4 @@
-"""What stops a run that has gone wrong: non-finite numbers, and the warning that a network is dying."""
+"""Watchdog of a run: stops or rolls back at non-finite numbers, and warns that a network is dying."""
 
 import math
 from collections.abc import Callable, Mapping
