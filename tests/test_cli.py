@@ -316,3 +316,8 @@ def test_a_mistake_in_an_experiment_file_is_named_by_its_line(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert main(["train", "mine.py", "--workdir", "run"]) == 2
     assert message in capfd.readouterr().err
+
+
+def test_the_help_of_an_experiment_has_the_values_of_the_run_that_is_named(capfd):
+    rates = [run(capfd, "train", "digits", *name, "--help")[1] for name in ((), ("--run", "inception_v4"))]
+    assert "0.015)" in rates[0] and "0.0045)" in rates[1]

@@ -3,6 +3,7 @@
 import atexit
 import errno
 import gc
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         return _version()
     if arguments[:1] == ["train"] and "--help" in arguments[2:] and not arguments[1].startswith("-"):
-        return _print_fields(arguments[1])
+        return _print_fields(arguments[1], arguments[2:])
     verb, flags = experiment_files.parse(
         Verb,
         arguments or ["--help"],
@@ -167,7 +168,9 @@ def _exit_now(code: int) -> None:
     os._exit(code)
 
 
-def _print_fields(path: str) -> int:
-    name, first = next(iter(experiment_files.load_runs(path).items()))
-    experiment_files.override(first, ["--help"], prog=f"{PROG} train {path}")
+def _print_fields(path: str, flags: list[str]) -> int:
+    runs = experiment_files.load_runs(path)
+    named = dict(itertools.pairwise(flags)).get("--run", next(iter(runs)))
+    _, run = experiment_files.choose_run(runs, named, path)
+    experiment_files.override(run, ["--help"], prog=f"{PROG} train {path}")
     return 0
