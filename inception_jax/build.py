@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import jax
@@ -81,7 +81,11 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
         schedule=schedule,
         optimizer=optimizer,
         train_step=make_train_step(experiment, model, optimizer),
-        evaluate_step=steps.parallel(steps.evaluate_step, model=model, preprocess=colour.to_network_range),
+        evaluate_step=steps.parallel(
+            steps.evaluate_step,
+            model=model,
+            preprocess=functools.partial(colour.to_network_range, mean=experiment.data.mean, std=experiment.data.std),
+        ),
     )
 
 
@@ -141,6 +145,7 @@ def make_model(experiment: Experiment) -> Network:
         aux_head=m.aux_head,
         bn_momentum=m.bn_momentum,
         bn_axis_name=steps.AXIS if m.bn_statistics == "global" else None,
+        count_include_pad=m.count_include_pad,
         remat=experiment.train.remat,
     )
 
@@ -152,7 +157,11 @@ def make_train_step(experiment: Experiment, model: Network, optimizer: optax.Gra
         donate=True,
         model=model,
         optimizer=optimizer,
-        preprocess=_distorted_input if experiment.data.colour else _plain_input,
+        preprocess=functools.partial(
+            _distorted_input if experiment.data.colour else _plain_input,
+            mean=experiment.data.mean,
+            std=experiment.data.std,
+        ),
         label_smoothing=experiment.train.label_smoothing,
         aux_weight=experiment.train.aux_weight,
         stage_norms=experiment.train.stage_norms,
@@ -193,12 +202,12 @@ def make_loading(data: DataConfig) -> Loading:
     return Loading(data.threads or available_cores(), data.prefetch, data.on_error, say_skipped)
 
 
-def _distorted_input(key: jax.Array, images: jax.Array) -> jax.Array:
-    return colour.to_network_range(colour.distort_colour(key, images))
+def _distorted_input(key: jax.Array, images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    return colour.to_network_range(colour.distort_colour(key, images), mean, std)
 
 
-def _plain_input(key: jax.Array, images: jax.Array) -> jax.Array:
-    return colour.to_network_range(images)
+def _plain_input(key: jax.Array, images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    return colour.to_network_range(images, mean, std)
 
 
 @functools.cache  # once for each image, not in every epoch

@@ -55,12 +55,17 @@ class Above(Range):
 
 THREE_COUNTS = Range("three counts of 1 or more", lambda v: min(v) >= 1)
 ONE_OR_THREE_SCALES = Range("one number or three, each above 0", lambda v: len(v) in (1, 3) and min(v) > 0)
+THREE_ABOVE_ZERO = Range("three numbers above 0", lambda v: min(v) > 0)
 RISING_SHARES = Range("two rising shares above 0 and up to 1", lambda v: 0 < v[0] <= v[1] <= 1)
 RISING_RATIOS = Range("two rising ratios above 0", lambda v: 0 < v[0] <= v[1])
 
 
 class MayChange:
     """Marks a field that changes no number of a training, so that a resumed run may have another value."""
+
+
+class FromWeights:
+    """Marks a field that the weights of `train.init_from` bring along, unless it was set to other than its default."""
 
 
 class PerHost(MayChange):
@@ -79,7 +84,7 @@ class ModelConfig:
     """Factor on the features of every convolution."""
     depths: Annotated[tuple[int, int, int] | None, THREE_COUNTS] = None
     """Blocks at the 35, 17 and 8 grids; None is the network's own."""
-    residual_scales: Annotated[tuple[float, ...], ONE_OR_THREE_SCALES] = (0.17, 0.10, 0.20)
+    residual_scales: Annotated[tuple[float, ...], ONE_OR_THREE_SCALES, FromWeights] = (0.17, 0.10, 0.20)
     """Factor on each residual before the addition: one number, or one per grid (35, 17, 8). 1.0 is unscaled."""
     dropout_rate: Annotated[float, AtLeast(0, below=1)] = 0.2
     """Fraction of pooled features dropped in training (the paper keeps 0.8)."""
@@ -91,21 +96,23 @@ class ModelConfig:
     """Decay of the running BN statistics (TF-Slim); use less for runs under some 10,000 steps."""
     bn_statistics: Literal["replica", "global"] = "replica"
     """Normalise over each device's images (the paper) or over those of all devices."""
+    count_include_pad: Annotated[bool, FromWeights] = False
+    """Count the padding of 3x3 average pools, as timm's Inception-v3 does."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The images and their preprocessing."""
 
-    source: str = "digits"
-    """digits, idx:PATH, folder:PATH or tfds:NAME."""
+    source: Annotated[str, MayChange] = "digits"
+    """digits, idx:PATH, folder:PATH or tfds:NAME. A run whose images were moved is resumed from their new place."""
     data_dir: Annotated[str | None, PerHost] = None
     """Directory of tensorflow-datasets' prepared data sets; None is its default."""
     training_images: Annotated[int | None, AtLeast(1)] = None
     """Number of training images to use, always the same ones; None is all."""
     validation_images: Annotated[int | None, AtLeast(1)] = None
     """Number of validation images to use, always the same ones; None is all."""
-    image_size: Annotated[int, AtLeast(SMALLEST_SIDE)] = 299
+    image_size: Annotated[int, AtLeast(SMALLEST_SIDE), FromWeights] = 299
     """Side of the square network input, in pixels; 75 or more."""
     crop_area: Annotated[tuple[float, float], RISING_SHARES] = (0.05, 1.0)
     """Minimum and maximum fraction of the image's area in a training crop."""
@@ -115,10 +122,14 @@ class DataConfig:
     """Mirror half of the training images."""
     colour: bool = True
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
-    central_fraction: Annotated[float, Above(0, up_to=1)] = 0.875
+    central_fraction: Annotated[float, Above(0, up_to=1), FromWeights] = 0.875
     """Fraction of each side that evaluation sees."""
-    resize: Resize = "bilinear"
+    resize: Annotated[Resize, FromWeights] = "bilinear"
     """Interpolation to `image_size` pixels: TensorFlow's two, area averages, or Pillow's two (timm)."""
+    mean: Annotated[tuple[float, float, float], FromWeights] = (0.5, 0.5, 0.5)
+    """Subtracted from the channels, which are in [0, 1]."""
+    std: Annotated[tuple[float, float, float], THREE_ABOVE_ZERO, FromWeights] = (0.5, 0.5, 0.5)
+    """Divisor of the channels after the mean is subtracted; with 0.5 and a mean of 0.5 the input is in [-1, 1]."""
     threads: Annotated[int | None, AtLeast(1), PerHost] = None
     """Threads that read, decode and augment; None is one per available core."""
     prefetch: Annotated[int, AtLeast(1), PerHost] = 4
@@ -192,7 +203,9 @@ class TrainConfig:
     dead_steps: Annotated[int, AtLeast(1), MayChange] = 100
     """Consecutive steps at `dead_share` after which a warning is logged."""
     init_from: str | None = None
-    """Run or checkpoint to start from (transfer learning); a head with other classes is initialised anew."""
+    """Run or checkpoint to start from (transfer learning); classes of the same names keep their part of the head."""
+    new_head: bool = False
+    """Initialise the whole head anew with `init_from`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,6 +301,29 @@ def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, An
         for field, value in to_flat_dict(ours).items()
         if value != there[field] and not _is_marked(field, MayChange)
     }
+
+
+def with_fields(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with fields replaced, by their names in `to_flat_dict`."""
+    sections: dict[str, dict[str, Any]] = {}
+    for field, value in values.items():
+        section, _, name = field.rpartition(".")
+        sections.setdefault(section, {})[name] = value
+    own = sections.pop("", {})
+    changed = {name: dataclasses.replace(getattr(experiment, name), **new) for name, new in sections.items()}
+    return dataclasses.replace(experiment, **changed, **own)
+
+
+def split_by_hand(experiment: Experiment, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `settings` of weights that an experiment takes over, and those that it has set otherwise itself.
+
+    Only fields marked `FromWeights` count. One that has its default was not set.
+    """
+    own, default = to_flat_dict(experiment), to_flat_dict(Experiment())
+    marked = {field: value for field, value in settings.items() if _is_marked(field, FromWeights)}
+    taken = {field: value for field, value in marked.items() if own[field] == default[field] != value}
+    overridden = {field: value for field, value in marked.items() if value != own[field] != default[field]}
+    return taken, overridden
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:

@@ -5,7 +5,7 @@ Both are checksummed directories (`storage.py`) that are read only if every byte
 
 from inception_jax.checkpoint.exported import METADATA, is_exported, load_variables, save_variables
 from inception_jax.checkpoint.storage import BrokenCheckpoint
-from inception_jax.checkpoint.training import BROKEN, DIRECTORY, Checkpoints, RunCheckpoint, newest, read
+from inception_jax.checkpoint.training import BROKEN, DIRECTORY, Checkpoints, RunCheckpoint, exists, newest, read
 
 __all__ = [
     "BROKEN",
@@ -14,6 +14,7 @@ __all__ = [
     "BrokenCheckpoint",
     "Checkpoints",
     "RunCheckpoint",
+    "exists",
     "is_exported",
     "load_variables",
     "newest",

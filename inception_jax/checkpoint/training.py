@@ -14,7 +14,7 @@ import itertools
 import math
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ DIRECTORY = "checkpoints"
 UNFINISHED = "unfinished-checkpoints"
 BROKEN = "broken-checkpoints"
 METADATA = "run.json"
+BEST = "best"
+"""Stands for the step with the lowest validation error in RUN/checkpoints/best."""
+
+# Top-1 error, as a fraction.
+_CLEARLY_BETTER = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +49,29 @@ class RunCheckpoint:
     experiment: config.Experiment
     next_batch: int
     """Number of the batch that comes next in the run."""
+    class_names: tuple[str, ...] = ()
+    """Classes in the order of the labels; empty where an early version wrote none."""
+    training_images: int | None = None
+    """Images of the training set; None where an early version wrote none."""
 
     def state(self, template: Any) -> Any:
         """The state, as NumPy arrays in the tree of `template` (arrays or shapes); UserError if it does not fit."""
         return storage.read_arrays(self.path, template)
 
 
-def read(path: str | Path) -> RunCheckpoint:
-    """The checkpoint that a path names: RUN (its newest) or RUN/checkpoints/STEP.
+def read(path: str | Path, *, best: bool = False) -> RunCheckpoint:
+    """The checkpoint that a path names: RUN (its newest), RUN/checkpoints/STEP or RUN/checkpoints/best.
+
+    Where RUN has a clearly better one than its newest, a line on standard error names it.
+
+    Args:
+      path: of the run or the checkpoint.
+      best: the one with the lowest validation error rather than the newest; for a run.
 
     Raises:
       UserError: there is none, or (BrokenCheckpoint) it is not what was written; the message names it.
     """
-    run, step = _locate(Path(path))
+    run, step = _locate(Path(path), best)
     try:
         storage.check(_step_directory(run, step))
     except storage.BrokenCheckpoint as error:
@@ -82,6 +97,11 @@ def newest(run: str | Path, *, strict: bool = False) -> RunCheckpoint | None:
     return None if step is None else _open_checkpoint(run, step)
 
 
+def exists(run: str | Path) -> bool:
+    """Whether a run has a checkpoint, intact or broken."""
+    return bool(_steps(Path(run)))
+
+
 class Checkpoints:
     """Writes the checkpoints of one run in a background thread, on process 0 only."""
 
@@ -95,13 +115,27 @@ class Checkpoints:
             self._remove_unfinished()
 
     def save(
-        self, step: int, state: Any, *, next_batch: int, experiment: config.Experiment, top1_error: float | None
+        self,
+        step: int,
+        state: Any,
+        *,
+        next_batch: int,
+        experiment: config.Experiment,
+        class_names: Sequence[str],
+        training_images: int,
+        top1_error: float | None,
     ) -> None:
         """Copies the state and starts writing it; RunFailed if the checkpoint before could not be written."""
         self.wait()
         if jax.process_index():
             return
-        metadata = {"next_batch": next_batch, "experiment": config.to_dict(experiment), "top1_error": top1_error}
+        metadata = {
+            "next_batch": next_batch,
+            "experiment": config.to_dict(experiment),
+            "class_names": list(class_names),
+            "training_images": training_images,
+            "top1_error": top1_error,
+        }
         # A copy on the host: the next step overwrites the donated state while this one is still being written.
         copy = jax.tree.map(lambda leaf: np.array(leaf), state)
         self._writing = step, self._thread.submit(self._write, step, copy, metadata)
@@ -145,6 +179,25 @@ class Checkpoints:
         errors = {step: _top1_error(self._directory / str(step)) for step in steps}
         best = min(steps, key=lambda step: errors[step])
         return [step for step in steps[: -self._keep] if step != best or errors[step] == math.inf]
+
+
+def _best_step(run: Path) -> int:
+    """The step with the lowest validation error; UserError where none was evaluated."""
+    errors = {step: _top1_error(_step_directory(run, step)) for step in _steps(run)}
+    step = min(errors, key=errors.__getitem__)
+    if errors[step] == math.inf:
+        raise UserError(f"{run} has no evaluated checkpoint, so none is the best; give RUN/{DIRECTORY}/STEP.")
+    return step
+
+
+def _say_if_clearly_worse(run: Path, step: int) -> None:
+    errors = {other: _top1_error(_step_directory(run, other)) for other in _steps(run)}
+    best = min(errors, key=errors.__getitem__)
+    if _CLEARLY_BETTER <= errors[step] - errors[best] < math.inf:
+        say(
+            f"{run}: the newest checkpoint, of step {step}, has {errors[step]:.1%} validation error; the best, of step "
+            f"{best}, has {errors[best]:.1%}: --best takes it."
+        )
 
 
 def _top1_error(directory: Path) -> float:
@@ -197,11 +250,13 @@ def _quarantine(run: Path, broken: Mapping[int, storage.BrokenCheckpoint], intac
     say(f"warning: {'; '.join(moves)}; going on from {_step_directory(run, intact)}.")
 
 
-def _locate(path: Path) -> tuple[Path, int]:
-    if path.parent.name == DIRECTORY and path.name.isdecimal():
-        run, step = path.parent.parent, int(path.name)
-    else:
-        run, step = path, None
+def _locate(path: Path, best: bool) -> tuple[Path, int]:
+    run, step = path, None
+    if path.parent.name == DIRECTORY and (path.name.isdecimal() or path.name == BEST):
+        if best and path.name != BEST:
+            raise UserError(f"{path} is one checkpoint; for the best one give the run, {path.parent.parent}.")
+        run, best = path.parent.parent, path.name == BEST
+        step = None if best else int(path.name)
     if is_exported(path):
         raise UserError(f"{path} is an imported or exported checkpoint; this needs a run, or RUN/{DIRECTORY}/STEP.")
     if not (run / DIRECTORY).is_dir():
@@ -209,7 +264,12 @@ def _locate(path: Path) -> tuple[Path, int]:
     found = _steps(run)
     if not found or step not in (None, *found):
         raise UserError(f"{path} is not a checkpoint; {run} has {', '.join(map(str, found)) or 'none'}.")
-    return run.resolve(), found[-1] if step is None else step
+    run = run.resolve()
+    if best:
+        return run, _best_step(run)
+    if step is None:
+        _say_if_clearly_worse(run, found[-1])
+    return run, found[-1] if step is None else step
 
 
 def _steps(run: Path) -> list[int]:
@@ -230,6 +290,13 @@ def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
     path = _step_directory(run, step)
     try:
         metadata = storage.read_metadata(path, METADATA)
-        return RunCheckpoint(path, step, config.from_dict(metadata["experiment"]), metadata["next_batch"])
+        return RunCheckpoint(
+            path,
+            step,
+            config.from_dict(metadata["experiment"]),
+            metadata["next_batch"],
+            tuple(metadata.get("class_names", ())),
+            metadata.get("training_images"),
+        )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}/{METADATA} describes no run of this version: {error}") from error

@@ -109,7 +109,7 @@ def evaluation_batches(
     """
     batches = multicrop_batches(
         source,
-        preprocess.Preprocessing(data.image_size, data.central_fraction, data.resize),
+        preprocess.Preprocessing.from_config(data),
         protocol=Protocol(1),
         indices=np.arange(len(source)),
         rows=batch_size,

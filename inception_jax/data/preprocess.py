@@ -7,7 +7,7 @@ import dataclasses
 import io
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -215,6 +215,18 @@ class Preprocessing:
     """Number of outputs before the first class: 1 for TensorFlow's 1001 labels, whose first is the background."""
     class_names: tuple[str, ...] = ()
     """Names of the classes after the offset, where they are known."""
+
+    @classmethod
+    def from_config(cls, data: DataConfig, class_names: Sequence[str] = ()) -> "Preprocessing":
+        """The preprocessing of evaluation with this configuration."""
+        return cls(
+            image_size=data.image_size,
+            central_fraction=data.central_fraction,
+            resize=data.resize,
+            mean=data.mean,
+            std=data.std,
+            class_names=tuple(class_names),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""

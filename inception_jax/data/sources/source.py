@@ -1,7 +1,8 @@
 """Sources: labelled images by number."""
 
+import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,55 @@ def sample(source: Source, count: int) -> Source:
         read=lambda index: source.read(int(chosen[index])),
         locate=None if locate is None else lambda index: locate(int(chosen[index])),
     )
+
+
+def with_classes(source: Source, class_names: Sequence[str], *, origin: str, trained: str) -> Source:
+    """The source with its labels numbered as in `class_names`, matched by name.
+
+    Args:
+      source: some or all of the classes.
+      class_names: the classes in the order of the new labels.
+      origin: the source, for messages.
+      trained: whose classes these are, for messages.
+
+    Raises:
+      UserError: the source has classes that are not in `class_names`, or two classes of a name.
+    """
+    if source.class_names == tuple(class_names):
+        return source
+    for names, whose in ((source.class_names, origin), (class_names, trained)):
+        twice = [name for name, count in collections.Counter(names).items() if count > 1]
+        if twice:
+            raise UserError(f"{whose} has two classes named {twice[0]!r}, so the classes cannot be matched by name.")
+    numbers = {name: number for number, name in enumerate(class_names)}
+    unknown = [name for name in source.class_names if name not in numbers]
+    if unknown:
+        raise UserError(f"{origin} has {list_names('class', unknown)}, which {trained} does not know.")
+    labels = [numbers[name] for name in source.class_names]
+
+    def read(index: int) -> Record:
+        record = source.read(index)
+        return record._replace(label=labels[record.label])
+
+    def relabel(located: tuple[str, int]) -> tuple[str, int]:
+        return located[0], labels[located[1]]
+
+    locate = source.locate
+    return dataclasses.replace(
+        source,
+        class_names=tuple(class_names),
+        read=read,
+        locate=None if locate is None else lambda index: relabel(locate(index)),
+    )
+
+
+def list_names(noun: str, names: Sequence[str], most: int = 5) -> str:
+    """Names for a message: "the class 'a'", or "the classes 'a', 'b' and 7 more"."""
+    plural = f"the {noun}{'es' if noun.endswith('s') else 's'}"
+    if len(names) == 1:
+        return f"the {noun} {names[0]!r}"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{plural} {', '.join(map(repr, names[:most]))}{more}"
 
 
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:

@@ -1,0 +1,108 @@
+"""A folder of one's own pictures, from training to prediction: what was learnt stays with the weights."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers import SMALL, changed
+from PIL import Image
+
+from inception_jax import train
+from inception_jax.errors import UserError
+from inception_jax.predict import predict
+from inception_jax.weights.checkpoint import load_checkpoint
+
+COLOURS = {"cat": (200, 60, 60), "dog": (60, 200, 60), "fox": (60, 60, 200), "ant": (20, 20, 20)}
+
+
+def write_pets(folder, classes=("cat", "dog", "fox"), count=20, seed=0):
+    """FOLDER/CLASS/NUMBER.jpg, each class of its own colour."""
+    rng = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = np.clip(np.array(COLOURS[name]) + rng.normal(0, 25, (80, 90, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:02d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Pictures, and a run of a few steps on them."""
+    root = tmp_path_factory.mktemp("pets")
+    write_pets(root / "pets")
+    train.fit(of(root / "pets"), root / "run")
+    return root
+
+
+@pytest.fixture
+def pets(trained, tmp_path):
+    """A copy of both, which may be changed."""
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def of(folder, **parts):
+    data = {"source": f"folder:{folder}", "colour": False, **parts.pop("data", {})}
+    still = {"steps": 4, "checkpoint_every": 2, **parts.pop("train", {})}
+    return changed(SMALL, data=data, train=still, evaluation={"every_epochs": 100.0}, **parts)
+
+
+def answers(checkpoint, *images):
+    return [[c["name"] for c in answer["classes"]] for answer in predict(checkpoint, images)]
+
+
+def add_a_class(folder):
+    write_pets(folder, ["ant"], 5)
+
+
+def remove_two_classes(folder):
+    shutil.rmtree(folder / "cat")
+    shutil.rmtree(folder / "dog")
+
+
+def move_the_folder(folder):
+    folder.rename(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("change", [add_a_class, remove_two_classes, move_the_folder])
+def test_a_run_keeps_the_names_that_it_was_trained_with(pets, trained, change, monkeypatch, tmp_path):
+    fox = trained / "pets" / "fox" / "03.jpg"
+    before = answers(pets / "run", fox)
+    change(pets / "pets")
+    # No data set is listed, wherever it is.
+    monkeypatch.setattr("inception_jax.build.source", lambda *arguments: pytest.fail("a data set was opened"))
+    assert answers(pets / "run", fox) == before
+    assert load_checkpoint(pets / "run").preprocessing.class_names == ("cat", "dog", "fox")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (add_a_class, ["'ant' new"]),
+        (remove_two_classes, ["'cat', 'dog' gone"]),
+        (lambda folder: (folder / "fox").rename(folder / "wolf"), ["'fox' gone", "'wolf' new"]),
+    ],
+)
+def test_a_run_is_not_resumed_on_other_classes(pets, change, named):
+    folder = write_pets(pets / "pets")
+    change(folder)
+    before = (pets / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError) as error:
+        train.fit(of(folder, train={"steps": 6}), pets / "run")
+    assert all(words in str(error.value) for words in named) and "--init-from" in str(error.value)
+    assert (pets / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_moved_images_are_found_in_their_new_place(pets, capfd):
+    move_the_folder(pets / "pets")
+    run = train.fit(of(pets / "elsewhere", train={"steps": 6}), pets / "run")
+    assert run.finished and run.experiment.data.source == f"folder:{pets / 'elsewhere'}"
+    assert "images" not in capfd.readouterr().err.split("steps 4 to 6")[0].split("\n")[0].replace("training images", "")
+
+
+def test_more_images_of_the_same_classes_are_told(pets, capfd):
+    for copy in ("20", "21"):
+        shutil.copy(pets / "pets" / "fox" / "00.jpg", pets / "pets" / "fox" / f"{copy}.jpg")
+    train.fit(of(pets / "pets", train={"steps": 6}), pets / "run")
+    assert "54 training images were 54" not in capfd.readouterr().err
