@@ -1,6 +1,6 @@
 """A run's directory: what training writes there and what everything else reads. No jax.
 
-RUN/config.json     the experiment, and facts about the run that do not change (`RunInfo`)
+RUN/config.json     the format, the experiment, and metadata of the run that do not change (`RunInfo`)
 RUN/metrics.jsonl   one JSON object a line: step, epoch, split, loss, top1_error, top5_error, ...
 RUN/tensorboard/    the same numbers as TensorBoard events
 RUN/checkpoints/    see checkpoint/training.py
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from inception_jax import config
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.system.atomic import atomic_write
+from inception_jax.system.file_format import KEY, check_format, with_format
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -68,8 +69,9 @@ def read_run(directory: str | Path) -> Run:
         raise UserError(f"{directory} is not a run: it has no {CONFIG}; give the directory that `train` wrote to.")
     try:
         values = json.loads(path.read_text())
+        check_format(path, values.get(KEY))
         info, experiment = RunInfo(**values["info"]), config.from_dict(values["experiment"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not the configuration of a run of this version: {error}") from error
     return Run(directory, info, experiment, read_metrics(directory))
 
@@ -90,7 +92,7 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
 
 def write_config(directory: str | Path, info: RunInfo, experiment: config.Experiment) -> None:
     """Writes config.json, whole or not at all."""
-    values = {"info": dataclasses.asdict(info), "experiment": config.to_dict(experiment)}
+    values = with_format({"info": dataclasses.asdict(info), "experiment": config.to_dict(experiment)})
     with atomic_write(Path(directory) / CONFIG) as file:
         file.write((json.dumps(values, indent=2) + "\n").encode())
 

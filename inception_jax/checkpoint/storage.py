@@ -1,7 +1,7 @@
 """Checkpoints on disk: arrays, metadata and the checksums of both. The only file that imports orbax.
 
     arrays/     the arrays, as orbax writes them
-    NAME.json   the metadata: JSON values
+    NAME.json   the metadata: JSON values, `format` among them
     SHA256SUMS  of every other file; `sha256sum -c SHA256SUMS` reads it too
 
 Orbax checks sums of its indexes but not of the arrays themselves, and not of its JSON. Here nothing is parsed before
@@ -29,6 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from inception_jax.errors import RunFailed, UserError
+from inception_jax.system.file_format import KEY, check_format, with_format
 
 ARRAYS = "arrays"
 CHECKSUMS = "SHA256SUMS"
@@ -68,7 +69,7 @@ def write(directory: Path, arrays: Any, name: str, metadata: Mapping[str, Any]) 
     )
     with ocp.StandardCheckpointer(multiprocessing_options=one_process) as writer:
         writer.save(directory / ARRAYS, arrays)
-    _write_synced(directory / name, json.dumps(metadata, indent=2) + "\n")
+    _write_synced(directory / name, json.dumps(with_format(metadata), indent=2) + "\n")
     lines = [f"{_sha256(directory / file)}  {file}\n" for file in _files(directory)]
     _write_synced(directory / CHECKSUMS, "".join(lines))
 
@@ -114,8 +115,10 @@ def check(directory: Path) -> None:
 
 
 def read_metadata(directory: Path, name: str) -> dict[str, Any]:
-    """The metadata of a checkpoint that was checked."""
-    return json.loads((directory / name).read_text())
+    """The metadata of a checkpoint that was checked; UserError if it has a newer format."""
+    metadata = json.loads((directory / name).read_text())
+    check_format(directory / name, metadata.pop(KEY, None))
+    return metadata
 
 
 def read_arrays(directory: Path, template: Any = None) -> Any:

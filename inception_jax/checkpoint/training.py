@@ -151,7 +151,7 @@ def _top1_error(directory: Path) -> float:
     """A checkpoint's error; infinite where there is none, or where an old checkpoint cannot be read any more."""
     try:
         error = storage.read_metadata(directory, METADATA)["top1_error"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
         return math.inf
     return math.inf if error is None else error
 
@@ -231,5 +231,5 @@ def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
     try:
         metadata = storage.read_metadata(path, METADATA)
         return RunCheckpoint(path, step, config.from_dict(metadata["experiment"]), metadata["next_batch"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}/{METADATA} describes no run of this version: {error}") from error

@@ -1,7 +1,7 @@
 """Predictions of models, and their files, from which ensembles are formed without running the models again.
 
 A file is NumPy's .npz: `labels` int32 [N], `files` str [N], `models` str [M], `probabilities` float32 [M, N, C] and
-`metadata`, a JSON text with all that is in `Images` and `Model`. Nothing in it is ever unpickled.
+`metadata`, JSON text of `Images` and each `Model`. Nothing in it is ever unpickled.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import numpy as np
 
 from inception_jax.errors import UserError
 from inception_jax.system.atomic import atomic_write
+from inception_jax.system.file_format import KEY, check_format, with_format
 
 SUFFIX = ".npz"
 
@@ -116,10 +117,8 @@ def _difference(first: Predictions, other: Predictions) -> str | None:
 
 def write(path: str | Path, predictions: Predictions) -> None:
     """Writes the file atomically; RunFailed if that fails."""
-    metadata = {
-        "images": dataclasses.asdict(predictions.images),
-        "models": [dataclasses.asdict(model) for model in predictions.models],
-    }
+    models = [dataclasses.asdict(model) for model in predictions.models]
+    metadata = with_format({"images": dataclasses.asdict(predictions.images), "models": models})
     with atomic_write(Path(path)) as file:
         np.savez(
             file,
@@ -127,7 +126,7 @@ def write(path: str | Path, predictions: Predictions) -> None:
             files=predictions.files,
             models=np.array([model.name for model in predictions.models]),
             probabilities=predictions.probabilities,
-            facts=np.array(json.dumps(metadata)),
+            metadata=np.array(json.dumps(metadata)),
         )
 
 
@@ -137,7 +136,8 @@ def read(path: str | Path) -> Predictions:
         if Path(path).is_file() and not zipfile.is_zipfile(path):
             raise ValueError("it is no .npz file")
         with np.load(path, allow_pickle=False) as file:
-            metadata = json.loads(str(file["facts"]))
+            metadata = json.loads(str(file["metadata"]))
+            check_format(path, metadata.get(KEY))
             labels, files, probabilities = (file[name] for name in ("labels", "files", "probabilities"))
         models = tuple(Model(**{**model, "scales": tuple(model["scales"])}) for model in metadata["models"])
         if probabilities.shape[:2] != (len(models), len(labels)) or files.shape != labels.shape:
@@ -145,6 +145,6 @@ def read(path: str | Path) -> Predictions:
         return Predictions(Images(**metadata["images"]), models, labels, files, probabilities)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; evaluate --save-predictions writes one.") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"{path} is no file that --save-predictions wrote: {reason}.") from error

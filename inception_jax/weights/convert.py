@@ -14,6 +14,7 @@ from inception_jax.errors import UserError
 from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.network import Network
+from inception_jax.system.file_format import FORMAT, check_format
 from inception_jax.weights.peers import checks, files, layout, names
 
 _log = logging.getLogger(__name__)
@@ -141,8 +142,9 @@ def save_weights(
 ) -> None:
     """Writes what `export_weights` gives: Keras' as `.weights.h5`, the others' as `.safetensors`.
 
-    A `.safetensors` file's metadata say "inception_jax.format", and as JSON "inception_jax.model" (what `create_model`
-    takes) and "inception_jax.preprocessing" (`preprocessing`); `saved_metadata` reads them.
+    The metadata of a `.safetensors` file are "inception_jax.format", whose names the arrays have, and as JSON
+    "inception_jax.model" (the arguments of `create_model`), "inception_jax.preprocessing" and
+    "inception_jax.file_format"; `saved_metadata` reads them.
 
     Raises:
       UserError: as `export_weights`, or the file's library is not installed.
@@ -152,7 +154,7 @@ def save_weights(
         table = names.NETWORKS[format, describe(model)["name"]].table()
         files.write_weights_h5(Path(path), arrays, names.keras_groups(table))
         return
-    described = {"model": describe(model), "preprocessing": preprocessing}
+    described = {_FILE_FORMAT: FORMAT, "model": describe(model), "preprocessing": preprocessing}
     metadata = {_KEY + key: json.dumps(value) for key, value in described.items() if value is not None}
     files.write_safetensors(Path(path), arrays, {"format": "pt", _KEY + "format": format, **metadata})
 
@@ -164,12 +166,15 @@ def saved_metadata(path: str | os.PathLike) -> dict[str, Any]:
     metadata = files.read_metadata(Path(path))
     described = {key.removeprefix(_KEY): text for key, text in metadata.items() if key.startswith(_KEY)}
     try:
+        check_format(path, json.loads(described.pop(_FILE_FORMAT, "null")))
         return {key: text if key == "format" else json.loads(text) for key, text in described.items()}
     except ValueError as error:
         raise UserError(f"the metadata of {path} cannot be read: {error}") from error
 
 
 _KEY = "inception_jax."
+# Not "format", which is the layout: whose names the arrays have.
+_FILE_FORMAT = "file_format"
 
 
 def _check_format(format: str) -> str:
