@@ -161,7 +161,7 @@ def _targets_table(target_comparisons: Sequence[Sequence[TargetComparison]]) -> 
 
 
 def _final_errors_table(final_errors: Sequence[FinalError]) -> str:
-    header = ["equal", "budget", "final error", "pure", "residual", "difference", "p", "seeds"]
+    header = ["at equal", "budget", "final error", "pure", "residual", "difference", "p", "seeds"]
     rows = []
     for final_error in final_errors:
         budget = dict.fromkeys(final_error.cost.format(end) for end in final_error.budget)
@@ -183,12 +183,13 @@ def _first_to_target(pairing: Pairing) -> str:
     comparisons = pairing.target_comparisons
     if not comparisons:
         return "No target error separates the two."
-    leaders = [[comparison.costs.leader for comparison in by_cost] for by_cost in zip(*comparisons, strict=True)]
-    counts = [f"{by_cost.count(1)} by {cost.name}" for by_cost, cost in zip(leaders, COSTS, strict=True)]
-    behind = [f"{by_cost.count(-1)}" for by_cost in leaders]
+    # For each cost, the leader at each target error.
+    leaders = [[comparison.costs.leader for comparison in column] for column in zip(*comparisons, strict=True)]
+    ahead = [f"{column.count(1)} by {cost.name}" for column, cost in zip(leaders, COSTS, strict=True)]
+    behind = [f"{column.count(-1)}" for column in leaders]
     return (
         f"Of {tables.pluralize(len(comparisons), 'target error')}, {pairing.residual.label} was first at "
-        f"{', '.join(counts)}; {pairing.pure.label} at {', '.join(behind)}."
+        f"{', '.join(ahead)}; {pairing.pure.label} at {', '.join(behind)}."
     )
 
 
