@@ -85,8 +85,8 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
         "seeds": pairing.seeds,
         "speed_up": {name: _factor(found) for name, found in speed_ups.items()},
         "races": [
-            {"level": target_comparisons[0].target, **{h.cost.name: _target_comparison(h) for h in target_comparisons}}
-            for target_comparisons in pairing.target_comparisons
+            {"level": by_cost[0].target, **{c.cost.name: _target_comparison(c) for c in by_cost}}
+            for by_cost in pairing.target_comparisons
         ],
         "differences": [_final_error(final_error) for final_error in pairing.final_errors],
     }
