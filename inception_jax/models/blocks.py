@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """Layer constructors with one network's settings, made once by the network and handed to all its blocks."""
+    """Layer constructors with a network's settings, shared by all its blocks."""
 
     conv: Callable[..., nn.Module]
     """`nn.Conv` with its dtype and initialiser."""
