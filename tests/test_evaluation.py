@@ -179,7 +179,7 @@ def test_errors_are_counted_by_hand_and_ranks_are_those_of_training():
     values = np.array([[0.1, 0.2, 0.3, 0.1, 0.1, 0.2, 0.0]] * 3 + [[np.nan] * 7], np.float32)
     labels = np.array([2, 1, 6, 0])
     assert results.rank(values, labels).tolist() == [0, 2, 6, 6]
-    assert results.rank(values, labels).tolist() == steps._ranks(jnp.array(values), jnp.array(labels)).tolist()
+    assert results.rank(values, labels).tolist() == steps.rank(jnp.array(values), jnp.array(labels)).tolist()
     result = results.measure(values[:3], labels[:3])
     assert (result.top1_error, result.top5_error) == (2 / 3, 1 / 3)
     tiny = np.finfo(np.float32).tiny
