@@ -51,10 +51,10 @@ class ReadsFirstPixel(Network):
         return 200.0 * jax.nn.one_hot(red, self.num_classes)
 
 
-def member(network=None, variables=None, **prepared):
+def member(network=None, variables=None, **preprocessing):
     network = network or ReadsFirstPixel(num_classes=256)
     variables = variables or {"params": {}, "batch_stats": {}}
-    return Member(MODEL, network, variables, Preprocessing(image_size=75, **prepared), None)
+    return Member(MODEL, network, variables, Preprocessing(image_size=75, **preprocessing), None)
 
 
 def source(*images, classes=256):
@@ -140,8 +140,8 @@ def test_softmaxes_rather_than_logits_are_averaged_without_the_background():
     pixels = np.random.default_rng(0).integers(0, 256, (86, 86, 3), np.uint8)
     pixels[40:, :40] //= 8
     variables["params"]["classifier"]["kernel"] *= 6
-    prepared = {"label_offset": 1, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
-    _, _, found = predict([member(network, variables, **prepared)], source(pixels, classes=5), Protocol(10))
+    preprocessing = {"label_offset": 1, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    _, _, found = predict([member(network, variables, **preprocessing)], source(pixels, classes=5), Protocol(10))
     views = np.stack([pixels[y : y + 75, x : x + 75] for y, x in ((0, 0), (0, 11), (11, 0), (11, 11), (5, 5))])
     views = (np.concatenate([views, views[:, :, ::-1]]) / 255 - np.array((0.4, 0.5, 0.6))) / np.array((0.2, 0.3, 0.4))
     logits = np.asarray(jax.jit(network.apply)(variables, np.float32(views)), np.float64)[:, 1:]

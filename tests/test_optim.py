@@ -61,9 +61,9 @@ def test_one_program_for_all_learning_rates():
     texts = {jax.jit(c.update).lower(gradient, c.init(params), params).as_text() for c in chains}
     assert len(texts) == 1
     for rate, chain in zip((0.045, 0.3), chains, strict=True):
-        whole = optim.make_optimizer(OptimConfig(learning_rate=1.0), lambda step, rate=rate: rate * schedule(step))
+        scaled = optim.make_optimizer(OptimConfig(learning_rate=1.0), lambda step, rate=rate: rate * schedule(step))
         for (ours, _), (theirs, _) in zip(
-            *(trajectory(c, params, [gradient] * 5) for c in (chain, whole)), strict=True
+            *(trajectory(c, params, [gradient] * 5) for c in (chain, scaled)), strict=True
         ):
             np.testing.assert_allclose(ours["kernel"], theirs["kernel"], rtol=1e-6)
 

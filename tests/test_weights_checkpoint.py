@@ -31,15 +31,8 @@ def small(name="inception_resnet_v2", classes=10, **options):
     return create_model(name, num_classes=classes, width=0.1, depths=(1, 1, 1), **options)
 
 
-def leaves(tree):
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def assert_same(a, b):
-    a, b = leaves(a), leaves(b)
-    assert a.keys() == b.keys()
-    for name, leaf in a.items():
-        np.testing.assert_array_equal(leaf, b[name], err_msg=name)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.fixture(scope="module")

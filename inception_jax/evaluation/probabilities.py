@@ -24,8 +24,6 @@ from inception_jax.system.progress import Progress
 # Default number of crops per step and device.
 _CROPS_PER_CPU, _CROPS_PER_ACCELERATOR = 16, 64
 
-_Step = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
-
 
 @dataclasses.dataclass(frozen=True)
 class CropLoader:
@@ -139,7 +137,14 @@ def predict(
     accumulator = Accumulator(len(loader.indices), loader.source.num_classes, loader.protocol.views) if first else None
     name = "evaluation" if count == 1 else f"evaluation, network {number + 1} of {count}"
     progress = Progress(name, len(loader.indices), "images", quiet=not first)
-    step = _predict_step(member, loader.protocol.mirrored)
+    compiled = _compile_predict_step(
+        member.model,
+        member.preprocessing.mean,
+        member.preprocessing.std,
+        loader.protocol.mirrored,
+        member.preprocessing.label_offset,
+    )
+    step = functools.partial(compiled, steps.place(member.variables))
     with contextlib.closing(progress), contextlib.closing(loader.batches(member.preprocessing)) as batches:
         for done, output in enumerate(_one_batch_late(step, batches), 1):
             if accumulator:
@@ -150,14 +155,6 @@ def predict(
             if preemption.reached(number * loader.num_batches + done):
                 raise Preempted(f"{number} of {count} networks")
     return accumulator.finish() if accumulator else None
-
-
-def _predict_step(member: Member, mirrored: bool) -> _Step:
-    preprocessing = member.preprocessing
-    step = _compile_predict_step(
-        member.model, preprocessing.mean, preprocessing.std, mirrored, preprocessing.label_offset
-    )
-    return functools.partial(step, steps.place(member.variables))
 
 
 @functools.cache  # an ensemble may have a network several times
@@ -173,7 +170,7 @@ def _compile_predict_step(
     )
 
 
-def _one_batch_late(step: _Step, batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Any]:
+def _one_batch_late(step: Callable[..., Any], batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Any]:
     """Outputs for each batch, yielded after the launch of the next one, so that the devices are never idle."""
     pending = None
     for batch in batches:

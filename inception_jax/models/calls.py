@@ -13,7 +13,7 @@ from inception_jax.models.network import Network
 
 
 class LayerCall(NamedTuple):
-    """One call of a stage, or of a layer in it."""
+    """Call of a stage, or of a layer in it."""
 
     path: tuple[str, ...]
     """Module names from the stage down to the layer, as in the parameters."""

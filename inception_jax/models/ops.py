@@ -112,14 +112,10 @@ def _col2im(patch_gradients: jax.Array, shape: Sequence[int], kernel: Pair, stri
 
 @jax.custom_vjp
 def cpu_max_pool(images: jax.Array) -> jax.Array:
-    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
-    height, width = _pooled_size(images)
+    """`Ops.max_pool`."""
+    height, width = (images.shape[1] - 1) // 2, (images.shape[2] - 1) // 2
     rows = functools.reduce(jnp.maximum, [images[:, i : i + 2 * height - 1 : 2] for i in range(3)])
     return functools.reduce(jnp.maximum, [rows[:, :, j : j + 2 * width - 1 : 2] for j in range(3)])
-
-
-def _pooled_size(images: jax.Array) -> Pair:
-    return (images.shape[1] - 1) // 2, (images.shape[2] - 1) // 2
 
 
 def _cpu_max_pool_forward(images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -156,7 +152,7 @@ cpu_max_pool.defvjp(_cpu_max_pool_forward, _cpu_max_pool_backward)
 
 
 def cpu_average_pool(images: jax.Array, *, count_include_pad: bool) -> jax.Array:
-    """3x3 average of stride 1, SAME, [N, H, W, C] -> [N, H, W, C]; `count_include_pad` divides by 9 at borders too."""
+    """`Ops.average_pool`."""
     grid = images.shape[1:3]
     pads = ((1, 1), (1, 1))
     total = functools.reduce(jnp.add, _patches(_pad(images, pads), (3, 3), (1, 1), grid))
@@ -172,7 +168,9 @@ class Ops(NamedTuple):
     convolve: Callable[..., jax.Array]
     """Convolution, called as `nn.Conv` calls `lax.conv_general_dilated`."""
     max_pool: Callable[[jax.Array], jax.Array]
+    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
     average_pool: Callable[..., jax.Array]
+    """3x3 average of stride 1, SAME; `count_include_pad` divides by 9 at the borders too (torchvision's v3)."""
     optimization_barrier: Callable[[jax.Array], jax.Array]
     """Identity that stops XLA from recomputing the producer in every consumer."""
 
@@ -185,14 +183,9 @@ def select_ops(backend: str | None = None) -> Ops:
     """Operations for a backend, by JAX's name; None is the default backend. All but the CPU use XLA's own."""
     if (backend or jax.default_backend()) == "cpu":
         return Ops(cpu_convolve, cpu_max_pool, cpu_average_pool, lax.optimization_barrier)
-    return Ops(lax.conv_general_dilated, max_pool, average_pool, lambda array: array)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
-    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
-
-
-def average_pool(x: jax.Array, *, count_include_pad: bool) -> jax.Array:
-    """3x3 average of stride 1, SAME; `count_include_pad` divides by 9 at the borders too (torchvision's v3)."""
-    return nn.avg_pool(x, window_shape=(3, 3), strides=(1, 1), padding="SAME", count_include_pad=count_include_pad)
+    return Ops(
+        lax.conv_general_dilated,
+        functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="VALID"),
+        functools.partial(nn.avg_pool, window_shape=(3, 3), strides=(1, 1), padding="SAME"),
+        lambda array: array,
+    )

@@ -1,9 +1,10 @@
 """Reading and writing of weight files, as mappings of names to arrays in the peer's layout."""
 
+import contextlib
 import importlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,15 @@ def read(path: Path, format: str) -> dict[str, np.ndarray]:
     if path.suffix not in SUFFIXES[format]:
         raise UserError(f"{path} is not a file of {format} weights; those end in {', '.join(SUFFIXES[format])}.")
     readers = {".safetensors": _read_safetensors, ".h5": _read_h5, ".keras": _read_keras}
-    return readers.get(path.suffix, _read_pickle)(path)
+    with _reading(path):
+        return readers.get(path.suffix, _read_pickle)(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Reads the metadata of a `.safetensors` file."""
     safetensors = _library("safetensors", path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}
-    except Exception as error:  # as in _read_safetensors
-        raise _unreadable(path, error) from error
+    with _reading(path), safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -81,52 +80,45 @@ def _library(name: str, path: Path, otherwise: str = "") -> Any:
         raise UserError(f"{path} needs {package}, which is not installed{otherwise}.") from error
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read: {error}")
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of four libraries, some with exceptions of their own that are not public
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    safetensors = _library("safetensors.numpy", path)
-    try:
-        return safetensors.load_file(path)
-    except Exception as error:  # its exception class is not public
-        raise _unreadable(path, error) from error
+    return _library("safetensors.numpy", path).load_file(path)
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     torch = _library(
         "torch",
         path,
-        "; where it is, `safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')` "
-        "converts it",
+        "; on a machine with torch, `safetensors.torch.save_file(torch.load(path, weights_only=True), "
+        "'weights.safetensors')` converts it",
     )
-    try:
-        # weights_only: a pickle may otherwise run any code.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor.numpy() for name, tensor in state.get("state_dict", state).items()}
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    # weights_only: a pickle may otherwise run any code.
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.numpy() for name, tensor in state.get("state_dict", state).items()}
 
 
 def _read_h5(path: Path) -> dict[str, np.ndarray]:
     h5py = _library("h5py", path)
-    try:
-        with h5py.File(path) as file:
-            return _arrays(file, h5py, path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with h5py.File(path) as file:
+        return _arrays(file, h5py, path)
 
 
 def _read_keras(path: Path) -> dict[str, np.ndarray]:
     h5py = _library("h5py", path)
-    try:
-        # Extracted first, because HDF5 seeks, and seeking back in an archive reads it again from the start.
-        with zipfile.ZipFile(path) as archive:
-            weights = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(weights) as file:
-            return _arrays(file, h5py, path)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
+    # Extracted first, because HDF5 seeks, and seeking back in an archive reads it again from the start.
+    with zipfile.ZipFile(path) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights) as file:
+        return _arrays(file, h5py, path)
 
 
 def _arrays(file: Any, h5py: Any, path: Path) -> dict[str, np.ndarray]:
