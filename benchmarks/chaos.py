@@ -1,13 +1,13 @@
-"""A comparison that is killed again and again, against an undisturbed one: nothing may be lost or differ.
+"""Repeatedly killed comparison against an undisturbed one: both must end with the same results.
 
-    python benchmarks/chaos.py                      # 20 kills, some minutes
+    python benchmarks/chaos.py                      # 20 kills, a few minutes
     python benchmarks/chaos.py --kills 5 --seed 3
     python benchmarks/chaos.py --signal INT         # Ctrl-C instead
 
-Two small runs are compared by `inception-jax compare`. One comparison is never disturbed. The other gets a signal at
-random moments: while it starts, compiles, steps, saves, evaluates, in the first run and in the second; and is started
-again with the same command. In the end the states of both runs, every line of metrics.jsonl but for its times, and the
-pictures must be the same, byte for byte. Exits with 1 where something differs.
+`inception-jax compare` trains and compares two small runs, once undisturbed and once with signals at random moments:
+during start-up, compilation, steps, saves and evaluations of either run. After each signal the same command is started
+again. In the end the states of both runs, all of metrics.jsonl except times, and the figures must be identical. Exits
+with 1 if anything differs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 TIMES = ("seconds", "images_per_second", "data_wait_share")
-PICTURES = ("curves.png", "curves.svg")
+FIGURES = ("curves.png", "curves.svg")
 
 EXPERIMENT = """
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
@@ -44,90 +44,89 @@ def runs():
 
 
 def main() -> int:
-    """Runs both comparisons and says what differs."""
-    parser = argparse.ArgumentParser(description="A comparison under SIGKILL against an undisturbed one.")
+    """Run both comparisons and print the differences."""
+    parser = argparse.ArgumentParser(description="Compare a repeatedly killed comparison with an undisturbed one.")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the signals")
     parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
-    parser.add_argument("--directory", help="where to work, for a look at it afterwards; by default a temporary one")
+    parser.add_argument("--directory", help="working directory to keep; by default a temporary one")
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        place = Path(args.directory or stack.enter_context(tempfile.TemporaryDirectory()))
-        place.mkdir(parents=True, exist_ok=True)
-        experiment = place / "experiment.py"
+        directory = Path(args.directory or stack.enter_context(tempfile.TemporaryDirectory()))
+        directory.mkdir(parents=True, exist_ok=True)
+        experiment = directory / "experiment.py"
         experiment.write_text(EXPERIMENT)
         command = [sys.executable, "-m", "inception_jax", "compare", str(experiment), "--workdir"]
-        undisturbed([*command, str(place / "calm")], place / "calm.log")
-        disturbed([*command, str(place / "killed")], place / "killed.log", args)
-        found = differences(place / "calm", place / "killed")
-    print("\n".join(found) or "the states, the metrics and the pictures are the same")
+        run_undisturbed([*command, str(directory / "undisturbed")], directory / "undisturbed.log")
+        run_killed([*command, str(directory / "killed")], directory / "killed.log", args)
+        found = differences(directory / "undisturbed", directory / "killed")
+    print("\n".join(found) or "states, metrics and figures are identical")
     return 1 if found else 0
 
 
-def undisturbed(command: list[str], log: Path) -> None:
-    """Runs the command to its end; raises if it fails."""
+def run_undisturbed(command: list[str], log: Path) -> None:
+    """Run the command to completion; raises if it fails."""
     begin = time.monotonic()
     with log.open("w") as file:
         subprocess.run(command, stdout=file, stderr=file, check=True)
     print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def disturbed(command: list[str], log: Path, args: argparse.Namespace) -> None:
-    """Starts the command, kills it when it has said some lines, and so on; the last start is left to end."""
-    random_moment = random.Random(args.seed)
+def run_killed(command: list[str], log: Path, args: argparse.Namespace) -> None:
+    """Start the command and kill it after some lines of output, `args.kills` times; then let it complete."""
+    rng = random.Random(args.seed)
     log.touch()
-    for start in itertools.count(1):
+    for kills in itertools.count():
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-        killed = start - 1
-        if killed < args.kills:
-            # By lines and not by seconds: most of a start's time goes into compiling, and most can go wrong after it.
-            lines, more = random_moment.randint(0, 30), random_moment.uniform(0.0, 0.5)
-            said = wait_for_lines(process, log, len(read_lines(log)) + lines)
-            time.sleep(more)
+        if kills < args.kills:
+            # By lines, not seconds: most of the time is spent compiling, but most can go wrong after it.
+            lines, seconds = rng.randint(0, 30), rng.uniform(0.0, 0.5)
+            last_line = wait_for_lines(process, log, len(read_lines(log)) + lines)
+            time.sleep(seconds)
             if process.poll() is None:
                 os.killpg(process.pid, signal.Signals[f"SIG{args.signal}"])
                 process.wait(timeout=30)
-                print(f"kill {start} {more:.2f} s after: {said[:100]}", flush=True)
+                print(f"kill {kills + 1} {seconds:.2f} s after: {last_line[:100]}", flush=True)
                 continue
         if process.wait():
-            raise SystemExit(f"start {start} ended with {process.returncode}; see {log}:\n{log.read_text()[-2000:]}")
-        print(f"done after {killed} kills", flush=True)
+            raise SystemExit(f"the command exited with {process.returncode}; see {log}:\n{log.read_text()[-2000:]}")
+        print(f"done after {kills} kills", flush=True)
         return
 
 
 def wait_for_lines(process: subprocess.Popen, log: Path, count: int) -> str:
-    """The last of so many lines of the log, or of fewer where the process has ended."""
+    """Wait until the log has `count` lines or the process has ended; return the last line."""
     while process.poll() is None and len(read_lines(log)) < count:
         time.sleep(0.01)
-    return (read_lines(log) or ["nothing"])[-1]
+    return (read_lines(log) or ["no output"])[-1]
 
 
 def read_lines(log: Path) -> list[str]:
-    """The log lines so far."""
+    """Lines of the log so far."""
     return log.read_text(errors="replace").splitlines()
 
 
-def differences(calm: Path, killed: Path) -> list[str]:
-    """The differences between two directories of a comparison."""
-    found = [name for name in PICTURES if (calm / name).read_bytes() != (killed / name).read_bytes()]
-    for run in sorted(path.parent for path in calm.glob("*/config.json")):
+def differences(undisturbed: Path, killed: Path) -> list[str]:
+    """Differences between the directories of two comparisons."""
+    found = [name for name in FIGURES if (undisturbed / name).read_bytes() != (killed / name).read_bytes()]
+    for run in sorted(path.parent for path in undisturbed.glob("*/config.json")):
         other = killed / run.name
-        if timeless(run / "metrics.jsonl") != timeless(other / "metrics.jsonl"):
+        if without_times(run / "metrics.jsonl") != without_times(other / "metrics.jsonl"):
             found.append(f"{run.name}/metrics.jsonl")
         if not same_state(run, other):
-            found.append(f"{run.name}: the states")
+            found.append(f"{run.name}: state")
     return [f"differs: {name}" for name in found]
 
 
-def timeless(metrics: Path) -> list[dict[str, object]]:
-    """The lines without what the clock decides."""
+def without_times(metrics: Path) -> list[dict[str, object]]:
+    """Records of metrics.jsonl without times and what depends on them."""
     lines = map(json.loads, metrics.read_text().splitlines())
     return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
 
 def same_state(run: Path, other: Path) -> bool:
-    """Whether the newest checkpoints hold the same arrays at the same step, and the same next batch."""
+    """Whether the newest checkpoints have the same arrays, step and next batch."""
     import jax
     import numpy as np
 

@@ -1,11 +1,11 @@
-"""Core-to-core bandwidth beside the speed of a network on the same cores, turn by turn.
+"""Core-to-core bandwidth and the speed of a network on the same cores, measured in turn.
 
     python benchmarks/cores.py --model inception_v4 --batch-size 4 --turns 40
 
-On a machine with more than one last-level cache, or on virtual cores, which the host may move from one core to another,
-the same network has two speeds: XLA's convolutions lay the images under each tap out in memory, and what one core has
-laid out another multiplies. The last lines give medians: of the turns in which cores handed over fast, and of those in
-which they did so slowly, if there were any. The matrix product beside it hands over little.
+With several last-level caches, or virtual cores that the host migrates, the same network has two speeds: XLA's
+convolutions write patches to memory (im2col) on one core and multiply them on another. The last lines give medians over
+the turns with fast and, if any, with slow core-to-core transfer. A matrix product, which transfers little, is measured
+for comparison.
 """
 
 import argparse
@@ -28,29 +28,27 @@ from inception_jax.benchmark.network import compile_step, recipe  # noqa: E402
 from inception_jax.errors import UserError  # noqa: E402
 
 BYTES = 4 * 2**20
-"""Bytes transferred at once: more than a core's own cache holds, less than the shared one."""
+"""Bytes per transfer: more than a core's private cache, less than the shared one."""
 SIDE = 2048
-"""Side of the matrices that are multiplied."""
+"""Rows and columns of the multiplied matrices."""
 SLOW = 0.6
-"""Fraction of the maximum bandwidth below which a turn is slow; without a common cache it is a third."""
+"""Fraction of the maximum bandwidth below which a turn is slow; without a shared cache it is about a third."""
 
 
 def main() -> int:
-    """Measures all in turn and prints; returns 0, or 2 for a mistake."""
-    parser = argparse.ArgumentParser(description="A network's speed beside how fast cores hand over what they wrote.")
+    """Measure in turn and print a table; returns 0, or 2 for a mistake."""
+    parser = argparse.ArgumentParser(description="Core-to-core bandwidth and the speed of a network.")
     parser.add_argument("--model", default="inception_v4")
     parser.add_argument("--mode", default="infer", choices=("train", "infer"))
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--image-size", type=int, default=299)
-    parser.add_argument(
-        "--turns", type=int, default=40, help="each a second of the network and half of one of the rest"
-    )
+    parser.add_argument("--turns", type=int, default=40, help="number of turns of about 1.5 seconds")
     args = parser.parse_args()
     if args.turns < 1:
-        print(f"cores: {args.turns} turns cannot be run; give --turns 1 or more.", file=sys.stderr)
+        print(f"cores: --turns is {args.turns}; it must be 1 or more.", file=sys.stderr)
         return 2
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
-        print("cores: this takes Linux and two cores.", file=sys.stderr)
+        print("cores: this needs Linux and two cores.", file=sys.stderr)
         return 2
     steps.use_synchronous_cpu_dispatch()
     try:
@@ -65,28 +63,23 @@ def main() -> int:
         step()
         multiply(matrix).block_until_ready()
     step.finish()
-    print(f"{'hand-over, GB/s':>16}{'images/s':>10}{'product, GFLOP/s':>18}")
+    print(f"{'transfer, GB/s':>16}{'images/s':>10}{'matmul, GFLOP/s':>18}")
     rows: list[tuple[float, float, float]] = []
     for _ in range(args.turns):
         images = step.steps_per_second(1.0) * args.batch_size
-        rows.append(
-            (
-                core_to_core_bandwidth(),
-                images,
-                2e-9 * SIDE**3 * matmul_rate(lambda: multiply(matrix).block_until_ready()),
-            )
-        )
+        matmuls = matmuls_per_second(lambda: multiply(matrix).block_until_ready())
+        rows.append((core_to_core_bandwidth(), images, 2e-9 * SIDE**3 * matmuls))
         print(f"{rows[-1][0]:>16.1f}{images:>10.2f}{rows[-1][2]:>18.0f}", flush=True)
     limit = SLOW * max(row[0] for row in rows)
     for chosen in ([row for row in rows if row[0] >= limit], [row for row in rows if row[0] < limit]):
         if chosen:
-            rate, images, product = (statistics.median(column) for column in zip(*chosen, strict=True))
-            print(f"{len(chosen)} of {len(rows)}: {rate:.1f} GB/s, {images:.2f} images/s, {product:.0f} GFLOP/s")
+            bandwidth, images, matmul = (statistics.median(column) for column in zip(*chosen, strict=True))
+            print(f"{len(chosen)} of {len(rows)}: {bandwidth:.1f} GB/s, {images:.2f} images/s, {matmul:.0f} GFLOP/s")
     return 0
 
 
-def matmul_rate(multiply: Callable[[], object]) -> float:
-    """Products a second, for a quarter of one."""
+def matmuls_per_second(multiply: Callable[[], object]) -> float:
+    """Matrix products per second, measured for a quarter of a second."""
     begin, done = time.perf_counter(), 0
     while time.perf_counter() - begin < 0.25:
         multiply()
@@ -95,7 +88,7 @@ def matmul_rate(multiply: Callable[[], object]) -> float:
 
 
 def core_to_core_bandwidth(times: int = 8) -> float:
-    """The greatest rate at which the first core reads what the last has written, in GB/s."""
+    """Maximum rate in GB/s at which the first core reads what the last core has written."""
     cores = sorted(os.sched_getaffinity(0))
     buffer = np.zeros(BYTES // 8, np.int64)
     seconds = []

@@ -1,11 +1,10 @@
-"""Growth of a network's step time with batch, image size, width and depth, beside that of its multiply-adds.
+"""Growth of step time and multiply-adds with batch size, image size, width and depth of a network.
 
     python benchmarks/growth.py --model inception_v4 --plot growth.png
 
-From a middle point each of the four is made smaller and larger alone; training and inference are compiled and timed at
-every point. "grows as" is the exponent p of time ~ x^p, the slope of a line through the points with both axes
-logarithmic; beside it that of the multiply-adds. Where the first is the larger, the step grows faster than its work.
-About ten minutes on two quiet cores; what else runs on the machine is in the numbers.
+Each of the four varies around a common middle point; training and inference are compiled and timed at every point.
+"grows as" gives the exponents p of time ~ x^p and of multiply-adds ~ x^p, fitted on logarithmic axes. If that of the
+time is larger, the step becomes less efficient. About ten minutes on two idle cores; other load affects the numbers.
 """
 
 import argparse
@@ -32,26 +31,26 @@ MODES = ("train", "infer")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Measurement of one step."""
+    """Measurement of a step."""
 
     at: tuple[float, ...]
-    """Batch, image size, width, and how many blocks there are at each of the three grids."""
+    """Batch size, image size, width, and number of blocks at each of the three grids."""
     multiply_adds: float
-    """Multiply-adds of the step: in training three times those of the forward pass."""
+    """Multiply-adds of the step; a training step counts as three forward passes."""
     seconds: float
-    """Duration of the step, the median of the repeats."""
+    """Duration of the step, median over the repeats."""
     compile_seconds: float
 
 
 def main() -> int:
-    """Measures along the four axes and prints a table; with --plot draws it."""
-    parser = argparse.ArgumentParser(description="Step time against batch, image size, width and depth.")
+    """Measure along the four axes and print a table; with --plot also draw it."""
+    parser = argparse.ArgumentParser(description="Step time against batch size, image size, width and depth.")
     parser.add_argument("--model", default="inception_v4")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--image-size", type=int, nargs="+", default=[75, 149, 299])
     parser.add_argument("--width", type=float, nargs="+", default=[0.25, 0.5, 1.0])
     parser.add_argument("--depth", type=int, nargs="+", default=[1, 2, 4], help="blocks at each grid")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each repeat")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of each repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plot", metavar="FILE", help="draw the curves, as .png, .svg or .pdf")
     args = parser.parse_args()
@@ -71,7 +70,7 @@ def main() -> int:
 
 
 def measure(mode: Any, model: str, axes: list[list[float]], seconds: float, repeats: int) -> dict[str, list[Point]]:
-    """The points along each axis, the others in the middle of theirs; an axis of one value has no curve."""
+    """Points along each axis with the others at their middle value; an axis with one value has no curve."""
     middle = tuple(values[len(values) // 2] for values in axes)
     points: dict[tuple[float, ...], Point] = {}
     curves: dict[str, list[Point]] = {}
@@ -103,12 +102,12 @@ def time_step(mode: Any, model: str, at: tuple[float, ...], seconds: float, repe
 
 
 def slope(x: list[float], y: list[float]) -> float:
-    """The exponent p of y ~ x^p that fits best."""
+    """Exponent p of y ~ x^p, by least squares on logarithmic axes."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def table(mode: str, model: str, curves: dict[str, list[Point]]) -> str:
-    """Every point, and below each curve how its columns grow."""
+    """Table of all points, with the exponents below each curve."""
     return "\n".join(_lines(mode, model, curves))
 
 
@@ -130,7 +129,7 @@ def _lines(mode: str, model: str, curves: dict[str, list[Point]]) -> Iterator[st
 
 
 def draw(curves: dict[str, dict[str, list[Point]]], model: str, file: str) -> None:
-    """Draws a row of panels for each mode: step time, and the multiply-adds scaled to meet it at the last point."""
+    """Draw a row of panels for each mode: step time, and multiply-adds scaled to meet it at the last point."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,11 +1,11 @@
-"""The memory that `summary --memory` predicts against what a training takes: on Linux, on a CPU.
+"""Memory predicted by `summary --memory` against memory measured in training, on Linux on a CPU.
 
     python benchmarks/memory.py --model inception_v4 --image-size 149 --batches 16 32
 
-For each batch a process of its own compiles the training step, gives back what compiling took, and trains a few steps;
-the kernel says how far its memory rose meanwhile. What it had before the first step, code and state, is taken off, and
-the state added again, because the prediction has it too. The difference between the two batches, by image, is free of
-all that and is the figure to look at. With and without --remat in turn, the time of a step is the price of remat.
+For each batch size a process compiles the training step, releases the memory of compilation and trains a few steps; the
+peak is read from the kernel. Memory held before the first step (code and state) is subtracted, and the state added
+back, since the prediction includes it. The difference between the two batch sizes per image is free of such offsets:
+compare that first. Run with and without --remat for the time that remat costs.
 """
 
 import argparse
@@ -22,19 +22,19 @@ from inception_jax.system import xla_flags
 
 
 def main() -> int:
-    """Measures each batch, predicts it and prints the table; with --child, the part of one process."""
-    parser = argparse.ArgumentParser(description="The predicted memory of training against the measured one.")
+    """Measure and predict each batch size and print a table; with --child, run one measurement."""
+    parser = argparse.ArgumentParser(description="Predicted against measured memory of training.")
     parser.add_argument("--model", default="inception_v4")
     parser.add_argument("--image-size", type=int, default=149)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--batches", type=int, nargs=2, default=(16, 32), metavar="N")
-    parser.add_argument("--steps", type=int, default=3, help="that each process trains after its first")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps after the first")
     parser.add_argument("--child", type=int, metavar="N", help=argparse.SUPPRESS)
     args = parser.parse_args()
     xla_flags.set_flags()
     if not sys.platform.startswith("linux"):
-        print("memory: only Linux says how far a process's memory rose since a moment.", file=sys.stderr)
+        print("memory: this needs Linux, which can reset a process's peak memory.", file=sys.stderr)
         return 2
     if args.child:
         print(json.dumps(train(experiment(args, args.child), args.steps)))
@@ -43,7 +43,7 @@ def main() -> int:
 
     measured, predicted = [], []
     print(f"{args.model}, width {args.width:g}, {args.image_size} pixels{', with remat' * args.remat}")
-    print(f"{'batch':<12}{'predicted':>12}{'measured':>12}{'of it':>8}{'a step':>12}")
+    print(f"{'batch':<12}{'predicted':>12}{'measured':>12}{'ratio':>8}{'step':>12}")
     for batch in args.batches:
         command = [sys.executable, __file__, *sys.argv[1:], "--child", str(batch)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -52,17 +52,17 @@ def main() -> int:
         predicted.append(step_bytes(experiment(args, batch), batch))
         print(f"{row(str(batch), predicted[-1], measured[-1])}{trained['seconds'] * 1e3:>9,.0f} ms", flush=True)
     images = args.batches[1] - args.batches[0]
-    print(row("an image", *((bytes_[1] - bytes_[0]) / images for bytes_ in (predicted, measured))))
+    print(row("per image", *((bytes_[1] - bytes_[0]) / images for bytes_ in (predicted, measured))))
     return 0
 
 
 def row(name: str, predicted: float, measured: float) -> str:
-    """A line of the table, in MB of 1,000,000 bytes; how much of the measured the prediction is."""
+    """Table row: MB (10^6 bytes), and the ratio predicted / measured."""
     return f"{name:<12}{predicted / 1e6:>9,.1f} MB{measured / 1e6:>9,.1f} MB{predicted / measured:>8.2f}"
 
 
 def experiment(args: argparse.Namespace, batch: int) -> Any:
-    """The experiment to train: the paper's recipe with the given network, input and batch."""
+    """The paper's recipe with the given network, image size and batch size."""
     from inception_jax.benchmark.network import recipe
 
     recipe_ = recipe(args.model, batch_size=batch, image_size=args.image_size, dtype="float32")
@@ -74,9 +74,9 @@ def experiment(args: argparse.Namespace, batch: int) -> Any:
 
 
 def train(training: Any, steps: int) -> dict[str, float]:
-    """Trains on random images: bytes by which that raised the process's memory, with the state; seconds of a step.
+    """Train on random images; return the memory of training in bytes, including the state, and the seconds per step.
 
-    The first step has the system give the memory, and is off the clock.
+    The first step, in which the memory is allocated, is not timed.
     """
     from inception_jax.benchmark.network import compile_step
     from inception_jax.steps import use_synchronous_cpu_dispatch
@@ -85,7 +85,7 @@ def train(training: Any, steps: int) -> dict[str, float]:
     step = compile_step("train", training)
     ctypes.CDLL(None).malloc_trim(0)
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     step()
     step.finish()
     begin = time.perf_counter()
@@ -97,7 +97,7 @@ def train(training: Any, steps: int) -> dict[str, float]:
 
 
 def status(name: str) -> int:
-    """A size that the kernel keeps of this process, in bytes."""
+    """Size in bytes of a field of /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (size,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
     return int(size) * 1024

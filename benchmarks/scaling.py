@@ -1,14 +1,14 @@
-"""Prints the tables of docs/scaling.md: what data parallelism should cost on a pod, predicted and not measured.
+"""Tables of docs/scaling.md: cost of data parallelism on a pod, predicted and not measured.
 
     python benchmarks/scaling.py
 
-Bytes and multiply-adds are read off the networks by `jax.eval_shape`, which computes nothing. Peaks and bandwidths are
-the constants below, each with its source.
+Bytes and multiply-adds come from the networks' shapes (`jax.eval_shape`). Peaks and bandwidths are the constants below,
+each with its source.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -18,45 +18,45 @@ from inception_jax.models import create_model, list_models, summary
 from inception_jax.models.initialize import variable_shapes
 
 IMAGES = 32
-"""Images on each device and step, the recipes'."""
-PEAK_SHARE = 0.3
-"""Share of the peak that the convolutions reach; docs/scaling.md says why."""
+"""Per-device batch size of the recipes."""
+PEAK_FRACTION = 0.3
+"""Fraction of the peak that the convolutions reach (docs/scaling.md)."""
 IMAGES_PER_CORE = 700
-"""Images that one core of a host reads, decodes and crops in a second (r in docs/scaling.md)."""
+"""Images per second that one host core reads, decodes and crops (r in docs/scaling.md)."""
 LARGE_BATCH = 8192
-"""Global batch up to which the linear scaling rule was seen to hold on ImageNet (Goyal et al., arXiv 1706.02677)."""
+"""Largest global batch for which the linear scaling rule held on ImageNet (Goyal et al., arXiv 1706.02677)."""
 COUNTS = (8, 64, 256, 1024, 4096)
 METRICS = 5
-"""Numbers averaged beside gradients and statistics (steps.train_step; the gradient's norm is taken afterwards)."""
+"""Metrics averaged with gradients and statistics in steps.train_step; the gradient norm is computed afterwards."""
 FLOAT = 4
-"""Bytes of a float32: parameters, gradients and statistics are float32 in bfloat16 training too."""
+"""Bytes per number: parameters, gradients and statistics are float32, in bfloat16 training too."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A device and its network, as documented."""
+    """A device and its interconnect, as documented."""
 
     name: str
     peak: float
     """bfloat16 FLOP/s, dense."""
     few: float
-    """Bytes/s that a device sends in an all-reduce of fewer than `whole` devices."""
+    """Bytes/s that a device sends in an all-reduce of fewer than `threshold` devices."""
     many: float
-    """The same from `whole` devices on."""
-    whole: int
+    """Bytes/s from `threshold` devices on."""
+    threshold: int
     largest: int
-    """Devices of the largest system counted here."""
-    host: int
-    """Devices of one host."""
+    """Number of devices of the largest system considered."""
+    per_host: int
+    """Number of devices of a host."""
 
 
 CHIPS = (
     # Peak and 1.1 PB/s of all-reduce for 4,096 chips, 269 GB/s each: Cloud TPU documentation, "TPU v4". Six
     # links of 45 GB/s one way (the JAX authors' "How to Scale Your Model", on TPUs) are 270.
     Chip("TPU v4", 275e12, 135e9, 270e9, 64, 4096, 4),
-    # Cloud TPU documentation, "TPU v5e": 400 GB/s a chip in both directions, 51.2 TB/s of all-reduce for 256 chips.
+    # Cloud TPU documentation, "TPU v5e": 400 GB/s per chip in both directions, 51.2 TB/s of all-reduce for 256 chips.
     Chip("TPU v5e", 197e12, 100e9, 200e9, 256, 256, 8),
-    # Cloud TPU documentation, "TPU v5p": 1,200 GB/s a chip in both directions; jobs of up to 6,144 chips.
+    # Cloud TPU documentation, "TPU v5p": 1,200 GB/s per chip in both directions; jobs of up to 6,144 chips.
     Chip("TPU v5p", 459e12, 300e9, 600e9, 64, 4096, 4),
     # NVIDIA's figures for H100 SXM5: 989 TFLOP/s dense, 900 GB/s of NVLink in both directions. Between nodes eight
     # adapters of 400 Gb/s: "How to Scale Your Model", on GPUs, after NVIDIA's DGX SuperPOD reference architecture.
@@ -66,26 +66,26 @@ CHIPS = (
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A network as a data-parallel step sees it."""
+    """Sizes of a network that matter to data parallelism."""
 
     name: str
     parameters: int
     statistics: int
-    """Running means and variances of all BN layers, in numbers."""
+    """Number of running means and variances of all BN layers."""
     norms: int
-    """BN layers."""
+    """Number of BN layers."""
     multiply_adds: int
-    """Multiply-adds of one image forward; the auxiliary head, about a thousandth more, is not in it."""
+    """Multiply-adds of a forward pass per image, without the auxiliary head, which adds about 0.1 %."""
 
     @property
     def all_reduced(self) -> int:
-        """Bytes that the step's all-reduces take in on each device."""
+        """Bytes that each device contributes to the all-reduces of a step."""
         return FLOAT * (self.parameters + self.statistics + METRICS)
 
 
 @functools.cache
 def size(name: str) -> Size:
-    """The network with 1,000 classes at 299 pixels, with its auxiliary head if it can have one."""
+    """Sizes of a network with 1,000 classes at 299 pixels, with an auxiliary head if it has one."""
     try:
         model = create_model(name, aux_head=True)
     except UserError:
@@ -100,31 +100,31 @@ def size(name: str) -> Size:
 
 
 def step_seconds(network: Size, chip: Chip, images: int = IMAGES) -> float:
-    """Time of one step's arithmetic: forward, and twice that backward, two FLOP per multiply-add."""
-    return 3 * 2 * network.multiply_adds * images / (PEAK_SHARE * chip.peak)
+    """Compute time of a step: forward, and twice that backward, with two FLOP per multiply-add."""
+    return 3 * 2 * network.multiply_adds * images / (PEAK_FRACTION * chip.peak)
 
 
 def all_reduce_seconds(network: Size, chip: Chip, devices: int) -> float:
-    """Time of a ring all-reduce: every device sends its part of the sum, then of the result, to the next."""
-    bandwidth = chip.many if devices >= chip.whole else chip.few
+    """Time of a ring all-reduce: a reduce-scatter followed by an all-gather."""
+    bandwidth = chip.many if devices >= chip.threshold else chip.few
     return 2 * (devices - 1) / devices * network.all_reduced / bandwidth
 
 
 def efficiencies(network: Size, chip: Chip, devices: int, images: int = IMAGES) -> tuple[float, float]:
-    """Share of the step that is arithmetic, (all-reduce after the backward pass, all-reduce beside it)."""
-    step, sending = step_seconds(network, chip, images), all_reduce_seconds(network, chip, devices)
-    # Gradients come into being in the backward pass, the last two thirds of the step.
-    left_over = max(0.0, sending - step * 2 / 3)
-    return step / (step + sending), step / (step + left_over)
+    """Fraction of a step spent computing: (all-reduce after the backward pass, all-reduce overlapping with it)."""
+    step, all_reduce = step_seconds(network, chip, images), all_reduce_seconds(network, chip, devices)
+    # The backward pass, which produces the gradients, is the last two thirds of the step.
+    exposed = max(0.0, all_reduce - step * 2 / 3)
+    return step / (step + all_reduce), step / (step + exposed)
 
 
 def cores(network: Size, chip: Chip) -> float:
-    """Number of cores of one host that feed its devices."""
-    return chip.host * IMAGES / step_seconds(network, chip) / IMAGES_PER_CORE
+    """Number of host cores that keep the devices of a host supplied with images."""
+    return chip.per_host * IMAGES / step_seconds(network, chip) / IMAGES_PER_CORE
 
 
 def size_row(network: Size) -> str:
-    """One network's bytes and arithmetic."""
+    """Parameters, bytes and multiply-adds of a network."""
     cells = (
         f"`{network.name}`",
         f"{network.parameters:,}",
@@ -139,35 +139,34 @@ def size_row(network: Size) -> str:
 
 
 def times_row(network: Size) -> str:
-    """One network's step and all-reduce in ms, on the largest system of each chip."""
+    """Compute and all-reduce time in ms of a network on the largest system of each chip."""
     times = [(step_seconds(network, c), all_reduce_seconds(network, c, c.largest)) for c in CHIPS]
-    return row([f"`{network.name}`", *(f"{1e3 * step:.1f} + {1e3 * sending:.2f}" for step, sending in times)])
+    return row([f"`{network.name}`", *(f"{1e3 * step:.1f} + {1e3 * all_reduce:.2f}" for step, all_reduce in times)])
 
 
 def efficiency_row(network: Size, chip: Chip, images_on: Callable[[int], int], counts: Iterable[int]) -> str:
-    """One chip's efficiency in percent for each number of devices, without and with overlap."""
+    """Efficiency of a chip in percent by number of devices, without / with overlap."""
     cells = [chip.name]
     for devices in counts:
-        after, beside = efficiencies(network, chip, devices, images_on(devices))
-        cells.append(f"{100 * after:.0f} / {100 * beside:.0f}" if devices <= chip.largest else "")
+        without, overlapped = efficiencies(network, chip, devices, images_on(devices))
+        cells.append(f"{100 * without:.0f} / {100 * overlapped:.0f}" if devices <= chip.largest else "")
     return row(cells)
 
 
 def row(cells: Iterable[Any]) -> str:
-    """A line of a Markdown table."""
+    """Row of a Markdown table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def table(heads: Iterable[str], rows: Iterable[str]) -> str:
-    """A Markdown table."""
-    heads = list(heads)
-    return "\n".join([row(heads), "|---" * len(heads) + "|", *rows, ""])
+def table(header: Sequence[str], rows: Iterable[str]) -> str:
+    """Markdown table of a header and rendered rows."""
+    return "\n".join([row(header), "|---" * len(header) + "|", *rows, ""])
 
 
 def tables() -> Iterable[str]:
-    """All tables of docs/scaling.md, in its order."""
+    """The tables of docs/scaling.md, in its order."""
     networks, chips = [size(name) for name in list_models()], [chip.name for chip in CHIPS]
-    hungriest = max(networks, key=lambda network: network.all_reduced / network.multiply_adds)
+    worst = max(networks, key=lambda network: network.all_reduced / network.multiply_adds)
     heads = (
         "parameters",
         "BN statistics",
@@ -180,15 +179,15 @@ def tables() -> Iterable[str]:
     yield table(("network", *heads), map(size_row, networks))
     yield table(("ms", *chips), map(times_row, networks))
     yield table(
-        (f"`{hungriest.name}`", *(f"{n:,} devices" for n in COUNTS)),
-        (efficiency_row(hungriest, chip, lambda devices: IMAGES, COUNTS) for chip in CHIPS),
+        (f"`{worst.name}`", *(f"{n:,} devices" for n in COUNTS)),
+        (efficiency_row(worst, chip, lambda devices: IMAGES, COUNTS) for chip in CHIPS),
     )
     yield table(
-        (f"`{hungriest.name}`", *(f"{n:,} devices, {LARGE_BATCH // n} each" for n in COUNTS[2:])),
-        (efficiency_row(hungriest, chip, lambda devices: LARGE_BATCH // devices, COUNTS[2:]) for chip in CHIPS),
+        (f"`{worst.name}`", *(f"{n:,} devices, {LARGE_BATCH // n} each" for n in COUNTS[2:])),
+        (efficiency_row(worst, chip, lambda devices: LARGE_BATCH // devices, COUNTS[2:]) for chip in CHIPS),
     )
     yield table(
-        ("cores a host", *(f"{chip.name}, {chip.host} a host" for chip in CHIPS)),
+        ("cores a host", *(f"{chip.name}, {chip.per_host} a host" for chip in CHIPS)),
         (row([f"`{n.name}`", *(f"{cores(n, chip):.0f}" for chip in CHIPS)]) for n in networks),
     )
 

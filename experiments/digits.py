@@ -1,12 +1,12 @@
 """Demo: the paper's two pairs on handwritten digits, in a few minutes on two CPU cores.
 
-Repeats: Figures 21-24 (residual against pure networks of the same cost) in small: 1,442 real images of 8x8 pixels
-resized to 75x75, networks of a quarter of the width, 8 epochs of 64 images a step.
+Reproduces on a small scale: Figures 21-24, residual against pure networks of the same cost. 1,442 real images of 8x8
+pixels are resized to 75x75; the networks have a quarter of the width and train for 8 epochs with a batch size of 64.
 
     inception-jax compare digits --workdir runs/digits
 
-Each network has the best of four rates for it, top-1 error in % of the averaged parameters on 355 validation images
-after 8 epochs (digits_rates.py; one seed, so differences of one or two points mean nothing):
+Each network has the best of four learning rates. Top-1 error in % of the averaged parameters on 355 validation images
+after 8 epochs (digits_rates.py; one seed, so differences of one or two points are noise):
 
     rate                    0.0015   0.0045    0.015    0.045 (the paper's)
     Inception-v3              50.1     15.8      5.1     11.8
@@ -14,20 +14,20 @@ after 8 epochs (digits_rates.py; one seed, so differences of one or two points m
     Inception-v4              37.7     17.2     74.1     85.6
     Inception-ResNet-v2       11.3      3.4      3.4      2.5
 
-(That sweep had other crops of the same images. With today's, the best rates gave 4.8, 1.4, 24.8 and 4.2.)
+(The sweep used other crops of the same images. With the present ones the best rates gave 4.8, 1.4, 24.8 and 4.2.)
 
-What that difference comes from, since a mistake could look the same. With BN after every convolution and no shortcut
-the gradient grows from the classifier down to the image: at its first step this Inception-v4 has gradients of norm 2.7
-in the last block, 17 in the last 17x17 block and 1,400 in the first convolution, a factor of 1.5 for each B block; this
-Inception-ResNet-v2 has 0.8, 0.5 and 5. It is the network's and not this code's: timm's Inception-v4 at full size and
-299 pixels has 8 in its classifier and 1,396 in its first convolution, and ours agrees with it to 1e-12 on its weights.
-So one rate cannot suit both ends of the pure networks. Clipping by the global norm, which the paper's recipe has, makes
-it worse in a run this short: the first layers use up the norm of 2.0 and the last ones get a five-hundredth of it; with
-it (`--optim.clip-norm 2`) Inception-v3 and Inception-v4 were still at 91 % and 89 % after 8 epochs at the rates below.
-It is off here, for all four networks.
+The cause of the difference, which an implementation error could mimic: with BN after every convolution and no shortcut
+the gradient grows from the classifier towards the image. At its first step this Inception-v4 has gradient norms of 2.7
+in the last block, 17 in the last 17x17 block and 1,400 in the first convolution, a factor of 1.5 per B block; this
+Inception-ResNet-v2 has 0.8, 0.5 and 5. The network causes it, not this code: timm's full-size Inception-v4 at 299
+pixels has 8 in its classifier and 1,396 in its first convolution, and ours agrees with it to 1e-12 on its weights. So
+no single rate suits both ends of a pure network. Clipping by the global norm, as in the paper's recipe, makes it worse
+in such a short run: the first layers use up the norm of 2.0, and the last ones get a five-hundredth of it. With it
+(`--optim.clip-norm 2`) Inception-v3 and Inception-v4 were still at 91 % and 89 % after 8 epochs at the rates below. It
+is off here for all four networks.
 
-Differs from the paper besides: BN decay 0.9 and EMA decay 0.95, since 180 steps are too few for 0.9997 and 0.9999;
-crops of at least 60 % of the area, no mirroring (a mirrored digit is another digit) and no colours.
+Differs from the paper also in: BN decay 0.9 and EMA decay 0.95, since 180 steps are too few for 0.9997 and 0.9999;
+crops of at least 60 % of the area, no mirroring (a mirrored digit is another digit) and no colour distortion.
 """
 
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
@@ -41,7 +41,7 @@ RATES = {
 
 
 def run(name: str, learning_rate: float) -> Experiment:
-    """One narrow network at one rate."""
+    """A narrow network at this learning rate."""
     return Experiment(
         model=ModelConfig(name=name, width=0.25, bn_momentum=0.9),
         data=DataConfig(
@@ -54,5 +54,5 @@ def run(name: str, learning_rate: float) -> Experiment:
 
 
 def runs() -> dict[str, Experiment]:
-    """Each network at its own best rate."""
+    """Each network at its best learning rate."""
     return {name: run(name, rate) for name, rate in RATES.items()}

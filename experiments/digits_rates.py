@@ -1,4 +1,4 @@
-"""The sweep behind the rates of digits.py: four networks at four rates, about 20 minutes on two CPU cores.
+"""Learning rate sweep for digits.py: four networks at four rates, about 20 minutes on two CPU cores.
 
 inception-jax compare digits_rates --workdir runs/digits_rates --evaluation.every-epochs 1
 """

@@ -1,22 +1,22 @@
-"""The paper's recipe in small, on Fashion-MNIST: the common settings of the studies, and one run at the paper's rate.
+"""The paper's recipe on a small scale, on Fashion-MNIST: common settings of the studies, and a run at the paper's rate.
 
     apt-get install dataset-fashion-mnist
     inception-jax train fashion_mnist --workdir runs/fashion_mnist
 
-Networks of a quarter of the width, 4,000 training and 2,000 validation images of 28x28 pixels resized to 75, 32 images
-a step, and the paper's schedule compressed into a few epochs.
+Networks of a quarter of the width, 4,000 training and 2,000 validation images of 28x28 pixels resized to 75, a batch
+size of 32, and the paper's schedule compressed into a few epochs.
 
-Cost: two to four minutes on one core, and a minute to compile.
+Cost: two to four minutes on one core, and a minute of compilation.
 
-Differs from the paper besides: no clipping (why: digits.py), BN decay 0.9 and EMA decay 0.95, since 500 steps are too
-few for 0.9997 and 0.9999; crops of at least 60 % of the area and no colours.
+Differs from the paper also in: no clipping (digits.py explains why); BN decay 0.9 and EMA decay 0.95, since 500 steps
+are too few for 0.9997 and 0.9999; crops of at least 60 % of the area and no colour distortion.
 """
 
 from inception_jax.config import DataConfig, EvaluationConfig, Experiment, ModelConfig, OptimConfig, TrainConfig
 
 
 def base(epochs: float) -> Experiment:
-    """Common settings: 4,000 images, a quarter of the width, and the paper's schedule compressed into `epochs`."""
+    """Settings of the studies, with the paper's schedule compressed into `epochs`."""
     return Experiment(
         model=ModelConfig(width=0.25, bn_momentum=0.9),
         data=DataConfig(
@@ -28,7 +28,7 @@ def base(epochs: float) -> Experiment:
             colour=False,
             central_fraction=1.0,
         ),
-        # The paper's 100 epochs have 50 decays, and so have these.
+        # 50 decays, as in the paper's 100 epochs.
         optim=OptimConfig(decay_epochs=epochs / 50, clip_norm=None, ema_decay=0.95),
         train=TrainConfig(batch_size=32, epochs=epochs, log_every=25, checkpoint_every=250, keep=1),
         evaluation=EvaluationConfig(every_epochs=0.5, batch_size=500),

@@ -1,17 +1,17 @@
-"""Scaling of the residuals: four scales, two widths, up to three rates, on Fashion-MNIST.
+"""Scaling of the residuals on Fashion-MNIST: four scales, two widths, up to three learning rates.
 
-Repeats: section 3.3 of arXiv 1602.07261. There Inception-ResNets with more than 1,000 filters "died" in training, the
-layer before the average pool giving only zeros, unless the residuals were scaled down before the addition.
+Reproduces: section 3.3 of arXiv 1602.07261, where Inception-ResNets with more than 1,000 filters "died" in training,
+the last layer before the average pooling producing only zeros, unless the residuals were scaled down before addition.
 
     inception-jax compare residual_scaling --workdir runs/residual_scaling
-    python experiments/residual_scaling.py runs/residual_scaling    # in a checkout: the table of what happened inside
+    python experiments/residual_scaling.py runs/residual_scaling    # in a checkout: table of activations and gradients
     inception-jax compare runs/residual_scaling/wide_0.045_* --out DIR --metrics zero_share
 
-Inception-ResNet-v2 as drawn (384, 1,152 and 2,144 filters) and at a quarter of the width, at 75 pixels, for STEPS steps
-of 16 images: runs that have not converged, watched for signs of death. About 25 minutes on two cores.
+Inception-ResNet-v2 at full width (384, 1,152 and 2,144 filters) and at a quarter of it, at 75 pixels, for STEPS steps
+of 16 images: too few to converge, but enough to see a network die. About 25 minutes on two cores.
 
-Found (docs/residual_scaling.md): at the paper's rate and width the unscaled network comes to 99.6 % zeros, scaled by
-0.1 to 84 %; the narrow one dies at a rate of 0.15, and scaled by 0.1 does not.
+Found (docs/residual_scaling.md): at the paper's rate and width the unscaled network reaches 99.6 % zeros, with a scale
+of 0.1 84 %; the narrow one dies at a rate of 0.15, but not with a scale of 0.1.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ STEPS = 150
 
 
 def run(scale: float, width: float, rate: float) -> Experiment:
-    """One network; neither clipped nor warmed up, as the paper's were not."""
+    """One network; as in the paper, without clipping and warm-up."""
     return Experiment(
         model=ModelConfig(name="inception_resnet_v2", width=width, bn_momentum=0.9, residual_scales=(scale,)),
         data=dataclasses.replace(base(epochs=1).data, validation_images=500),
@@ -55,7 +55,7 @@ def runs() -> dict[str, Experiment]:
 
 
 def row(done: Run) -> list[str]:
-    """A run's line of the table, from what its last steps logged."""
+    """Table row of a run, from its training metrics."""
     lines = [m for m in done.metrics if m["split"] == "train"]
     (final,) = (m for m in done.metrics if m.get("parameters") == "averaged")
     last, half = lines[-1], lines[len(lines) // 2 :]
@@ -83,7 +83,7 @@ HEADER += "|dead from step|activations A|B|C|gradient stem|B|C"
 
 
 def table(directories: Sequence[Path]) -> str:
-    """Markdown: a line for each run, wide ones last."""
+    """Markdown table with a row for each run, wide networks last."""
     rows = sorted((row(read_run(d)) for d in directories), key=lambda r: [float(r[0]), float(r[1]), -float(r[2])])
     header = HEADER.split("|")
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))

@@ -1,26 +1,25 @@
 """Residual against pure networks: the paper's comparison on ImageNet, with several seeds.
 
-Repeats: section 4 and Figures 21-26 of arXiv 1602.07261. Its two pairs, Inception-v3 and Inception-ResNet-v1,
-Inception-v4 and Inception-ResNet-v2, and Inception-ResNet-v2 at the released depth, which is nearer to Inception-v4's
-cost (10/20/10: 14.1 G multiply-adds against 12.3 G; Figure 15's 5/10/5 has 9.3 G). All see the same images in the same
-order where their seed is the same, for the same budget.
+Reproduces: section 4 and Figures 21-26 of arXiv 1602.07261. The two pairs are Inception-v3 and Inception-ResNet-v1,
+Inception-v4 and Inception-ResNet-v2. A third residual network is Inception-ResNet-v2 at the released depth, which is
+closer to Inception-v4 in cost (10/20/10: 14.1 G multiply-adds against 12.3 G; Figure 15's 5/10/5 has 9.3 G). Runs with
+the same seed see the same images in the same order, for the same number of epochs.
 
     inception-jax compare residual_vs_pure --workdir runs/residual_vs_pure [--data.source tfds:DIR]
 
-The rates: the paper has one, 0.045, for all. A rate that suits one network may not suit another, so each network also
-runs at its own best one, where that is another, or at several where a sweep cannot tell which it is: run
-residual_vs_pure_rates.py and write what it finds into `BEST`. On ImageNet that has not been done, so `BEST` is empty
-here and only the paper's rate is run.
+Learning rates: the paper uses 0.045 for all networks. A rate that suits one network may not suit another, so each
+network also runs at its own best rate, or at several if a sweep does not separate them: run residual_vs_pure_rates.py
+and enter the result in `BEST`. On ImageNet that has not been done, so `BEST` is empty and only the paper's rate is run.
 
-Cost: 100 epochs of 1,281,167 images, about 3 x (5.7 + 6.2 + 12.3 + 9.3 + 14.1) G multiply-adds an image: 1.8e19
-multiply-adds for each seed. Not run here: no ImageNet and no accelerator were at hand. residual_vs_pure_fashion.py is
-the same study in small, and was.
+Cost: 100 epochs of 1,281,167 images, about 3 x (5.7 + 6.2 + 12.3 + 9.3 + 14.1) G multiply-adds per image: 1.8e19
+multiply-adds for each seed. Not run here for lack of ImageNet and an accelerator; residual_vs_pure_fashion.py, the same
+study on a small scale, was run.
 
-Expected (the paper's own numbers, single crop, top-1 / top-5 error in %, Table 2): Inception-v3 21.2 / 5.6,
-Inception-ResNet-v1 21.3 / 5.5, Inception-v4 20.0 / 5.0, Inception-ResNet-v2 19.9 / 4.9; the residual ones faster.
+Expected, from the paper (Table 2, single crop, top-1 / top-5 error in %): Inception-v3 21.2 / 5.6, Inception-ResNet-v1
+21.3 / 5.5, Inception-v4 20.0 / 5.0, Inception-ResNet-v2 19.9 / 4.9; the residual networks train faster.
 
-The recipe is imagenet.py's, but without auxiliary heads, which Inception-ResNet-v1 has
-nowhere, so that the networks of a pair differ in nothing else.
+The recipe is that of imagenet.py without auxiliary heads, which no Inception-ResNet-v1 has, so that the networks of a
+pair differ in nothing else.
 """
 
 import dataclasses
@@ -30,7 +29,7 @@ from imagenet import RECIPE
 
 from inception_jax.config import Experiment, ModelConfig
 
-PAPERS_RATE = 0.045
+PAPERS_RATE = RECIPE.optim.learning_rate
 SEEDS = (1, 2, 3)
 BEST: dict[str, tuple[float, ...]] = {}
 
@@ -44,13 +43,13 @@ NETWORKS = {
 
 
 def at(base: Experiment, network: ModelConfig, rate: float, seed: int) -> Experiment:
-    """`base` with this network, rate and seed; of `base.model` all but name and depths stays."""
+    """`base` with the name and depths of `network`, and this rate and seed."""
     model = dataclasses.replace(base.model, name=network.name, depths=network.depths)
     return dataclasses.replace(base, seed=seed, model=model, optim=dataclasses.replace(base.optim, learning_rate=rate))
 
 
 def study(base: Experiment, best: Mapping[str, tuple[float, ...]], seeds: Iterable[int]) -> dict[str, Experiment]:
-    """Each network at the paper's rate and at its own; seed by seed, so that what is done is always a study."""
+    """Each network at the paper's rate and its best ones; seed by seed, so that finished seeds form a study."""
     return {
         f"{name}_{rate:g}_seed{seed}": at(base, network, rate, seed)
         for seed in seeds
@@ -60,7 +59,7 @@ def study(base: Experiment, best: Mapping[str, tuple[float, ...]], seeds: Iterab
 
 
 def sweep(base: Experiment, rates: Iterable[float]) -> dict[str, Experiment]:
-    """Each network at each rate, with a seed of its own that the study does not use."""
+    """Each network at each rate, with a seed that the study does not use."""
     return {f"{name}_{rate:g}": at(base, network, rate, seed=0) for name, network in NETWORKS.items() for rate in rates}
 
 

@@ -1,4 +1,4 @@
-"""The sweep behind the rates of residual_vs_pure_fashion.py: five networks at four rates, three epochs.
+"""Learning rate sweep for residual_vs_pure_fashion.py: five networks at four rates, three epochs.
 
     inception-jax compare residual_vs_pure_fashion_rates --workdir runs/fashion_rates \\
         --evaluation.every-epochs 1

@@ -1,11 +1,11 @@
-"""The sweep behind the rates of residual_vs_pure.py: five networks at three rates, ten epochs each, on ImageNet.
+"""Learning rate sweep for residual_vs_pure.py: five networks at three rates, ten epochs each, on ImageNet.
 
     inception-jax compare residual_vs_pure_rates --workdir runs/residual_vs_pure_rates
 
-The schedule is that of the study compressed into ten epochs: the rate falls to 0.94 of itself fifty times. A network's
-best rate is that of its least final error; where it is the highest or the lowest here, the sweep must go on beyond it.
+The schedule is that of the study compressed into ten epochs, with the same fifty decays. A network's best rate is the
+one with the lowest final error; if that is the highest or the lowest of the sweep, extend the sweep beyond it.
 
-Cost: 5.5e18 multiply-adds. Not run here: no ImageNet and no accelerator were at hand.
+Cost: 5.5e18 multiply-adds. Not run here for lack of ImageNet and an accelerator.
 """
 
 import dataclasses

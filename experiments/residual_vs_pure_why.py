@@ -1,10 +1,10 @@
-"""Why the pure networks are slow in residual_vs_pure_fashion.py: the final map, the depth, or the path of the gradient.
+"""Cause of the slow pure networks in residual_vs_pure_fashion.py: size of the last grid, or depth without shortcuts.
 
     inception-jax compare residual_vs_pure_why --workdir runs/why --metrics gradient_norm/stem_conv_1
 
-Inception-v4 and Inception-ResNet-v2 for two epochs, one seed, watched stage by stage. At 75 pixels the last grid is one
-pixel, at 107 it has 2x2: if the small map were the cause, the gap would close there. With one block on each grid
-Inception-v4 keeps its maps, its widths and its rate: if depth without shortcuts is the cause, it trains as the other.
+Inception-v4 and Inception-ResNet-v2 for two epochs, one seed, with gradient norms of every stage. The last grid is one
+pixel at 75 pixels and 2x2 at 107: if its size were the cause, the gap would close there. With one block on each grid
+Inception-v4 keeps its grids, widths and rate: if depth without shortcuts is the cause, it trains like the other.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ SHALLOW = (1, 1, 1)
 
 
 def run(name: str, size: int, depths: tuple[int, int, int] | None = None) -> Experiment:
-    """One network at one size."""
+    """One network at one image size."""
     e = base(epochs=2)
     return dataclasses.replace(
         e,
@@ -31,6 +31,6 @@ def run(name: str, size: int, depths: tuple[int, int, int] | None = None) -> Exp
 
 
 def runs() -> dict[str, Experiment]:
-    """Both networks at both sizes, and Inception-v4 with three blocks."""
+    """Both networks at both image sizes, and Inception-v4 with one block on each grid."""
     found = {f"{name}_{size}": run(name, size) for size in SIZES for name in ("inception_v4", "inception_resnet_v2")}
     return {**found, "inception_v4_shallow_75": run("inception_v4", 75, SHALLOW)}

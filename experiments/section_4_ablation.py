@@ -1,13 +1,13 @@
-"""The other knobs of section 4, one at a time, on Fashion-MNIST: what each of them is worth in a short run.
+"""Ablation of section 4 on Fashion-MNIST: the effect of each setting of optimiser and BN in a short run.
 
-Repeats: section 4 of arXiv 1602.07261, its optimiser and its averaging, and what people who rebuild it get wrong.
+Covers: section 4 of arXiv 1602.07261, its optimiser and averaging, and common mistakes in reimplementations.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=4 \\
         inception-jax compare section_4_ablation --workdir runs/section_4_ablation
 
-Four devices, so that BN has something to be per replica or over all of: 8 images each. EMA off is the raw parameters of
-the same run (`final raw top-1`). One seed: a difference of a point or two means nothing. About 10 minutes on two cores;
-what came out is in docs/residual_scaling.md.
+Four devices with 8 images each, so that BN per replica differs from BN over all. Training without EMA is shown by the
+raw parameters of the same run (`final raw top-1`). One seed: differences of a point or two are noise. About 10 minutes
+on two cores; the results are in docs/residual_scaling.md.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ from inception_jax.config import Experiment
 
 SEEDS = (1,)
 
-RATE = 0.015  # Inception-ResNet-v2's best of the sweep of residual_vs_pure_fashion_rates.py.
+RATE = 0.015  # Inception-ResNet-v2's best rate in residual_vs_pure_fashion_rates.py.
 
-# Name -> fields of OptimConfig and of ModelConfig. An epsilon near 0 divides each gradient by its own size, so that
-# another rate is the right one; it has a lower one as well.
-KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+# Name -> fields of OptimConfig and of ModelConfig. An epsilon near 0 normalises each gradient by its magnitude, which
+# calls for a lower learning rate; both rates are run.
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "paper": ({}, {}),
     "epsilon_outside": ({"epsilon_in_sqrt": False}, {}),
     "epsilon_1e-8": ({"rms_epsilon": 1e-8}, {}),
@@ -34,10 +34,10 @@ KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def runs() -> dict[str, Experiment]:
-    """Inception-ResNet-v2 with each knob, seed by seed."""
+    """Inception-ResNet-v2 with each change, seed by seed."""
     found = {}
     for seed in SEEDS:
-        for name, (optim, model) in KNOBS.items():
+        for name, (optim, model) in CHANGES.items():
             e = base(epochs=2)
             found[f"{name}_seed{seed}"] = dataclasses.replace(
                 e,

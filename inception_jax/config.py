@@ -1,7 +1,7 @@
-"""The configuration of a run: an `Experiment`, five frozen dataclasses of plain values.
+"""Configuration of a run: an `Experiment`, five frozen dataclasses of plain values.
 
 The defaults are the paper's ImageNet recipe (arXiv 1602.07261, section 4). Where the paper is silent they follow the
-released TF-Slim code or the Inception-v3 paper, and the field's docstring says so.
+released TF-Slim code or the Inception-v3 paper, as the field's docstring notes.
 """
 
 import dataclasses
@@ -13,38 +13,38 @@ from inception_jax.errors import UserError
 Resize = Literal["bilinear", "bicubic", "area", "antialiased_bilinear", "antialiased_bicubic"]
 """Interpolation of pixels.
 
-`bilinear` and `bicubic` look at 4 and 16 pixels even where the image shrinks, as TensorFlow does unless told otherwise.
-`antialiased_bilinear` and `antialiased_bicubic` widen the kernel as the image shrinks, as Pillow and with it timm do.
-`area` averages the pixels that become one, and is bilinear where the image grows.
+`bilinear` and `bicubic` read 4 and 16 pixels even if the image shrinks (TensorFlow's default). `antialiased_bilinear`
+and `antialiased_bicubic` widen the kernel as the image shrinks (Pillow, and so timm). `area` averages the pixels that
+become one, and is bilinear if the image grows.
 """
 
 OnError = Literal["stop", "skip"]
 """Handling of a broken image."""
 
 SMALLEST_SIDE = 75
-"""Pixels; in a smaller image Reduction-B has nothing left to reduce."""
+"""Minimum side of an image in pixels; a smaller one leaves Reduction-B nothing to reduce."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The allowed values of a field, in words and as a test; None is always allowed."""
+    """Allowed values of a field, in words and as a predicate; None is always allowed."""
 
     words: str
     contains: Callable[[Any], bool]
 
 
 class AtLeast(Range):
-    """A closed lower bound, perhaps with an open upper one."""
+    """Closed lower bound and optional open upper bound."""
 
-    def __init__(self, least: float, *, below: float | None = None):
+    def __init__(self, minimum: float, *, below: float | None = None):
         if below is None:
-            super().__init__(f"{least} or more", lambda v: v >= least)
+            super().__init__(f"{minimum} or more", lambda v: v >= minimum)
         else:
-            super().__init__(f"at least {least} and below {below}", lambda v: least <= v < below)
+            super().__init__(f"at least {minimum} and below {below}", lambda v: minimum <= v < below)
 
 
 class Above(Range):
-    """An open lower bound, perhaps with a closed upper one."""
+    """Open lower bound and optional closed upper bound."""
 
     def __init__(self, bound: float, *, up_to: float | None = None):
         if up_to is None:
@@ -53,15 +53,15 @@ class Above(Range):
             super().__init__(f"above {bound} and up to {up_to}", lambda v: bound < v <= up_to)
 
 
-THREE_COUNTS = Range("three counts of 1 or more", lambda v: min(v) >= 1)
+THREE_COUNTS = Range("three numbers of 1 or more", lambda v: min(v) >= 1)
 ONE_OR_THREE_SCALES = Range("one number or three, each above 0", lambda v: len(v) in (1, 3) and min(v) > 0)
 THREE_ABOVE_ZERO = Range("three numbers above 0", lambda v: min(v) > 0)
-RISING_SHARES = Range("two rising shares above 0 and up to 1", lambda v: 0 < v[0] <= v[1] <= 1)
+RISING_FRACTIONS = Range("two rising fractions above 0 and up to 1", lambda v: 0 < v[0] <= v[1] <= 1)
 RISING_RATIOS = Range("two rising ratios above 0", lambda v: 0 < v[0] <= v[1])
 
 
 class MayChange:
-    """Marks a field that changes no number of a training, so that a resumed run may have another value."""
+    """Marks a field without influence on the trained numbers, which a resumed run may change."""
 
 
 class FromWeights:
@@ -69,7 +69,7 @@ class FromWeights:
 
 
 class PerHost(MayChange):
-    """Marks a field that may also differ between the hosts of a run."""
+    """Marks a field that may also differ between hosts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +79,11 @@ class ModelConfig:
     name: str = "inception_resnet_v2"
     """One of `inception_jax.list_models()`."""
     num_classes: Annotated[int | None, AtLeast(2)] = None
-    """Classes of the classifier; None takes the data set's."""
+    """Number of classes; None is the data set's."""
     width: Annotated[float, Above(0)] = 1.0
     """Factor on the features of every convolution."""
     depths: Annotated[tuple[int, int, int] | None, THREE_COUNTS] = None
-    """Blocks at the 35, 17 and 8 grids; None is the network's own."""
+    """Number of blocks at the 35, 17 and 8 grids; None is the network's own."""
     residual_scales: Annotated[tuple[float, ...], ONE_OR_THREE_SCALES, FromWeights] = (0.17, 0.10, 0.20)
     """Factor on each residual before the addition: one number, or one per grid (35, 17, 8). 1.0 is unscaled."""
     dropout_rate: Annotated[float, AtLeast(0, below=1)] = 0.2
@@ -93,11 +93,11 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the convolutions; parameters, statistics and softmax stay float32."""
     bn_momentum: Annotated[float, AtLeast(0, below=1)] = 0.9997
-    """Decay of the running BN statistics (TF-Slim); use less for runs under some 10,000 steps."""
+    """Decay of the running BN statistics (TF-Slim); lower it for runs under about 10,000 steps."""
     bn_statistics: Literal["replica", "global"] = "replica"
-    """Normalise over each device's images (the paper) or over those of all devices."""
+    """Whether BN normalises over each device's images (the paper) or over those of all devices."""
     count_include_pad: Annotated[bool, FromWeights] = False
-    """Count the padding of 3x3 average pools, as timm's Inception-v3 does."""
+    """Whether 3x3 average pools count their padding, as timm's Inception-v3 does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,16 +114,16 @@ class DataConfig:
     """Number of validation images to use, always the same ones; None is all."""
     image_size: Annotated[int, AtLeast(SMALLEST_SIDE), FromWeights] = 299
     """Side of the square network input, in pixels; 75 or more."""
-    crop_area: Annotated[tuple[float, float], RISING_SHARES] = (0.05, 1.0)
+    crop_area: Annotated[tuple[float, float], RISING_FRACTIONS] = (0.05, 1.0)
     """Minimum and maximum fraction of the image's area in a training crop."""
     crop_aspect: Annotated[tuple[float, float], RISING_RATIOS] = (3 / 4, 4 / 3)
     """Minimum and maximum width / height of a training crop."""
     flip: bool = True
-    """Mirror half of the training images."""
+    """Mirror training images with probability 1/2."""
     colour: bool = True
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
     central_fraction: Annotated[float, Above(0, up_to=1), FromWeights] = 0.875
-    """Fraction of each side that evaluation sees."""
+    """Fraction of each side kept by the central crop of evaluation."""
     resize: Annotated[Resize, FromWeights] = "bilinear"
     """Interpolation to `image_size` pixels: TensorFlow's two, area averages, or Pillow's two (timm)."""
     mean: Annotated[tuple[float, float, float], FromWeights] = (0.5, 0.5, 0.5)
@@ -133,7 +133,7 @@ class DataConfig:
     threads: Annotated[int | None, AtLeast(1), PerHost] = None
     """Threads that read, decode and augment; None is one per available core."""
     prefetch: Annotated[int, AtLeast(1), PerHost] = 4
-    """Batches prepared ahead."""
+    """Number of batches to prepare ahead."""
     on_error: Annotated[OnError, MayChange] = "stop"
     """Whether a broken image stops the run, or is skipped: replaced by the next one and counted in the metrics."""
 
@@ -187,23 +187,23 @@ class TrainConfig:
     remat: Annotated[bool, MayChange] = False
     """Rematerialise each stage in the backward pass, keeping only its input: less memory, more time."""
     log_every: Annotated[int, AtLeast(1), MayChange] = 100
-    """Steps between training lines in metrics.jsonl; there is one at evaluations and checkpoints too."""
+    """Steps between training records in metrics.jsonl; evaluations and checkpoints write one too."""
     checkpoint_every: Annotated[int, AtLeast(1), MayChange] = 1000
     """Steps between checkpoints."""
     keep: Annotated[int, AtLeast(1), MayChange] = 3
     """Number of newest checkpoints kept, besides the best one."""
     on_nonfinite: Annotated[Literal["stop", "rollback"], MayChange] = "stop"
-    """Whether a non-finite loss stops the run, or rolls back to the newest checkpoint and goes on with other images."""
+    """Whether a non-finite loss stops the run, or rolls it back to the newest checkpoint to skip those images."""
     rollbacks: Annotated[int, AtLeast(0), MayChange] = 3
     """Maximum number of rollbacks before the run stops."""
     stage_norms: bool = False
     """Also log every stage's activations and gradient: activation_rms/STAGE, gradient_norm/STAGE."""
     dead_share: Annotated[float, Above(0, up_to=1), MayChange] = 0.999
-    """Fraction of zeros before the average pool at which the network counts as dying (section 3.3)."""
+    """Fraction of zeros before the average pool from which a network counts as dying (section 3.3)."""
     dead_steps: Annotated[int, AtLeast(1), MayChange] = 100
     """Consecutive steps at `dead_share` after which a warning is logged."""
     init_from: str | None = None
-    """Run or checkpoint to start from (transfer learning); classes of the same names keep their part of the head."""
+    """Run or checkpoint to start from (transfer learning); the head is kept for classes of the same name."""
     new_head: bool = False
     """Initialise the whole head anew with `init_from`."""
 
@@ -220,7 +220,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that determines a run's numbers."""
+    """Settings of a run."""
 
     seed: Annotated[int, AtLeast(0)] = 0
     """Seed of initialisation, shuffling, augmentation and dropout."""
@@ -241,7 +241,7 @@ def _markers_of(section: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
     return found
 
 
-# The ranges and marks of each field, by its name in `to_flat_dict`.
+# Ranges and marks of each field, by its name in `to_flat_dict`.
 _MARKERS = _markers_of(Experiment)
 
 
@@ -250,26 +250,26 @@ def _is_marked(field: str, mark: type) -> bool:
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError, naming field, value and allowed values, at the first value out of its range."""
+    """Raises UserError with field, value and allowed values for the first value out of range."""
     for field, value in to_flat_dict(experiment).items():
         for marker in _MARKERS[field]:
-            # `not contains` rather than the opposite comparison, so that NaN is refused too.
+            # `not contains` rather than the opposite comparison, to reject NaN too.
             if isinstance(marker, Range) and value is not None and not marker.contains(value):
                 raise UserError(f"{field} is {value!r}; it must be {marker.words}.")
 
 
 def check_data(data: DataConfig, *, seed: int = 0) -> None:
-    """Raises UserError as `check`, for what is not a whole experiment."""
+    """Raises UserError as `check`, for a data section alone."""
     check(Experiment(seed=seed, data=data))
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as nested dictionaries of JSON values."""
+    """Converts an experiment to nested dictionaries of JSON values."""
     return dataclasses.asdict(experiment)
 
 
 def to_flat_dict(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as one dictionary: {"seed": 0, "model.name": ..., ...}."""
+    """Converts an experiment to one dictionary: {"seed": 0, "model.name": ..., ...}."""
     flat = {}
     for name, value in to_dict(experiment).items():
         if isinstance(value, dict):
@@ -280,20 +280,20 @@ def to_flat_dict(experiment: Experiment) -> dict[str, Any]:
 
 
 def shared_fields(experiment: Experiment) -> dict[str, Any]:
-    """The fields that all hosts of a run must agree on, as in `to_flat_dict`."""
+    """Fields that all hosts must agree on, as in `to_flat_dict`."""
     return {field: value for field, value in to_flat_dict(experiment).items() if not _is_marked(field, PerHost)}
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
-    """The inverse of `to_dict`, also after a round trip through JSON; UserError names fields it does not know."""
+    """Inverse of `to_dict`, also after a round trip through JSON; raises UserError for an unknown field."""
     return _build(Experiment, values, prefix="")
 
 
 def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two trainings differ, with both values.
+    """Fields that differ between two experiments, with both values.
 
-    Fields that change no number of a training do not count: its length, what is written when, threads, what is kept in
-    memory, and what a broken image does, so that a run that one has stopped can go on without it.
+    Fields marked `MayChange` or `PerHost` are left out, so that a run can resume with another length, schedule of logs
+    and checkpoints, number of threads, use of memory or handling of broken images.
     """
     there = to_flat_dict(theirs)
     return {

@@ -1,4 +1,4 @@
-"""The paper's optimiser as one optax chain: L2, clip, TensorFlow's RMSProp, a staircase rate, averaged parameters."""
+"""Optimiser of the paper as an optax chain, with its learning rate schedule and averaged parameters."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ from inception_jax.config import OptimConfig
 
 
 def learning_rate_schedule(config: OptimConfig, steps_per_epoch: float) -> optax.Schedule:
-    """Step -> factor on `learning_rate`: `decay_rate ** floor(epoch / decay_epochs)`, smooth without `staircase`.
+    """Schedule of the factor on `learning_rate`: `decay_rate ** floor(epoch / decay_epochs)`.
 
-    `decay_epochs` and `warmup_epochs` are rounded to whole steps. With a warm-up the rate first rises linearly from
-    zero; the decay counts from step 0 all the same.
+    Without `staircase` the exponent is not rounded. With `warmup_epochs` the factor first rises linearly from zero; the
+    decay still counts from step 0. Both periods are rounded to a number of steps.
     """
     decay_steps = max(1, round(config.decay_epochs * steps_per_epoch))
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
@@ -24,16 +24,16 @@ def learning_rate_schedule(config: OptimConfig, steps_per_epoch: float) -> optax
 
 
 def make_optimizer(config: OptimConfig, schedule: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
-    """The optimiser of section 4 as a chain: L2, clip, TensorFlow's RMSProp, learning rate, momentum, average.
+    """Optimiser of section 4 as a chain: L2, clipping, TensorFlow's RMSProp, learning rate, momentum, average.
 
-    RMSProp is TensorFlow's: `ms <- d ms + (1 - d) g^2` from `rms_initial`, `mom <- m mom + rate g / sqrt(ms + eps)`,
-    epsilon inside the root and the rate inside the momentum, which at the paper's epsilon of 1 decides the result.
+    Differs from `optax.rmsprop` as TensorFlow does: `ms <- d ms + (1 - d) g^2` starts from `rms_initial`, and
+    `mom <- m mom + rate g / sqrt(ms + eps)` has epsilon inside the root and the rate inside the momentum. At the
+    paper's epsilon of 1 this decides the result.
 
-    The rate is `learning_rate * schedule(step)`. The first is a hyperparameter in the state rather than a constant of
-    the program, so that a step is compiled once for all the rates of a sweep.
+    The rate is `learning_rate * schedule(step)`. `learning_rate` is held in the state rather than in the program, so
+    that a step compiles once for all rates of a sweep.
 
-    Weight decay is added to the gradients of kernels before they are clipped, because the released code has it as L2 in
-    the loss.
+    Weight decay is added to the gradients of kernels before clipping, as the released code's L2 term of the loss.
     """
     transforms = [
         optax.add_decayed_weights(config.weight_decay, mask=is_kernel) if config.weight_decay else optax.identity(),
@@ -53,26 +53,26 @@ def make_optimizer(config: OptimConfig, schedule: optax.ScalarOrSchedule) -> opt
 
 
 def is_kernel(params: Any) -> Any:
-    """A tree of booleans: True at the kernels of convolutions and dense layers."""
+    """Mask of parameters: True at the kernels of convolutions and dense layers."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 class ParamsEmaState(NamedTuple):
-    """State of `params_ema`: the number of updates seen and the averaged parameters."""
+    """State of `params_ema`: the number of updates and the averaged parameters."""
 
     updates: jax.Array
     average: Any
 
 
 def params_ema(decay: float) -> optax.GradientTransformation:
-    """Averages the parameters as the updates leave them; the last link of a chain, which it passes through unchanged.
+    """Averages the updated parameters and passes the updates through; use it last in a chain.
 
     After update n (the first is n = 1): `average <- d average + (1 - d) params`, `d = min(decay, (1 + n) / (10 + n))`,
     as TensorFlow's ExponentialMovingAverage with `num_updates`. Differs from `optax.ema`, which averages the updates.
     """
 
     def init(params: Any) -> ParamsEmaState:
-        # A copy: the step donates parameters and optimiser state, and a buffer can be donated only once.
+        # A copy, because a step donates parameters and optimiser state, and a buffer can be donated only once.
         return ParamsEmaState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params))
 
     def update(updates: Any, state: ParamsEmaState, params: Any = None) -> tuple[Any, ParamsEmaState]:
@@ -85,6 +85,6 @@ def params_ema(decay: float) -> optax.GradientTransformation:
 
 
 def averaged_params(opt_state: Any) -> Any:
-    """The averaged parameters held in the optimiser's state."""
+    """Averaged parameters held in the state of the optimiser."""
     (state,) = [s for s in opt_state if isinstance(s, ParamsEmaState)]
     return state.average

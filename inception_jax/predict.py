@@ -17,20 +17,20 @@ from inception_jax.weights.checkpoint import load_checkpoint
 def predict(
     checkpoint: str | Path, images: Sequence[str | Path], *, top: int = 5, batch_size: int = 16
 ) -> Iterator[dict]:
-    """The `top` classes of each picture, in the order given.
+    """Predicts the most likely classes of pictures, in the order given.
 
     Args:
-      checkpoint: as for `load_checkpoint`.
-      images: files, of any size and of any kind that can be decoded.
-      top: how many classes of each.
-      batch_size: how many pictures go through the network at once.
+      checkpoint: path of a checkpoint, as for `load_checkpoint`.
+      images: paths of image files of any size and any format that can be decoded.
+      top: number of classes per picture.
+      batch_size: number of pictures per step.
 
     Yields:
-      For each picture {"image": its path, "classes": [{"index", "name", "probability"}, ...]}, or {"image", "error"}
-      for one that cannot be read: the others are answered all the same.
+      For each picture {"image": path, "classes": [{"index", "name", "probability"}, ...]}, or {"image", "error"} if it
+      cannot be read.
 
     Raises:
-      UserError: the checkpoint cannot be used.
+      UserError: the checkpoint cannot be read, or has no classifier.
     """
     model, variables, preprocessing = load_checkpoint(checkpoint)
     if model.num_classes - preprocessing.label_offset < 1 or "classifier" not in variables["params"]:
@@ -39,7 +39,7 @@ def predict(
     @jax.jit
     def probabilities(variables: Any, pixels: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, colour.to_network_range(pixels, preprocessing.mean, preprocessing.std))
-        # The background is no answer: the rest is made to sum to one without it.
+        # The background is not a class: the others sum to one without it.
         return jax.nn.softmax(logits[:, preprocessing.label_offset :].astype(jnp.float32))
 
     variables = jax.device_put(variables)
@@ -61,7 +61,7 @@ def predict(
 
 
 def _read(path: str | Path, preprocessing: Preprocessing) -> np.ndarray | str:
-    """The picture as the network wants it, or what is wrong with it."""
+    """The preprocessed picture, or the reason why it cannot be read."""
     try:
         picture = preprocess.decode(Path(path).read_bytes(), str(path))
     except UserError as error:
@@ -79,6 +79,6 @@ def _top_classes(row: np.ndarray, top: int, preprocessing: Preprocessing) -> lis
 
 
 def table(answer: dict[str, Any]) -> str:
-    """One picture's predictions as text."""
+    """Text table of one picture's predictions."""
     lines = [f"  {c['probability']:>7.2%}  {c['name']}" for c in answer["classes"]]
     return "\n".join([answer["image"], *lines])

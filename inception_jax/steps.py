@@ -1,7 +1,7 @@
-"""The steps of training, evaluation and prediction, and how they run on all devices: the only file that says pmap.
+"""Steps of training, evaluation and prediction, and their parallel execution: the only file that calls pmap.
 
-All are pure functions of one device's share of the batch. `jax.pmap` is `jit(shard_map(...))`: with `in_axes`
-None the state stays one replicated array, so nothing is ever replicated or unreplicated by hand.
+Each step is a pure function of a per-device batch. `jax.pmap` is `jit(shard_map(...))`: with `in_axes` None the state
+stays one replicated array, so nothing is ever replicated or unreplicated by hand.
 """
 
 import functools
@@ -18,32 +18,32 @@ from inception_jax.models.network import Network
 from inception_jax.optim import averaged_params
 
 AXIS = "batch"
-"""The mapped axis over all devices of all hosts; `create_model(bn_axis_name=AXIS)` takes BN statistics over it."""
+"""Mapped axis over all devices of all hosts; `create_model(bn_axis_name=AXIS)` averages BN statistics over it."""
 
 Batch = dict[str, jax.Array]
-"""images [N, H, W, 3] uint8, labels and skipped [N] int32 and, in evaluation, mask [N] bool."""
+"""`images` [N, H, W, 3] uint8, `labels` and `skipped` [N] int32 and, in evaluation, `mask` [N] bool."""
 
 Metrics = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-    """Everything that changes in training; data only."""
+    """State of training: arrays only."""
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
     rng: jax.Array
-    """Raw key data (uint32), from which each step folds its own keys."""
+    """Raw key data (uint32), from which each step derives its keys."""
 
 
 def create_state(variables: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step, on the host's memory until `place` puts it on the devices."""
+    """Creates the state before the first step; `place` replicates it over the devices."""
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        # In one program: leaf by leaf JAX compiles one for each shape, a hundred of them.
+        # Jitted, because op by op JAX compiles a program for each shape, about a hundred.
         opt_state=jax.jit(optimizer.init)(variables["params"]),
         rng=jax.random.key_data(jax.random.key(seed)),
     )
@@ -60,23 +60,23 @@ def train_step(
     aux_weight: float,
     stage_norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
-    """One training step, on one device's part of the batch.
+    """Computes one training step on a per-device batch.
 
     Args:
-      state: the same on all devices.
+      state: state of training, the same on all devices.
       batch: this device's images and labels.
       model: the network.
-      optimizer: the chain of `optim.make_optimizer`.
-      preprocess: (key, images uint8) -> the network's input; where the colours are distorted.
-      label_smoothing: share of the target spread evenly over all classes.
-      aux_weight: factor on the loss of the auxiliary head.
-      stage_norms: add `activation_rms/STAGE`, the root mean square of what each stage gives, and `gradient_norm/STAGE`
-        of its parameters, the classifier's among them.
+      optimizer: the optimiser, made by `optim.make_optimizer`.
+      preprocess: function of a key and uint8 images that gives the network's input, with distorted colours.
+      label_smoothing: fraction of the target spread evenly over all classes.
+      aux_weight: weight of the auxiliary head's loss.
+      stage_norms: also return `activation_rms/STAGE`, the root mean square of each stage's output, and
+        `gradient_norm/STAGE` of its parameters, the classifier's included.
 
     Returns:
-      The next state and the metrics, both means over the devices: `loss`, `top1_error`, `top5_error`, `zero_share`,
-      `gradient_norm` (before weight decay and clipping) and `least_variance` (of all running BN variances; below 0 or
-      not finite when something is wrong); but `skipped_images` is the sum.
+      The next state and the metrics, averaged over the devices: `loss`, `top1_error`, `top5_error`, `zero_share`,
+      `gradient_norm` (before weight decay and clipping), `least_variance` (minimum of all running BN variances;
+      negative or non-finite if the run is broken) and, summed instead, `skipped_images`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     dropout_key, colour_key = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
@@ -94,12 +94,12 @@ def train_step(
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         if "aux_logits" in new["intermediates"]:
             loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
-        ranks = _ranks(logits, batch["labels"])
+        ranks = rank(logits, batch["labels"])
         metrics = {"loss": loss, "top1_error": jnp.mean(ranks >= 1), "top5_error": jnp.mean(ranks >= 5)}
         return loss, (new["batch_stats"], metrics | _select_sown(new["intermediates"], stage_norms))
 
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
-    # Times the devices, because all metrics are averaged together.
+    # Multiplied by the number of devices, so that the mean below gives the sum.
     metrics["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32) * jax.lax.axis_size(AXIS)
     grads, batch_stats, metrics = _mean_over_devices((grads, batch_stats, metrics))
     metrics["gradient_norm"] = optax.tree.norm(grads)
@@ -115,15 +115,16 @@ def train_step(
 def evaluate_step(
     params: Any, batch_stats: Any, batch: Batch, *, model: Network, preprocess: Callable[[jax.Array], jax.Array]
 ) -> Metrics:
-    """One evaluation step, on one device's part of the batch: sums over the unmasked images of all devices.
+    """Computes one evaluation step on a per-device batch.
 
-    Returns `images` (their number), `loss` (plain cross-entropy), `top1_error`, `top5_error` and `zero_share`, and
-    `skipped_images`, how many broken images were left out.
+    Returns:
+      Sums over the unmasked images of all devices: `images` (their number), `loss` (plain cross-entropy),
+      `top1_error`, `top5_error` and `zero_share`; and `skipped_images`, the number of broken images left out.
     """
     logits, new = model.apply(
         {"params": params, "batch_stats": batch_stats}, preprocess(batch["images"]), mutable=["intermediates"]
     )
-    ranks = _ranks(logits, batch["labels"])
+    ranks = rank(logits, batch["labels"])
     per_image = {
         "images": jnp.ones_like(ranks, jnp.float32),
         "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]),
@@ -145,22 +146,21 @@ def predict_step(
     mirrored: bool,
     label_offset: int,
 ) -> dict[str, jax.Array]:
-    """One prediction step, on one device's part of the batch; every process gets the probabilities of all devices.
+    """Computes one prediction step on a per-device batch, and gathers the results of all devices on every process.
 
     Args:
-      variables: params and batch_stats.
-      batch: this device's `images`, and other arrays [N, ...] that are given back as they are, in the same order.
+      variables: `params` and `batch_stats`.
+      batch: this device's `images`, and other arrays [N, ...] to return unchanged, in the same order.
       model: the network.
-      preprocess: images uint8 -> the network's input.
-      mirrored: look at each image's mirror image too and take the mean of the two softmaxes (never of the logits).
-      label_offset: outputs before that of the first class. They are no answer: the softmax is over the others.
+      preprocess: function of uint8 images that gives the network's input.
+      mirrored: average the softmaxes (not the logits) of each image and its mirror image.
+      label_offset: number of outputs before the first class, left out of the softmax.
 
     Returns:
       `probabilities` float32 [devices * N, classes] and the batch's other arrays [devices * N, ...].
     """
     images = batch["images"]
-    # One pass over both and not two passes: those would have the network in the program twice, and compile for twice as
-    # long. What both need of memory is bounded by whoever chooses N.
+    # One pass over both: two passes would put the network into the program twice and double the time of compilation.
     views = jnp.concatenate([images, images[:, :, ::-1]]) if mirrored else images
     logits: Any = model.apply(variables, preprocess(views))
     probabilities = jax.nn.softmax(logits[:, label_offset:].astype(jnp.float32))
@@ -173,16 +173,19 @@ def predict_step(
 def use_synchronous_cpu_dispatch() -> None:
     """Disables JAX's asynchronous CPU dispatch; call it before the backend is initialised.
 
-    Programs then run in the thread that launches them, so that their memory comes from the main thread's heap, which
-    keeps it (malloc.py). Nothing is lost: host and device share the same cores, and XLA still uses its thread pool.
+    Programs then run in the thread that launches them and allocate from the main thread's heap, which keeps freed
+    memory (malloc.py). Host and device share the same cores and XLA still uses its thread pool, so nothing is lost.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any) -> Any:
-    """`step` over all devices: its last argument split along the devices, the others and its results replicated.
+    """Compiles `step` for all devices: its last argument is split over them, the others and the results are replicated.
 
-    With `donate` the first argument's memory is reused for the result.
+    Args:
+      step: one of the steps above.
+      donate: reuse the memory of the first argument for the result.
+      **settings: keyword arguments of the step.
     """
     count = step.__code__.co_argcount
     return jax.pmap(
@@ -195,18 +198,18 @@ def parallel(step: Callable[..., Any], *, donate: bool = False, **settings: Any)
 
 
 def place(tree: Any) -> Any:
-    """Replicates a tree of arrays over the local devices; a state must be placed before a step may donate it."""
+    """Replicates a tree of arrays over the local devices; a step can donate only a state placed so."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def parameter_sets(state: TrainState) -> dict[str, Any]:
-    """The parameters that are evaluated, by their name in the metrics."""
+    """Parameters to evaluate, by their name in the metrics."""
     return {"averaged": averaged_params(state.opt_state), "raw": state.params}
 
 
 def _mean_over_devices(tree: Any) -> Any:
-    # XLA copies all that it is to reduce, even where there is nobody to reduce it with.
+    # XLA copies the operands of a reduction even for a single device.
     return jax.lax.pmean(tree, AXIS) if jax.lax.axis_size(AXIS) > 1 else tree
 
 
@@ -221,7 +224,7 @@ def _min_variance(batch_stats: Any) -> jax.Array:
     return jnp.min(jnp.concatenate(variances))
 
 
-def _ranks(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    # Rank of the true class (0 is top-1 correct); ties and NaN count as errors.
+def rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Rank of the true class (0 is top-1 correct), [N, C] and [N] -> int [N]; ties and NaN count as errors."""
     right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     return logits.shape[-1] - 1 - jnp.sum(logits < right, axis=-1)

@@ -1,4 +1,4 @@
-"""Runs written by hand, for the tests of inception_jax.compare."""
+"""Handwritten runs, for the tests of inception_jax.compare."""
 
 import dataclasses
 import html
@@ -16,9 +16,9 @@ NETWORKS = ("inception_v3", "inception_resnet_v1", "inception_v4", "inception_re
 def write_run(
     directory, model, top1, /, *, name=None, raw=(), top5=None, speeds=(), steps=None, seconds=10.0, seed=0, **fields
 ):
-    """A run evaluated after each epoch of 6 steps; epoch k+1 ends after (k+1) * seconds.
+    """Write a run that is evaluated after each epoch of 6 steps, which take `seconds`.
 
-    `fields` are the experiment's, as in optim={"momentum": 0.0}.
+    `fields` change the experiment, e.g. optim={"momentum": 0.0}.
     """
     top5 = top5 or [error / 2 for error in top1]
     lines = []
@@ -45,7 +45,7 @@ def write_run(
 
 
 def write_seeds(directory, model, errors, **options):
-    """A run for each list of errors, with seeds from 0."""
+    """Write a run for each list of errors, with seeds from 0."""
     return [
         write_run(directory / f"{model}-{seed}", model, top1, name=f"{model}-{seed}", seed=seed, **options)
         for seed, top1 in enumerate(errors)
@@ -61,7 +61,7 @@ def groups(*directories):
 
 
 def tables(path):
-    """Each table of a markdown file as a list of dictionaries; a column's name that comes again gets its number."""
+    """Tables of a Markdown file as lists of dictionaries; repeated column names get the column's number."""
     found, block = [], []
     for line in [*path.read_text().splitlines(), ""]:
         if line.startswith("|"):
@@ -74,7 +74,7 @@ def tables(path):
 
 
 def texts(svg):
-    """The texts of a picture: matplotlib draws them as outlines and leaves the text itself in a comment."""
+    """Texts of an SVG, from the comments beside the outlines as which Matplotlib draws them."""
     parser = xml.etree.ElementTree.XMLParser(target=xml.etree.ElementTree.TreeBuilder(insert_comments=True))
     root = xml.etree.ElementTree.fromstring(svg, parser)
     return [

@@ -1,6 +1,6 @@
-"""The weights and images from which the numbers in golden/ were computed: drawn from names, with NumPy alone.
+"""Weights and images from which the numbers in golden/ were computed, drawn by name with NumPy alone.
 
-`stats` are the 11 numbers by which they describe a stage's output.
+`stats` are the 11 numbers that describe a stage's output there.
 """
 
 import math

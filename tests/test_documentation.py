@@ -294,13 +294,32 @@ def test_what_is_installed_is_offered(monkeypatch):
 
 def test_files_that_the_pages_name_are_there():
     for page in shown.PAGES:
-        links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
-        assert [link for link in links if not (page.parent / link).exists()] == []
+        for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {path}#{anchor}"
     named = [
         s for s in shown.spans() if re.fullmatch(r"(docs|experiments|benchmarks|tests|inception_jax)/[\w./-]+", s.text)
     ]
     assert len(named) >= 10
     assert [str(s) for s in named if not (ROOT / s.text).exists()] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", shown.FENCE.sub("", page.read_text()), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_modules_and_imports_that_the_pages_name_are_there():
+    folders = [ROOT, *(ROOT / name for name in ("inception_jax", "experiments", "benchmarks"))]
+    modules = [s for s in shown.spans() if re.fullmatch(r"[a-z][\w/]*\.py", s.text) and s.text.islower()]
+    assert len(modules) >= 20
+    assert [str(s) for s in modules if not any((folder / s.text).is_file() for folder in folders)] == []
+    imports = [s.text for s in shown.spans() if s.text.startswith("from inception_jax")]
+    assert len(imports) >= 2
+    for text in imports:
+        exec(text, {})
 
 
 # Running
@@ -409,8 +428,9 @@ def test_the_snippet_of_weights_names_the_classes_of_a_picture(place, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_metrics_are_those_of_the_readmes_table(place):
-    rows = re.findall(r"^\| (`.*?`) \| (?:all|train|validation) \|", (ROOT / "README.md").read_text(), re.M)
+def test_the_metrics_are_those_of_the_table(place):
+    table = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \| (?:all|train|validation) \|", table, re.M)
     named = {name for row in rows for name in re.findall(r"`([\w/]+)`", row)}
     lines = (place / "runs" / "v4" / "metrics.jsonl").read_text().splitlines()
     written = {name for line in lines for name in json.loads(line)}

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: Figures 21-26, and training metrics."""
+"""Figures of a comparison: Figures 21-26 of the paper, and training metrics."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from inception_jax.errors import UserError
 
 @pytest.fixture
 def pair(tmp_path):
-    """The pure network needs 20 s an epoch and never comes under 10 %; the residual one needs 25 s."""
+    """A pure run of 20 s per epoch that never reaches 10 %, and a residual run of 25 s per epoch."""
     pure = write_run(tmp_path / "v4", "inception_v4", [0.8, 0.6, 0.4, 0.3, 0.2, 0.15], seconds=20.0)
     residual = write_run(tmp_path / "rv2", "inception_resnet_v2", [0.7, 0.4, 0.3, 0.1], seconds=25.0)
     return pure, residual
@@ -39,7 +39,7 @@ def test_rows_of_panels(pair, tmp_path):
     ]
 
 
-def test_all_four_are_drawn_each_at_its_best(tmp_path):
+def test_all_four_are_drawn_at_their_best_settings(tmp_path):
     directories = [
         write_run(tmp_path / f"{m}-{rate}", m, [0.9, last], optim={"learning_rate": rate})
         for m, lasts in zip(NETWORKS, ((0.5, 0.4), (0.4, 0.5), (0.3, 0.2), (0.2, 0.3)), strict=True)
@@ -47,14 +47,14 @@ def test_all_four_are_drawn_each_at_its_best(tmp_path):
     ]
     *pairs, row = figure_rows(groups(*directories))
     assert [len(pair.groups) for pair in pairs] == [4, 4]
-    assert row.titles[0] == "Figure 26: all four, each at its best, top-1 error"
+    assert row.titles[0] == "Figure 26: all four, best of sweep, top-1 error"
     assert [group.label for group in row.groups] == [
         *("Inception-v3, rate 0.1", "Inception-ResNet-v1, rate 0.01"),
         *("Inception-v4, rate 0.1", "Inception-ResNet-v2, rate 0.01"),
     ]
 
 
-def test_the_picture_shows_what_the_runs_did(pair):
+def test_the_figure_shows_falling_errors_in_both_colours(pair):
     image = np.asarray(Image.open(io.BytesIO(draw_errors(groups(*pair))["png"])).convert("RGB"))
     assert image.shape == (592, 2080, 3)
     found = [(image == colour).all(axis=-1) for colour in ((0, 114, 178), (213, 94, 0))]  # residual, pure
@@ -68,18 +68,18 @@ def test_several_seeds_are_drawn_as_one_line_with_a_band(tmp_path):
     directories = write_seeds(tmp_path, "inception_v4", [[0.8, 0.5], [0.7, 0.4], [0.8, 0.2]], raw=[0.9, 0.9])
     (group,) = groups(*directories)
     drawn = draw_errors([group])
-    said = texts(drawn["svg"])
-    assert said.count("Inception-v4 (3 seeds)") == 1 and said.count("line: median of the seeds,") == 1
-    assert "thin: parameters not averaged" not in said  # Of one seed each they would say less than the band.
+    found = texts(drawn["svg"])
+    assert found.count("Inception-v4 (3 seeds)") == 1 and "band: minimum to maximum" in found
+    assert "thin: raw parameters" not in found  # For a single run only.
     image = np.asarray(Image.open(io.BytesIO(drawn["png"])).convert("RGB")).astype(int)
     band = (abs(image - (248, 229, 214)) < 3).all(axis=-1)  # 16 % of the line's colour on white.
     assert band[:, :750].sum() > 5000
 
 
-def test_a_run_that_is_not_finished_ends_with_a_cross(tmp_path):
+def test_an_unfinished_run_ends_with_a_cross(tmp_path):
     directories = write_seeds(tmp_path, "inception_v4", [[0.8, 0.5], [0.7, 0.4], [0.8]], steps=12)
-    said = texts(draw_errors(groups(*directories))["svg"])
-    assert said.count("Inception-v4 (3 seeds, 1 unfinished)") == 1 and said.count("a run that is not finished") == 1
+    found = texts(draw_errors(groups(*directories))["svg"])
+    assert found.count("Inception-v4 (3 seeds, 1 unfinished)") == found.count("unfinished run") == 1
 
 
 @pytest.mark.parametrize("last", [0.02, 0.0])
@@ -92,17 +92,17 @@ def test_a_wide_range_of_errors_is_drawn_on_a_logarithmic_axis(tmp_path, last):
     assert ("0" in ticks[1]) == (last == 0)
 
 
-def test_text_of_the_picture(pair, tmp_path):
+def test_text_of_the_figure(pair, tmp_path):
     running = write_run(tmp_path / "$ran", "inception_v3", [0.7, 0.4], raw=[0.6, 0.5], steps=24, name=r"a $\no$ & run")
     same = write_run(tmp_path / "again", "inception_v3", [0.7, 0.45], name="other")
-    said = texts(draw_errors(groups(*pair, running, same))["svg"])
+    found = texts(draw_errors(groups(*pair, running, same))["svg"])
     for figure, column in ((23, "top-1 error"), (24, "top-5 error")):
-        assert said.count(f"Figure {figure}: Inception-v4 and Inception-ResNet-v2, {column}") == 1
-        assert said.count(f"Inception-v3, {column}") == 1
-    assert said.count("Inception-ResNet-v2") == said.count("Inception-v3, other") == 1
-    assert said.count(r"Inception-v3, a $\no$ & run (step 12 of 24)") == 1
-    assert said.count("thin: parameters not averaged") == 1
-    assert said.count("epoch") == said.count("validation error (%)") == 4
+        assert found.count(f"Figure {figure}: Inception-v4 and Inception-ResNet-v2, {column}") == 1
+        assert found.count(f"Inception-v3, {column}") == 1
+    assert found.count("Inception-ResNet-v2") == found.count("Inception-v3, other") == 1
+    assert found.count(r"Inception-v3, a $\no$ & run (step 12 of 24)") == 1
+    assert found.count("thin: raw parameters") == 1
+    assert found.count("epoch") == found.count("validation error (%)") == 4
 
 
 def test_files_are_the_same_when_drawn_again(pair, tmp_path):
@@ -110,8 +110,8 @@ def test_files_are_the_same_when_drawn_again(pair, tmp_path):
     first = compare([*pair, *several], tmp_path / "one")
     names = ["curves.png", "curves.svg", "comparison.md", "comparison.csv", "comparison.json"]
     assert [path.name for path in first] == names
-    # In another order, and in another process, where hashes and identities are others; which imports neither jax nor
-    # pyplot, and matplotlib and scipy only to draw and to count.
+    # In another order and another process, so that hashes and identities differ. That process imports neither JAX nor
+    # pyplot, and Matplotlib and SciPy only when needed.
     code = (
         "import sys; from inception_jax.compare import compare; assert not {'matplotlib', 'scipy'} & set(sys.modules);"
         "compare(sys.argv[2:], sys.argv[1]); assert not {'jax', 'flax', 'matplotlib.pyplot'} & set(sys.modules)"
@@ -123,7 +123,7 @@ def test_files_are_the_same_when_drawn_again(pair, tmp_path):
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)
 
 
-def test_comparing_again_replaces_what_was_there(pair, tmp_path):
+def test_comparing_again_replaces_the_files(pair, tmp_path):
     out = tmp_path / "out"
     compare(pair[:1], out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -133,7 +133,7 @@ def test_comparing_again_replaces_what_was_there(pair, tmp_path):
 
 @pytest.fixture
 def directories(tmp_path):
-    """Three seeds of a pure network, the last of which ended early, and one of a residual one."""
+    """Three seeds of a pure network, the last of them unfinished, and one of a residual network."""
     found = write_seeds(tmp_path, "inception_v4", [[0.8, 0.5], [0.8, 0.4], [0.8]], steps=12)
     found += write_seeds(tmp_path, "inception_resnet_v2", [[0.5, 0.2]])
     for factor, directory in enumerate(found, start=1):
@@ -152,21 +152,21 @@ def test_a_metric_is_the_median_of_the_seeds_over_steps(directories):
     points = metric_band(pure, "loss")
     assert [point.x for point in points] == list(range(1, 13))
     assert points[1][1:] == (1.0, 0.5, 1.5, 3)  # 1/2, 2/2 and 3/2
-    assert points[-1][1:] == (1.5 / 12, 1 / 12, 2 / 12, 2)  # where two of three are left
+    assert points[-1][1:] == (1.5 / 12, 1 / 12, 2 / 12, 2)  # two of three seeds are left
     assert metric_names([pure, residual]) == ["loss", "norm/stem", "norm/block_2", "norm/block_10"]
 
 
 def test_one_metric_is_one_panel_with_a_line_for_each_group(directories):
-    said = texts(draw_metric(groups(*directories), "loss")["svg"])
-    assert said.count("Inception-v4 (3 seeds, 1 unfinished)") == said.count("Inception-ResNet-v2") == 1
-    assert said.count("step") == 1 and said.count("loss") == 2  # title and axis
-    assert "a run that is not finished" in said
+    found = texts(draw_metric(groups(*directories), "loss")["svg"])
+    assert found.count("Inception-v4 (3 seeds, 1 unfinished)") == found.count("Inception-ResNet-v2") == 1
+    assert found.count("step") == 1 and found.count("loss") == 2  # title and axis
+    assert "unfinished run" in found
 
 
-def test_a_name_with_a_slash_at_its_end_is_a_panel_for_each_group_that_has_it(directories):
-    said = texts(draw_metric(groups(*directories), "norm/")["svg"])
-    assert [word for word in said if word in ("stem", "block_2", "block_10")] == ["stem", "block_2", "block_10"]
-    assert "Inception-v4 (3 seeds, 1 unfinished)" in said and "Inception-ResNet-v2" not in said
+def test_a_name_that_ends_in_a_slash_is_a_panel_for_each_group_that_has_it(directories):
+    found = texts(draw_metric(groups(*directories), "norm/")["svg"])
+    assert [text for text in found if text in ("stem", "block_2", "block_10")] == ["stem", "block_2", "block_10"]
+    assert "Inception-v4 (3 seeds, 1 unfinished)" in found and "Inception-ResNet-v2" not in found
 
 
 def test_the_axis_is_logarithmic_where_the_values_span_decades(directories):
@@ -174,9 +174,9 @@ def test_the_axis_is_logarithmic_where_the_values_span_decades(directories):
     assert {"2", "5", "10", "20", "50", "100", "200"} <= ticks[1] and not {"20", "50"} & ticks[0]
 
 
-def test_files_are_named_safely_and_an_unknown_name_writes_nothing(directories, tmp_path):
+def test_file_names_are_safe_and_an_unknown_metric_writes_nothing(directories, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UserError, match="no run has a training metric 'lass'; there are loss, norm/stem, norm/block_2"):
+    with pytest.raises(UserError, match="'lass'.*loss, norm/stem"):
         draw_metrics(directories, ["loss", "lass"], out)
     assert not out.exists()
     assert draw_metrics(directories, [], out) == []

@@ -1,4 +1,4 @@
-"""The optimiser against TensorFlow's RMSProp as computed outside, and the average against hand arithmetic."""
+"""The optimiser against TensorFlow's RMSProp, and the averaged parameters against computations by hand."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_rmsprop_is_tensorflows(case, momentum, staircase):
             np.testing.assert_allclose(ours[i], RMSPROP[f"{case}_f64_p_{i}"][t], atol=1e-6, rtol=1e-6)
 
 
-def test_staircase_and_smooth_and_warm_up():
+def test_staircase_smooth_decay_and_warm_up():
     stairs = optim.learning_rate_schedule(OptimConfig(), 5)
     assert [float(stairs(s)) for s in (0, 9)] == pytest.approx([1.0, 1.0])
     assert [float(stairs(s)) for s in (10, 19, 20)] == pytest.approx([0.94, 0.94, 0.94**2])
@@ -54,26 +54,26 @@ def test_staircase_and_smooth_and_warm_up():
     assert float(warm(10)) == pytest.approx(0.94)
 
 
-def test_one_program_serves_all_rates():
+def test_one_program_for_all_learning_rates():
     schedule = optim.learning_rate_schedule(OptimConfig(), 1)
     params, gradient = {"kernel": jnp.arange(4.0)}, {"kernel": jnp.array([1.0, -2.0, 0.5, 3.0])}
     chains = [optim.make_optimizer(OptimConfig(learning_rate=rate), schedule) for rate in (0.045, 0.3)]
     texts = {jax.jit(c.update).lower(gradient, c.init(params), params).as_text() for c in chains}
     assert len(texts) == 1
     for rate, chain in zip((0.045, 0.3), chains, strict=True):
-        whole = optim.make_optimizer(OptimConfig(learning_rate=1.0), lambda step, rate=rate: rate * schedule(step))
+        scaled = optim.make_optimizer(OptimConfig(learning_rate=1.0), lambda step, rate=rate: rate * schedule(step))
         for (ours, _), (theirs, _) in zip(
-            *(trajectory(c, params, [gradient] * 5) for c in (chain, whole)), strict=True
+            *(trajectory(c, params, [gradient] * 5) for c in (chain, scaled)), strict=True
         ):
             np.testing.assert_allclose(ours["kernel"], theirs["kernel"], rtol=1e-6)
 
 
 def test_average_of_the_parameters_across_a_staircase_edge():
-    # One parameter, gradient 1, no momentum, epsilon 1 and a mean square kept at 1 by decay 1 - tiny: by hand.
+    # One parameter with gradient 1, no momentum, epsilon 1.
     config = OptimConfig(**{**BARE, "learning_rate": 0.1, "decay_rate": 0.5, "momentum": 0.0, "ema_decay": 0.3})
     chain = optim.make_optimizer(config, optim.learning_rate_schedule(config, 1))
     seen = trajectory(chain, {"kernel": jnp.array(1.0)}, [{"kernel": jnp.array(1.0)}] * 4)
-    # ms stays 0.9 * 1 + 0.1 * 1 = 1, so each step is rate / sqrt(2): 0.1, 0.1, 0.05, 0.05.
+    # The mean square stays 0.9 * 1 + 0.1 * 1 = 1, so each step is rate / sqrt(2).
     value, average = 1.0, 1.0
     for n, (rate, (params, state)) in enumerate(zip([0.1, 0.1, 0.05, 0.05], seen, strict=True), start=1):
         value -= rate / np.sqrt(2)
@@ -81,19 +81,19 @@ def test_average_of_the_parameters_across_a_staircase_edge():
         average = decay * average + (1 - decay) * value
         assert float(params["kernel"]) == pytest.approx(value, abs=1e-6)
         assert float(optim.averaged_params(state)["kernel"]) == pytest.approx(average, abs=1e-6)
-    # The ramp ruled steps 1 and 2 (2/11, 3/12); the decay the rest (4/13 > 0.3).
+    # The ramp determines steps 1 and 2 (2/11, 3/12), the decay the others (4/13 > 0.3).
     assert (1 + 2) / (10 + 2) < 0.3 < (1 + 3) / (10 + 3)
 
 
-def test_the_average_is_of_parameters_and_passes_updates_on():
-    link = optim.params_ema(0.5)
+def test_params_ema_averages_parameters_and_passes_updates_through():
+    ema = optim.params_ema(0.5)
     params, updates = {"a": jnp.array([2.0])}, {"a": jnp.array([-1.0])}
-    passed, state = link.update(updates, link.init(params), params)
+    passed, state = ema.update(updates, ema.init(params), params)
     assert passed is updates
     np.testing.assert_allclose(state.average["a"], [2 / 11 * 2 + 9 / 11 * 1], rtol=1e-6)
 
 
-def test_weight_decay_is_l2_on_kernels_before_the_clip():
+def test_weight_decay_is_l2_on_kernels_before_clipping():
     params = {"conv": {"kernel": jnp.array([3.0]), "bias": jnp.array([3.0])}, "bn": {"scale": jnp.array([3.0])}}
     zero = jax.tree.map(jnp.zeros_like, params)
     options = {"learning_rate": 1.0, "momentum": 0.0, "ema_decay": 0.0, "rms_decay": 0.0}
@@ -113,7 +113,7 @@ def test_weight_decay_is_l2_on_kernels_before_the_clip():
     assert float(both["bn"]["scale"][0]) == pytest.approx(-0.8 / np.sqrt(1.64))
 
 
-def test_epsilon_outside_the_root_is_another_optimiser():
+def test_epsilon_and_initial_mean_square():
     def first(**options):
         chain = optim.make_optimizer(OptimConfig(momentum=0.0, **BARE, **options), 1.0)
         params = {"kernel": jnp.array([1.0])}

@@ -1,6 +1,5 @@
 """A folder of one's own pictures, from training to prediction: what was learnt stays with the weights."""
 
-import json
 import shutil
 
 import numpy as np

@@ -1,5 +1,6 @@
-"""The packaged experiments by name: listed, printed, trained, and told from files and from runs."""
+"""Packaged experiments by name: listed, printed, trained, and distinguished from files and from runs."""
 
+import re
 import sys
 
 import pytest
@@ -13,7 +14,7 @@ NAMES = sorted(packaged.files())
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """An empty directory, and none of the experiments imported before or after."""
+    """Run in an empty directory, with no experiment imported before or after."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     forget()
@@ -31,15 +32,15 @@ def test_every_packaged_experiment_is_found_by_its_name(name):
     assert load_runs(name)
 
 
-def test_they_are_listed_a_line_each(capfd):
+def test_the_list_has_a_line_for_each(capfd):
     assert main(["experiments"]) == 0
     out, err = capfd.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == NAMES and not err
-    assert "  Demo: the paper's two pairs on handwritten digits, in a few minutes on two CPU cores.\n" in out
+    assert all(packaged.first_line(packaged.file(name)) in out for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_printed_one_runs_from_any_directory(capfd, tmp_path, name):
+def test_a_printed_experiment_runs_from_any_directory(capfd, tmp_path, name):
     assert main(["experiments", name]) == 0
     out, err = capfd.readouterr()
     assert out == packaged.file(name).read_text()
@@ -50,11 +51,11 @@ def test_a_printed_one_runs_from_any_directory(capfd, tmp_path, name):
     assert load_runs("deep/mine.py") == load_runs(name)
 
 
-def test_a_file_of_the_users_goes_before_a_packaged_one(tmp_path):
+def test_a_users_file_takes_precedence_over_a_packaged_one(tmp_path):
     (tmp_path / "digits.py").write_text(packaged.file("digits").read_text().replace("epochs=8", "epochs=9"))
     assert {e.train.epochs for e in load_runs("digits.py").values()} == {9}
     assert {e.train.epochs for e in load_runs("digits").values()} == {8}
-    # Where it lies beside a copy it is the neighbour, too.
+    # Copies beside it import it, too.
     (tmp_path / "rates.py").write_text(packaged.file("digits_rates").read_text())
     assert {e.train.epochs for e in load_runs("rates.py").values()} == {9}
 
@@ -62,21 +63,21 @@ def test_a_file_of_the_users_goes_before_a_packaged_one(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "digts", "--workdir", "x"), "no experiment digts; give a Python file, or a packaged one: digits, "),
-        (("train", "inception_v4", "--workdir", "x"), "inception_v4; it is imagenet --run inception_v4."),
-        (("train", "digits.py", "--workdir", "x"), "file digits.py; the packaged experiment is called digits."),
-        (("train", "digits", "--workdir", "x"), "digits has several runs; choose one with --run: inception_v3, "),
-        (("compare", "digts", "--workdir", "x"), "no experiment digts; give a Python file, or a packaged one"),
-        (("compare", "digits"), "say with --workdir where the runs of digits shall go."),
-        (("compare", "digts", "--out", "x"), "digts is not a run: it has no config.json"),
-        (("benchmark", "save", "digits"), "digits has several runs"),
-        (("experiments", "digts"), "no packaged experiment 'digts'; there are digits, digits_rates, "),
+        ("train digts --workdir x", "digts.* digits, "),
+        ("train inception_v4 --workdir x", "imagenet --run inception_v4"),
+        ("train digits.py --workdir x", "digits.py.* digits"),
+        ("train digits --workdir x", "digits.* --run.* inception_v3, "),
+        ("compare digts --workdir x", "digts.* digits, "),
+        ("compare digits", "digits.* --workdir"),
+        ("compare digts --out x", "digts.* config.json"),
+        ("benchmark save digits", "digits.* --run"),
+        ("experiments digts", "digts.* digits, digits_rates, "),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(capfd, arguments, message):
-    assert main(arguments) == 2
+    assert main(arguments.split()) == 2
     out, err = capfd.readouterr()
-    assert message in err and len(err.splitlines()) == 1 and not out
+    assert re.search(message, err) and len(err.splitlines()) == 1 and not out
 
 
 def test_help_with_a_name_lists_its_fields(capfd):
@@ -91,7 +92,7 @@ def test_compare_tells_a_name_from_a_run(monkeypatch, tmp_path):
     module = sys.modules[train.fit.__module__]
     monkeypatch.setattr(module, "fit", lambda experiment, directory, **options: trained.append(str(directory)))
     names = ["inception_v3", "inception_resnet_v1", "inception_v4", "inception_resnet_v2"]
-    # A workdir of the same name is there at the second time, when the command goes on.
+    # The second time a workdir of the same name exists, and the command resumes.
     for _ in range(2):
         assert main(["compare", "digits", "--workdir", "digits"]) == 0
         assert trained == drawn.pop() == [f"digits/{name}" for name in names]

@@ -1,4 +1,4 @@
-"""The results that are published are what this code makes of the runs that are kept beside them."""
+"""The published results agree with the published runs and with this code."""
 
 import importlib
 import json
@@ -19,28 +19,28 @@ STUDIES = ["residual_scaling", *REMAKE["STUDIES"]]
 
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)  # The tables name directories from there.
+    monkeypatch.chdir(ROOT)  # Directories in the tables are relative to it.
 
 
-def kept(study):
+def published_runs(study):
     return [read_run(path.relative_to(ROOT)) for path in sorted((RESULTS / study / "runs").iterdir())]
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_the_runs_are_whole_and_the_experiments_as_they_are(study):
-    asked = load_runs(ROOT / "experiments" / f"{study}.py")
-    runs = {run.info.name: run for run in kept(study)}
-    assert set(runs) == set(asked)
+def test_the_runs_are_finished_and_those_of_the_experiment(study):
+    experiments = load_runs(ROOT / "experiments" / f"{study}.py")
+    runs = {run.info.name: run for run in published_runs(study)}
+    assert set(runs) == set(experiments)
     for name, run in runs.items():
         assert run.finished, name
-        # The classes are the data set's, which an experiment need not say.
-        assert set(differences(asked[name], run.experiment)) <= {"model.num_classes"}, name
-        assert asked[name].train == run.experiment.train, name
-        assert asked[name].data.training_images == run.info.training_images, name
+        # The number of classes comes from the data set.
+        assert set(differences(experiments[name], run.experiment)) <= {"model.num_classes"}, name
+        assert experiments[name].train == run.experiment.train, name
+        assert experiments[name].data.training_images == run.info.training_images, name
 
 
 def assert_close(ours, published, path="comparison.json"):
-    """Equal up to rounding: SciPy's quantiles and p values differ in the last digit from version to version."""
+    """Assert equality up to rounding: SciPy's quantiles and p values differ in the last digit between versions."""
     if isinstance(published, float):
         assert ours == pytest.approx(published, rel=1e-9, abs=1e-12), path
     elif isinstance(published, dict | list):
@@ -52,7 +52,7 @@ def assert_close(ours, published, path="comparison.json"):
 
 
 @pytest.mark.parametrize("study", REMAKE["STUDIES"])
-def test_the_comparisons_are_those_of_the_runs(study, tmp_path):
+def test_the_comparisons_agree_with_the_runs(study, tmp_path):
     REMAKE["remake"](study, tmp_path)
     published = RESULTS / study
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in published.iterdir()} - {"runs"}
@@ -62,8 +62,8 @@ def test_the_comparisons_are_those_of_the_runs(study, tmp_path):
     assert_close(ours, theirs)
 
 
-def test_the_table_of_the_scaling_is_that_of_the_runs(monkeypatch):
+def test_the_table_of_residual_scaling_agrees_with_the_runs(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     scaling = importlib.import_module("residual_scaling")
-    table = scaling.table([run.directory for run in kept("residual_scaling")])
+    table = scaling.table([run.directory for run in published_runs("residual_scaling")])
     assert table.count("\n") == 17 and table in (ROOT / "docs" / "residual_scaling.md").read_text()

@@ -1,9 +1,10 @@
-"""Remat against the plain step, and the prediction of memory against what is counted by hand."""
+"""Remat against the plain step, and predicted memory against memory counted by hand."""
 
 import dataclasses
 import functools
 import itertools
 import json
+import re
 
 import jax
 import numpy as np
@@ -21,12 +22,12 @@ from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
 
 SMALL = Experiment(model=ModelConfig(num_classes=10), data=DataConfig(image_size=75, colour=False))
-# XLA's compiler for CPUs undoes remat, unless this pass of it, which takes the barriers away, is left out.
+# On CPUs XLA undoes remat unless this pass, which removes the barriers, is disabled.
 KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 class Towers(Network):
-    """Stages with something inside to forget."""
+    """Stages with activations inside, which remat discards."""
 
     def stages(self):
         tower = functools.partial(Tower, rows=[(8, 3)] * 3)
@@ -35,14 +36,14 @@ class Towers(Network):
 
 @pytest.fixture
 def shallow(monkeypatch):
-    """A network that compiles in a second in place of the experiment's."""
+    """Replace the experiment's network by one that compiles in a second."""
     model = functools.partial(Shallow, num_classes=10, dropout_rate=0.0)
     monkeypatch.setattr(build, "make_model", lambda experiment: model(remat=experiment.train.remat))
 
 
 @pytest.fixture(scope="module")
 def both():
-    """For remat off and on, in float64: the memory of a compiled gradient, and all that it gives."""
+    """Without and with remat, in float64: the memory of a compiled gradient, and its outputs."""
     results = []
     with jax.enable_x64(True):
         images = np.random.default_rng(0).uniform(-1, 1, (2, 75, 75, 3))
@@ -70,20 +71,20 @@ def gradient(model, variables, images):
 
 
 def test_remat_changes_no_number_and_no_name(both):
-    (_, plain), (_, again) = both
-    (_, new), gradients = again
+    (_, plain), (_, remat) = both
+    (_, new), gradients = remat
     assert set(gradients) == {*(f"tower_{i}" for i in range(4)), "classifier"}
     assert set(new["intermediates"]) == {*(f"activation_rms/tower_{i}" for i in range(4)), "zero_share"}
-    assert jax.tree.structure(plain) == jax.tree.structure(again)
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(again), strict=True):
+    assert jax.tree.structure(plain) == jax.tree.structure(remat)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(remat), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=str(path))
 
 
 def test_remat_takes_less_memory(both):
-    (plain, _), (again, _) = both
-    # By hand: 4 towers of 3 convolutions keep 24 maps an image; with remat 3 inputs and one tower's 5 others.
+    (plain, _), (remat, _) = both
+    # By hand: 4 towers of 3 convolutions keep 24 maps per image; with remat 3 inputs and one tower's 5 others.
     one_map = 2 * 75 * 75 * 8 * 8
-    assert plain > 20 * one_map and again < plain / 1.7
+    assert plain > 20 * one_map and remat < plain / 1.7
 
 
 def test_remat_is_for_training_and_for_every_stage():
@@ -100,18 +101,18 @@ def test_remat_is_for_training_and_for_every_stage():
     assert counts == [len(model.stages()), 0]
 
 
-def test_a_run_goes_on_with_or_without_remat():
+def test_a_run_resumes_with_or_without_remat():
     with_remat = with_value("train.remat", True)
     assert build.make_model(with_remat).remat and not build.make_model(Experiment()).remat
     assert config.differences(Experiment(), with_remat) == {}
-    # It is in the program that all machines run together.
+    # It affects the program, which must be the same on all hosts.
     assert "train.remat" in config.shared_fields(with_remat)
 
 
-def test_what_is_kept_is_counted_by_hand():
+def test_kept_activations_by_hand():
     images, stem, reduction, last = 75 * 75 * 3, 19 * 19 * 12, 10 * 10 * 16, 10 * 10 * 20
     plain, pooled = Shallow(num_classes=10), 20
-    # What goes into a stage, which is its convolution's input, then the input of its BN; the head's two, with dropout.
+    # The input of each stage, which is that of its convolution, and of its BN; two inputs in the head, with dropout.
     numbers = images + stem + stem + reduction + reduction + last + pooled + pooled
     assert step_memory.analytical_activation_bytes(plain, 75) == 4 * numbers
     inputs = images + stem + reduction + pooled + pooled
@@ -120,53 +121,52 @@ def test_what_is_kept_is_counted_by_hand():
     assert half == 2 * (numbers - images - 2 * pooled) + 4 * (images + 2 * pooled)
 
 
-def test_memory_grows_by_a_line(shallow):
+def test_memory_is_linear_in_the_batch_size(shallow):
     small, middle, large = (step_memory.step_bytes(SMALL, images) for images in (32, 64, 128))
     assert large - middle == pytest.approx(2 * (middle - small), rel=0.02)
-    # Each image is there once as it came, in bytes, beside what the backward pass reads.
+    # Each image is also there once in uint8, beside the activations for the backward pass.
     by_hand = step_memory.analytical_activation_bytes(build.make_model(SMALL), 75)
     assert by_hand < (middle - small) / 32 < 4 * by_hand
 
 
 @pytest.fixture
 def line(monkeypatch):
-    """A step of 500 MB and 2 MB an image."""
+    """A step that takes 500 MB and 2 MB per image."""
     monkeypatch.setattr(step_memory, "step_bytes", lambda experiment, images: 500_000_000 + 2_000_000 * images)
 
 
-def test_the_largest_batch_is_where_the_line_meets_the_memory(line):
+def test_the_largest_batch_fits_the_memory(line):
     predicted = step_memory.predict(SMALL, (3, 7), (0.4, 0.5, 0.502, 1.5019, 80))
     assert predicted.step_bytes == (506_000_000, 514_000_000)
     assert (predicted.fixed_bytes, predicted.bytes_per_image) == (500e6, 2e6)
     assert predicted.largest_batches == {"0.4": 0, "0.5": 0, "0.502": 1, "1.5019": 500, "80": 39_750}
 
 
-def test_memory_that_does_not_grow_is_told(monkeypatch):
+def test_memory_that_does_not_grow_is_an_error(monkeypatch):
     monkeypatch.setattr(step_memory, "step_bytes", lambda experiment, images: 500)
-    with pytest.raises(UserError, match="batches of 3 and 7 take the same memory; give larger ones."):
+    with pytest.raises(UserError, match="batches.* 3 and 7"):
         step_memory.predict(SMALL, (3, 7), (16,))
 
 
 @pytest.mark.parametrize(
     ("batches", "gigabytes", "message"),
     [
-        ((5, 5), (16,), "the batches are 5 and 5; they must rise, from 1 or more."),
-        ((0, 5), (16,), "the batches are 0 and 5"),
-        ((1, 2), (16, 0), "every memory must be of more than 0 gigabytes."),
+        ((5, 5), (16,), "batches.* 5 and 5"),
+        ((0, 5), (16,), "batches.* 0 and 5"),
+        ((1, 2), (16, 0), " 0 gigabytes"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_compiled(batches, gigabytes, message):
-    with pytest.raises(UserError) as error:
+def test_mistakes_are_found_before_compiling(batches, gigabytes, message):
+    with pytest.raises(UserError, match=message):
         step_memory.predict(SMALL, batches, gigabytes)
-    assert message in str(error.value)
 
 
 def test_summary_prints_it_as_json(shallow, capsys):
     command = ["summary", "inception_resnet_v1", "--image-size", "75", "--memory", "--batches", "32", "64"]
     assert main([*command, "--gigabytes", "0.0001", "2", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["parameters"] == 22_756_328
-    predicted = facts["memory"]
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["parameters"] == 22_756_328
+    predicted = summary["memory"]
     assert set(predicted) == {field.name for field in dataclasses.fields(step_memory.Memory)}
     low, high = predicted["step_bytes"]
     assert predicted["bytes_per_image"] == (high - low) / 32
@@ -176,21 +176,11 @@ def test_summary_prints_it_as_json(shallow, capsys):
 def test_summary_prints_it_as_text(line, shallow, capsys):
     assert main(["summary", "inception_v4", "--memory", "--remat", "--gigabytes", "0.4", "16"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        lines[-5] == "training on each device, float32, with remat: what cpu's compiler gives for batches of 8 and 32"
-    )
-    assert lines[-4].startswith("each image                   2.0 MB (") and lines[-3].split() == [
-        "all",
-        "else",
-        "500.0",
-        "MB",
-    ]
-    assert lines[-2:] == [
-        "0.4 GB                         0 images at most",
-        "16 GB                      7,750 images at most",
-    ]
+    expected = ("float32.* remat.* 8 and 32", " 2.0 MB", " 500.0 MB", "^0.4 GB  +0 images", "^16 GB  +7,750 images")
+    for line, pattern in zip(lines[-5:], expected, strict=True):
+        assert re.search(pattern, line), line
 
 
-def test_what_belongs_to_memory_needs_it(capsys):
+def test_options_of_memory_need_it(capsys):
     assert main(["summary", "inception_v4", "--remat"]) == 2
-    assert "--remat, --batches, --gigabytes belong to --memory; give that, too." in capsys.readouterr().err
+    assert re.search("--remat.* --memory", capsys.readouterr().err)

@@ -1,8 +1,8 @@
-"""Peers' weights give peers' numbers, go out as they came in, and are refused whole when anything is amiss.
+"""Peers' weights reproduce the peers' numbers, survive import and export, and are rejected if anything does not fit.
 
-The released networks share their blocks with the paper's, so what follows covers those too, but for Inception-ResNet-v2
-as the paper draws it: its stem before residual blocks and the widths 384, 1152 and 2144 have no peer; test_models.py
-holds them by their shapes.
+The released networks share their blocks with the paper's, so that these tests cover both, except Inception-ResNet-v2 as
+in the figures: its stem before residual blocks and the widths 384, 1152 and 2144 have no peer; test_models.py checks
+their shapes.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ PYTORCH = [name for name in NETWORKS if not name.startswith("keras")]
 
 @dataclasses.dataclass(repr=False)
 class Peer:
-    """A peer's weights, and what we made of them."""
+    """A peer's weights, and the network and variables imported from them."""
 
     name: str
     format: str
@@ -73,7 +73,7 @@ def load(name: str) -> Peer:
 
 
 def equal(ours: Any, theirs: Any) -> bool:
-    """Bit for bit, names and types too."""
+    """Equality bit for bit, of names and dtypes too."""
     same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), ours, theirs)
     return all(jax.tree.leaves(same))
 
@@ -82,11 +82,11 @@ def equal(ours: Any, theirs: Any) -> bool:
 
 
 def check_against(peer: Peer, bits: int, tolerance: float) -> None:
-    """Every stage, the pooled features and the output, on the oracle's images."""
+    """Compares every stage, the pooled features and the output on the oracle's images."""
     expected = {name.removesuffix(str(bits)): value for name, value in peer.numbers().items()}
     images = oracle_rng.images(peer.description["batch"], *peer.description["input_size"]).astype(f"float{bits}")
     with jax.enable_x64(bits == 64):
-        # Op by op: for one batch that is faster than compiling the network.
+        # Not jitted: for one batch that is faster than compiling the network.
         output, state = peer.model.apply(
             peer.variables, images, capture_intermediates=lambda module, _: len(module.path) == 1
         )
@@ -107,7 +107,7 @@ def assert_close(ours: Any, theirs: Any, tolerance: float) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
-def test_every_stage_gives_the_peers_numbers(peer):
+def test_every_stage_reproduces_the_peers_numbers(peer):
     if peer.name in PYTORCH:
         check_against(peer, bits=64, tolerance=1e-9)
     else:
@@ -115,13 +115,13 @@ def test_every_stage_gives_the_peers_numbers(peer):
 
 
 @pytest.mark.parametrize("peer", ["timm_inception_v4"], indirect=True)
-def test_float32_gives_the_peers_numbers_too(peer):
+def test_float32_reproduces_the_peers_numbers(peer):
     check_against(peer, bits=32, tolerance=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", [name for name in PYTORCH if name.startswith("timm")], indirect=True)
-def test_training_gives_the_peers_logits_statistics_and_gradients(peer):
+def test_training_reproduces_the_peers_logits_statistics_and_gradients(peer):
     expected = peer.numbers("_train")
     model = peer.model.clone(dropout_rate=0.0, bn_momentum=0.9)
     images = oracle_rng.images(4, 299, 299).astype(np.float64)
@@ -134,12 +134,12 @@ def test_training_gives_the_peers_logits_statistics_and_gradients(peer):
         return losses.mean(), (logits, state["batch_stats"])
 
     with jax.enable_x64(True):
-        # Not as the rest of the suite, which compiles quickly: this computes for longer than it compiles.
+        # Optimised, unlike in the rest of the suite, because this computes for longer than it compiles.
         optimised = {"xla_backend_optimization_level": 3}
         step = jax.jit(jax.grad(loss, has_aux=True), compiler_options=optimised)
         grads, (logits, statistics) = step(variables["params"])
     assert_close(logits, expected["logits"], 1e-6)
-    # In the peer's names: gradients stand where the parameters do.
+    # In the peer's names, with gradients in place of parameters.
     theirs = export_weights(model, {"params": grads, "batch_stats": statistics}, format=peer.format)
     norms = [np.linalg.norm(theirs[name]) for name in expected["grad_names"]]
     np.testing.assert_allclose(norms, expected["grad_norms"], rtol=1e-6)
@@ -150,7 +150,7 @@ def test_training_gives_the_peers_logits_statistics_and_gradients(peer):
 
 
 def as_in_pytorch(peer: Peer, layer: str, running_var: np.ndarray, side: int) -> np.ndarray:
-    """The running variance had it been updated with n / (n - 1) times the batch's, as PyTorch does."""
+    """The running variance as PyTorch updates it, with n / (n - 1) times the batch's variance."""
     count = 4 * side * side
     kept = 0.9 * peer.weights[f"{layer}.running_var"].astype(np.float64)
     return kept + (running_var - kept) * count / (count - 1)
@@ -159,12 +159,11 @@ def as_in_pytorch(peer: Peer, layer: str, running_var: np.ndarray, side: int) ->
 # In and out
 
 
-def test_import_keeps_every_number(peer):
-    trainable = count_parameters(peer.variables["params"])
-    scales = (
-        0 if peer.format != "keras" else sum(e["shape"][0] for e in peer.description["state"] if e["kind"] == "mean")
-    )
-    assert trainable == peer.description["trainable_parameters"] + scales
+def test_import_has_the_peers_parameters(peer):
+    expected = peer.description["trainable_parameters"]
+    if peer.format == "keras":  # without scales
+        expected += sum(entry["shape"][0] for entry in peer.description["state"] if entry["kind"] == "mean")
+    assert count_parameters(peer.variables["params"]) == expected
     assert peer.model.num_classes == (512 if peer.format == "facenet" else 1000)
     assert peer.model.dtype is None
 
@@ -185,19 +184,19 @@ def test_import_of_export_is_the_variables(peer):
     assert equal(imported, variables)
 
 
-def test_the_average_pools_are_the_sources(peer):
+def test_average_pools_are_the_peers(peer):
     assert peer.model.count_include_pad == any(
         "count_include_pad=True" in pool for pool in peer.description.get("avg_pool", [])
     )
 
 
 @pytest.mark.parametrize("peer", ["facenet_inception_resnet_v1"], indirect=True)
-def test_peers_names_mean_their_networks(peer):
+def test_the_papers_name_stands_for_the_peers_network(peer):
     assert import_weights("inception_resnet_v1", peer.weights, format="facenet")[0] == peer.model
 
 
 @pytest.mark.parametrize("peer", ["timm_inception_v3"], indirect=True)
-def test_the_auxiliary_head_comes_and_goes_where_the_peer_has_it(peer):
+def test_the_auxiliary_head_is_converted_if_the_peer_has_it(peer):
     model = peer.model.clone(aux_head=True)
     variables = initial_variables(model, seed=0)
     exported = export_weights(model, variables, format="timm")
@@ -227,7 +226,7 @@ def facenet() -> Peer:
 
 
 @pytest.mark.parametrize("classes", [10, 1001])
-def test_the_number_of_classes_is_the_heads(keras_v3, classes):
+def test_the_number_of_classes_is_that_of_the_head(keras_v3, classes):
     head = {
         "predictions/kernel": np.ones((2048, classes), np.float32),
         "predictions/bias": np.ones(classes, np.float32),
@@ -237,7 +236,7 @@ def test_the_number_of_classes_is_the_heads(keras_v3, classes):
     assert np.array_equal(variables["params"]["classifier"]["kernel"], head["predictions/kernel"])
 
 
-def test_another_number_of_classes_gives_a_new_head_and_says_so(facenet, caplog):
+def test_another_number_of_classes_gives_a_new_head_with_a_warning(facenet, caplog):
     model, variables = import_weights(facenet.network, facenet.weights, format="facenet", num_classes=7)
     assert model.num_classes == 7
     assert "7 classes" in caplog.text and "new" in caplog.text
@@ -248,7 +247,7 @@ def test_another_number_of_classes_gives_a_new_head_and_says_so(facenet, caplog)
 
 
 @pytest.mark.parametrize("with_head", [True, False])
-def test_no_classes_drops_the_head_which_may_be_missing(facenet, with_head):
+def test_zero_classes_drop_the_head_if_any(facenet, with_head):
     weights = {k: v for k, v in facenet.weights.items() if with_head or not k.startswith("last_")}
     model, variables = import_weights(facenet.network, weights, format="facenet", num_classes=0)
     assert model.num_classes == 0
@@ -257,18 +256,18 @@ def test_no_classes_drops_the_head_which_may_be_missing(facenet, with_head):
     assert jax.eval_shape(model.apply, variables, np.zeros((1, 75, 75, 3), np.float32)).shape == (1, 1792)
 
 
-def test_a_missing_head_is_missing_unless_it_is_replaced(facenet):
+def test_a_missing_head_is_an_error_unless_it_is_replaced(facenet):
     weights = {k: v for k, v in facenet.weights.items() if not k.startswith("last_")}
-    with pytest.raises(UserError, match=r"6 entries do not fit(.|\n)*last_linear.weight \(512, 1792\)"):
+    with pytest.raises(UserError, match=r"last_linear.weight \(512, 1792\)"):
         import_weights(facenet.network, weights, format="facenet")
     model, _ = import_weights(facenet.network, weights, format="facenet", num_classes=5)
     assert model.num_classes == 5
 
 
-# What is refused
+# Rejected weights
 
 
-def test_every_misfit_is_named_at_once_with_both_names_and_shapes(facenet):
+def test_all_misfits_are_named_with_both_names_and_shapes(facenet):
     weights = dict(facenet.weights)
     weights["conv2d_1a.conv.wieght"] = weights.pop("conv2d_1a.conv.weight")
     a, b = "repeat_1.0.branch0.conv.weight", "repeat_1.0.branch1.1.conv.weight"
@@ -276,10 +275,11 @@ def test_every_misfit_is_named_at_once_with_both_names_and_shapes(facenet):
     weights["block8.conv2d.bias"] = np.zeros(3, np.float32)
     weights["last_bn.weight"] = np.zeros(512, np.int32)
     del weights["mixed_6a.branch0.bn.num_batches_tracked"]
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         import_weights(facenet.network, weights, format="facenet")
-    assert str(refusal.value).splitlines() == [
-        "the source is not facenet's inception_resnet_v1_facenet, nothing was loaded; 7 entries do not fit:",
+    summary, *misfits = str(error.value).splitlines()
+    assert "facenet's inception_resnet_v1_facenet" in summary and "7 entries" in summary
+    assert misfits == [
         "  missing: conv2d_1a.conv.weight (32, 3, 3, 3), our params/stem_conv_1/conv/kernel (3, 3, 3, 32)",
         "  missing: mixed_6a.branch0.bn.num_batches_tracked ()",
         "  wrong shape: repeat_1.0.branch0.conv.weight (32, 32, 3, 3), not (32, 256, 1, 1), "
@@ -292,7 +292,7 @@ def test_every_misfit_is_named_at_once_with_both_names_and_shapes(facenet):
     ]
 
 
-def test_what_nothing_is_computed_from_may_be_there_or_not(facenet):
+def test_entries_without_a_part_in_inference_are_optional(facenet):
     weights = {k: v for k, v in facenet.weights.items() if not k.endswith("num_batches_tracked")}
     weights |= {"logits.weight": np.zeros((8631, 512), np.float32), "logits.bias": np.zeros(8631, np.float32)}
     assert equal(import_weights(facenet.network, weights, format="facenet")[1], facenet.variables)
@@ -307,24 +307,20 @@ def test_half_precision_becomes_float32(keras_v3):
 @pytest.mark.parametrize(
     ("network", "format", "message"),
     [
-        ("inception_v4", "caffe", "no format 'caffe'; there are timm, keras, facenet"),
-        (
-            "inception_v4",
-            "keras",
-            "keras has no inception_v4; of our networks it has inception_v3, inception_resnet_v2_slim",
-        ),
+        ("inception_v4", "caffe", "caffe.* timm, keras, facenet"),
+        ("inception_v4", "keras", "keras.* inception_v4.* inception_v3, inception_resnet_v2_slim"),
     ],
 )
-def test_what_no_peer_has_is_refused(network, format, message):
+def test_unknown_formats_and_networks_are_rejected(network, format, message):
     with pytest.raises(UserError, match=message):
         import_weights(network, {}, format=format)
 
 
-def test_networks_that_compute_something_else_are_not_exported(facenet):
+def test_networks_other_than_the_peers_are_not_exported(facenet):
     other = facenet.model.clone(residual_scales=(1.0, 1.0, 1.0))
-    with pytest.raises(UserError, match=r"residual_scales \(0.17, 0.1, 0.2\), this model \(1.0, 1.0, 1.0\)"):
+    with pytest.raises(UserError, match=r"residual_scales.*\(0.17, 0.1, 0.2\).*\(1.0, 1.0, 1.0\)"):
         export_weights(other, facenet.variables, format="facenet")
-    with pytest.raises(UserError, match="timm has no inception_resnet_v2;"):
+    with pytest.raises(UserError, match="timm.* inception_resnet_v2"):
         export_weights(create_model("inception_resnet_v2"), {}, format="timm")
     params = {k: v for k, v in facenet.variables["params"].items() if k != "block_b_3"} | {
         "block_x": {"bias": np.ones(2)}
@@ -335,7 +331,7 @@ def test_networks_that_compute_something_else_are_not_exported(facenet):
         export_weights(facenet.model, facenet.variables | {"params": params}, format="facenet")
 
 
-def test_keras_kernels_take_the_scales(keras_v3):
+def test_scales_are_folded_into_keras_kernels(keras_v3):
     params = jax.tree.map(np.copy, keras_v3.variables["params"])
     params["stem_conv_1"]["bn"]["scale"][3] = -2
     exported = export_weights(keras_v3.model, keras_v3.variables | {"params": params}, format="keras")
@@ -347,7 +343,7 @@ def test_keras_kernels_take_the_scales(keras_v3):
 
 
 @pytest.mark.parametrize("network", ["inception_resnet_v2_slim", "inception_resnet_v1_facenet"])
-def test_without_scales_the_function_is_the_same(network):
+def test_folding_scales_keeps_the_function(network):
     model = create_model(network, width=0.05, depths=(1, 1, 1), num_classes=3)
     rng = np.random.default_rng(0)
 
@@ -370,7 +366,7 @@ def test_without_scales_the_function_is_the_same(network):
     assert expected.dtype == np.float64 and np.ptp(expected) > 0.1
 
 
-def test_an_export_to_other_average_pools_says_so(keras_v3, caplog):
+def test_an_export_to_other_average_pools_logs_a_warning(keras_v3, caplog):
     export_weights(keras_v3.model, keras_v3.variables, format="timm")
     assert "count_include_pad=True" in caplog.text
     caplog.clear()
@@ -383,7 +379,7 @@ def test_an_export_to_other_average_pools_says_so(keras_v3, caplog):
 
 
 def renumbered(weights: dict[str, np.ndarray], convolutions: int, norms: int) -> dict[str, np.ndarray]:
-    """As a later network of the session has them."""
+    """The weights of a later network of the session."""
     numbered = {}
     for name, array in weights.items():
         layer, _, leaf = name.partition("/")
@@ -396,7 +392,7 @@ def renumbered(weights: dict[str, np.ndarray], convolutions: int, norms: int) ->
     return numbered
 
 
-def test_keras_layers_go_by_the_order_of_their_numbers(keras_v3):
+def test_keras_layers_are_identified_by_the_order_of_their_numbers(keras_v3):
     later = renumbered(keras_v3.weights, 94, 1000)
     later["conv2d_5000/kernel"] = later.pop(f"conv2d_{94 + 93}/kernel")
     assert "conv2d_94/kernel" in later and "conv2d/kernel" not in later
@@ -407,12 +403,10 @@ def test_keras_layers_go_by_the_order_of_their_numbers(keras_v3):
 
 
 @pytest.mark.parametrize("offset", [0, 94])
-def test_a_missing_keras_layer_alone_is_named(keras_v3, offset):
+def test_only_the_missing_keras_layer_is_named(keras_v3, offset):
     weights = renumbered(keras_v3.weights, offset, offset)
     del weights[f"conv2d_{offset + 7}/kernel"]
-    with pytest.raises(
-        UserError, match=rf"1 entry does not fit:\n  missing: conv2d_{offset + 7}/kernel \(5, 5, 48, 64\)"
-    ):
+    with pytest.raises(UserError, match=rf"1 entry .*\n.*conv2d_{offset + 7}/kernel \(5, 5, 48, 64\)"):
         import_weights("inception_v3", weights, format="keras")
 
 
@@ -430,7 +424,7 @@ def test_pytorch_files_are_loaded_as_weights_only(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     path.touch()
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match="needs torch, which is not installed; where it is, .* converts it"):
+    with pytest.raises(UserError, match="weights.pth.* torch.*safetensors.torch.save_file"):
         files.read(path, "timm")
     tensor = types.SimpleNamespace(numpy=lambda: np.arange(3))
 
@@ -452,11 +446,11 @@ KERAS_ARRAYS = {
     "predictions/kernel": np.arange(8.0),
     "predictions/bias": np.arange(9.0),
 }
-"""As in files that Keras 3.15 wrote, with arrays of other sizes."""
+"""Names as in files written by Keras 3.15, with arrays of other sizes."""
 
 
 def write_weights_h5(file) -> None:
-    """Keras 3's layout: groups by position, arrays by number, the layer's name as an attribute."""
+    """Writes Keras 3's layout: groups by position, arrays by number, the layer's name as an attribute."""
     groups = {"conv2d_94": "conv2d", "block35_1_conv": "conv2d_1", "predictions": "dense"}
     file.create_group("layers/activation/vars").attrs["name"] = "activation_94"
     for name, array in KERAS_ARRAYS.items():
@@ -490,19 +484,19 @@ def test_keras_weights_h5_and_keras_files(tmp_path):
     assert equal(files.read(tmp_path / "model.keras", "keras"), KERAS_ARRAYS)
     with h5py.File(path, "a") as file:
         del file["layers/dense/vars"].attrs["name"]
-    with pytest.raises(UserError, match="does not name its layers"):
+    with pytest.raises(UserError, match="model.weights.h5.* names of layers"):
         files.read(path, "keras")
 
 
 @pytest.mark.parametrize("file", ["a.safetensors", "a.h5", "a.keras"])
-def test_a_file_that_is_none_is_refused(tmp_path, file):
+def test_unreadable_files_are_rejected(tmp_path, file):
     format = "timm" if file.endswith("safetensors") else "keras"
     network, path = "inception_v3", tmp_path / file
     pytest.importorskip("h5py" if format == "keras" else "safetensors")
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match=f"no file .*{file}"):
         import_weights(network, path, format=format)
     path.write_bytes(b"no such thing")
-    with pytest.raises(UserError, match=f"{file} cannot be read: "):
+    with pytest.raises(UserError, match=f"{file} cannot be read"):
         import_weights(network, path, format=format)
-    with pytest.raises(UserError, match="is not a file of"):
+    with pytest.raises(UserError, match=f"{file}.* {'timm' if format == 'keras' else 'keras'}"):
         import_weights(network, path, format="timm" if format == "keras" else "keras")

@@ -1,4 +1,4 @@
-"""Checkpoints for use: importing, loading, predicting, starting from one."""
+"""Checkpoints for inference: import, loading, prediction, transfer learning."""
 
 import json
 import logging
@@ -31,27 +31,20 @@ def small(name="inception_resnet_v2", classes=10, **options):
     return create_model(name, num_classes=classes, width=0.1, depths=(1, 1, 1), **options)
 
 
-def leaves(tree):
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def assert_same(a, b):
-    a, b = leaves(a), leaves(b)
-    assert a.keys() == b.keys()
-    for name, leaf in a.items():
-        np.testing.assert_array_equal(leaf, b[name], err_msg=name)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A small network with class names and a preparation of its own."""
+    """A small network with class names and preprocessing of its own."""
     directory = tmp_path_factory.mktemp("saved") / "checkpoint"
     model = small()
     names = tuple(f"digit {i}" for i in range(10))
-    prepared = Preprocessing(80, 0.9, "bicubic", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), class_names=names)
+    preprocessing = Preprocessing(80, 0.9, "bicubic", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), class_names=names)
     variables = initial_variables(model, 0, 75)
-    save_checkpoint(directory, model, variables, prepared)
-    return directory, model, variables, prepared
+    save_checkpoint(directory, model, variables, preprocessing)
+    return directory, model, variables, preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +61,11 @@ def pictures(tmp_path_factory):
     return paths
 
 
-def test_saving_and_loading_gives_everything_back(saved):
-    directory, model, variables, prepared = saved
-    loaded_model, loaded, loaded_prepared = load_checkpoint(directory)
-    assert (loaded_model, loaded_prepared) == (model, prepared)
-    assert_same(loaded, variables)
+def test_checkpoints_are_loaded_as_saved(saved):
+    directory, model, variables, preprocessing = saved
+    loaded = load_checkpoint(directory)
+    assert (loaded.model, loaded.preprocessing) == (model, preprocessing)
+    assert_same(loaded.variables, variables)
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -83,26 +76,26 @@ def test_describe_is_the_inverse_of_create_model(name):
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(saved, tmp_path, monkeypatch):
-    _, model, variables, prepared = saved
-    save_checkpoint(tmp_path / "c", model, variables, prepared)
+    _, model, variables, preprocessing = saved
+    save_checkpoint(tmp_path / "c", model, variables, preprocessing)
 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(RunFailed, match=f"could not be written to {tmp_path}/c: No space left on device; free some"):
-        save_checkpoint(tmp_path / "c", model, initial_variables(model, 5, 75), prepared)
+    with pytest.raises(RunFailed, match=f"{tmp_path}/c.*No space left on device"):
+        save_checkpoint(tmp_path / "c", model, initial_variables(model, 5, 75), preprocessing)
     monkeypatch.undo()
     assert_same(load_checkpoint(tmp_path / "c")[1], variables)
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
-def test_a_directory_that_is_no_checkpoint_is_not_replaced(saved, tmp_path):
-    _, model, variables, prepared = saved
+def test_a_directory_other_than_a_checkpoint_is_not_replaced(saved, tmp_path):
+    _, model, variables, preprocessing = saved
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("words")
-    with pytest.raises(UserError, match="exists and is not an exported checkpoint"):
-        save_checkpoint(tmp_path / "thesis", model, variables, prepared)
+    with pytest.raises(UserError, match="thesis"):
+        save_checkpoint(tmp_path / "thesis", model, variables, preprocessing)
     assert (tmp_path / "thesis" / "chapter").read_text() == "words"
 
 
@@ -113,15 +106,15 @@ def run(capfd, *arguments):
 
 
 def test_predict_gives_the_networks_probabilities(saved, pictures, capfd):
-    directory, model, variables, prepared = saved
+    directory, model, variables, preprocessing = saved
     code, out, _ = run(capfd, "predict", directory, *pictures, "--top", 3, "--batch-size", 2, "--json")
     predictions = json.loads(out)["predictions"]
     assert code == 0 and [p["image"] for p in predictions] == [str(p) for p in pictures]
-    png = predictions[1]  # 80x80, so cropping its 72x72 centre and resizing is all that is done to it
+    png = predictions[1]  # 80x80, so that preprocessing only crops the central 72x72 and resizes
     import cv2
 
     pixels = cv2.resize(np.asarray(Image.open(pictures[1]))[4:76, 4:76], (80, 80), interpolation=cv2.INTER_CUBIC)
-    x = (pixels / 255 - np.array(prepared.mean)) / np.array(prepared.std)
+    x = (pixels / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     expected = jax.nn.softmax(jax.jit(model.apply)(variables, jnp.asarray(x[None], jnp.float32))[0])
     best = np.argsort(-np.asarray(expected))[:3]
     assert [c["index"] for c in png["classes"]] == list(best)
@@ -129,18 +122,18 @@ def test_predict_gives_the_networks_probabilities(saved, pictures, capfd):
     np.testing.assert_allclose([c["probability"] for c in png["classes"]], expected[best], rtol=1e-3)
 
 
-def test_a_broken_picture_is_named_and_the_others_are_answered(saved, pictures, capfd, tmp_path):
+def test_a_broken_picture_is_named_and_the_others_are_predicted(saved, pictures, capfd, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(pictures[0].read_bytes()[:500])
     arguments = ["predict", saved[0], pictures[0], tmp_path / "broken.jpg", tmp_path / "none.jpg", pictures[2]]
     code, out, err = run(capfd, *arguments)
     assert code == 1
-    assert "broken.jpg" in err and "none.jpg cannot be read: No such file or directory." in err
+    assert "broken.jpg" in err and "none.jpg" in err and "No such file or directory" in err
     assert out.count("digit") == 10 and str(pictures[2]) in out and "Traceback" not in err
 
 
 @pytest.fixture(scope="module")
 def timm_file(tmp_path_factory):
-    """timm's Inception-v3 with 1001 labels and timm's configuration beside it, as a hub has it."""
+    """timm's Inception-v3 with 1001 labels beside timm's configuration, as on a hub."""
     directory = tmp_path_factory.mktemp("timm")
     state = json.loads((GOLDEN / "timm_inception_v3.json").read_text())["state"]
     arrays = {}
@@ -154,14 +147,14 @@ def timm_file(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_importing_keeps_weights_and_preparation_and_drops_the_background(timm_file, tmp_path, capfd):
+def test_import_keeps_weights_and_preprocessing_and_drops_the_background(timm_file, tmp_path, capfd):
     path, arrays = timm_file
     code, out, _ = run(capfd, "import", path, tmp_path / "v3", "--model", "inception_v3")
-    assert (
-        code == 0 and "inception_v3 with 1001 classes; images of 75 pixels, central 0.95, antialiased_bilinear" in out
+    assert code == 0 and all(
+        token in out for token in ("inception_v3", " 1001 ", " 75 ", " 0.95", "antialiased_bilinear")
     )
-    model, variables, prepared = load_checkpoint(tmp_path / "v3")
-    assert (prepared.label_offset, prepared.mean, prepared.std) == (1, (0.1,) * 3, (0.5,) * 3)
+    model, variables, preprocessing = load_checkpoint(tmp_path / "v3")
+    assert (preprocessing.label_offset, preprocessing.mean, preprocessing.std) == (1, (0.1,) * 3, (0.5,) * 3)
     assert model.count_include_pad
     np.testing.assert_array_equal(variables["params"]["classifier"]["kernel"], arrays["fc.weight"].T)
 
@@ -169,8 +162,12 @@ def test_importing_keeps_weights_and_preparation_and_drops_the_background(timm_f
     names.write_text("".join(f"class number {i}\n" for i in range(1000)))
     more = ["--drop-background", "--class-names", names]
     assert run(capfd, "import", path, tmp_path / "cut", "--model", "inception_v3", *more)[0] == 0
-    model, variables, prepared = load_checkpoint(tmp_path / "cut")
-    assert (model.num_classes, prepared.label_offset, prepared.class_names[999]) == (1000, 0, "class number 999")
+    model, variables, preprocessing = load_checkpoint(tmp_path / "cut")
+    assert (model.num_classes, preprocessing.label_offset, preprocessing.class_names[999]) == (
+        1000,
+        0,
+        "class number 999",
+    )
     np.testing.assert_array_equal(variables["params"]["classifier"]["kernel"], arrays["fc.weight"].T[:, 1:])
     np.testing.assert_array_equal(variables["params"]["classifier"]["bias"], arrays["fc.bias"][1:])
 
@@ -178,34 +175,34 @@ def test_importing_keeps_weights_and_preparation_and_drops_the_background(timm_f
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("FILE", "--model", "inception_v4"), "missing: features.0.conv.weight (32, 3, 3, 3)"),
-        (("FILE", "--model", "inception_v5"), "timm has no inception_v5; of our networks it has inception_v3"),
-        (("FILE", "--model", "inception_v3", "--format", "onnx"), "no format 'onnx'; there are timm, keras, facenet"),
-        (("nowhere.safetensors", "--model", "inception_v3"), "there is no file nowhere.safetensors"),
-        (("hf://timm/inception_v4.tf_in1k", "--model", "inception_v4"), "needs huggingface_hub, which is not"),
+        (("FILE", "--model", "inception_v4"), "features.0.conv.weight (32, 3, 3, 3)"),
+        (("FILE", "--model", "inception_v5"), "inception_v5"),
+        (("FILE", "--model", "inception_v3", "--format", "onnx"), "onnx"),
+        (("nowhere.safetensors", "--model", "inception_v3"), "nowhere.safetensors"),
+        (("hf://timm/inception_v4.tf_in1k", "--model", "inception_v4"), "huggingface_hub"),
     ],
 )
-def test_what_cannot_be_imported_is_said_and_nothing_is_written(
+def test_a_failed_import_names_the_cause_and_writes_nothing(
     timm_file, tmp_path, capfd, monkeypatch, arguments, message
 ):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # Where it is installed, this would ask the network.
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # Installed, it would download.
     arguments = [str(timm_file[0]) if a == "FILE" else a for a in arguments]
     code, _, err = run(capfd, "import", arguments[0], tmp_path / "out", *arguments[1:])
     assert code == 2 and message in err and "Traceback" not in err
     assert not list(tmp_path.iterdir())
 
 
-def test_background_and_names_must_be_there_to_be_dropped_or_given(saved, tmp_path):
-    _, model, variables, prepared = saved
-    with pytest.raises(UserError, match="no background to drop: the head has 10 classes"):
-        importer.without_background(TrainedModel(model, variables, prepared))
+def test_background_and_class_names_must_match_the_head(saved, tmp_path):
+    _, model, variables, preprocessing = saved
+    with pytest.raises(UserError, match="background.* 10 "):
+        importer.without_background(TrainedModel(model, variables, preprocessing))
     (tmp_path / "names").write_text("one\ntwo\n")
-    with pytest.raises(UserError, match="has 2 lines, but the network has 10 classes"):
-        importer._read_class_names(str(tmp_path / "names"), model, prepared)
+    with pytest.raises(UserError, match="names.* 2 .* 10 "):
+        importer.read_class_names(tmp_path / "names", 10)
 
 
 @pytest.mark.slow
-def test_imported_weights_see_every_crop_of_real_photographs(timm_file, tmp_path, capfd):
+def test_imported_weights_are_evaluated_on_all_crops_of_photographs(timm_file, tmp_path, capfd):
     assert run(capfd, "import", timm_file[0], tmp_path / "v3", "--model", "inception_v3")[0] == 0
     for number in range(1000):
         (tmp_path / "set" / "train" / f"class {number:03d}").mkdir(parents=True)
@@ -223,22 +220,22 @@ def test_imported_weights_see_every_crop_of_real_photographs(timm_file, tmp_path
         with np.load(kept) as file:
             assert file["labels"].tolist() == [970, 985] and file["files"][1].endswith("class 985/flower.jpg")
             found.append(file["probabilities"][0])
-            # Without the background of the 1001.
+            # Without the background.
             assert found[-1].shape == (2, 1000)
     np.testing.assert_allclose(np.sum(found, axis=-1), 1, atol=1e-5)
     for one, other in ((0, 1), (1, 2)):
         assert np.abs(found[one] - found[other]).max() > 1e-6
 
 
-def test_what_was_exported_here_comes_back_with_its_preparation(saved, tmp_path, capfd):
-    directory, model, variables, prepared = saved
+def test_our_own_export_is_imported_with_its_preprocessing(saved, tmp_path, capfd):
+    directory, model, variables, preprocessing = saved
     file = tmp_path / "own.safetensors"
     assert run(capfd, "export", directory, file, "--format", "safetensors")[0] == 0
     arguments = ["--model", "inception_resnet_v2", "--format", "inception_jax"]
     code, _, err = run(capfd, "import", file, tmp_path / "again", *arguments)
     assert code == 0, err
     again = load_checkpoint(tmp_path / "again")
-    assert (again[0], again[2]) == (model, prepared)
+    assert (again[0], again[2]) == (model, preprocessing)
     assert_same(again[1], variables)
 
 
@@ -249,11 +246,11 @@ def test_keras_files_are_imported_uncropped(tmp_path, capfd):
     weights.save_weights(tmp_path / "v3.weights.h5", model, variables, format="keras")
     arguments = ["--model", "inception_v3", "--format", "keras"]
     code, out, err = run(capfd, "import", tmp_path / "v3.weights.h5", tmp_path / "v3", *arguments)
-    assert code == 0 and "1000 classes; images of 299 pixels, central 1, bilinear" in out, err
+    assert code == 0 and all(token in out for token in (" 1000 ", " 299 ", "central 1,", "bilinear")), err
     assert_same(load_checkpoint(tmp_path / "v3")[1], variables)
 
 
-def test_transfer_takes_the_trunk_and_where_it_fits_the_head(saved):
+def test_transfer_copies_the_trunk_and_a_head_of_the_same_size(saved):
     directory, model, variables, _ = saved
     fresh = initial_variables(model, 1, 75)
     same, new_head = transfer(directory, model, fresh)
@@ -268,17 +265,17 @@ def test_transfer_takes_the_trunk_and_where_it_fits_the_head(saved):
     assert_same(moved["batch_stats"], variables["batch_stats"])
 
 
-def test_transfer_names_everything_that_does_not_fit(saved):
+def test_transfer_names_all_misfits(saved):
     model = small("inception_resnet_v2").clone(depths=(2, 1, 1))
     with pytest.raises(UserError) as error:
         transfer(saved[0], model, initial_variables(model, 0, 75))
     message = str(error.value)
-    assert "does not fit this inception_resnet_v2" in message
+    assert "inception_resnet_v2" in message
     assert message.count("params/block_a_2/") == 6 * 3 + 2 and "block_a_1/" not in message
 
 
-def test_a_new_head_is_announced(timm_file, tmp_path, caplog):
+def test_a_new_head_logs_a_warning(timm_file, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         importer.import_checkpoint(str(timm_file[0]), tmp_path / "five", "inception_v3", format="timm", num_classes=5)
-    assert "the classifier is new: 5 classes" in caplog.text
+    assert "5 classes" in caplog.text
     assert load_checkpoint(tmp_path / "five")[0].num_classes == 5

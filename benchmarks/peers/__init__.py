@@ -1,1 +1,1 @@
-"""The parts of compare_peers.py: the cases, the contestants, the race between them, and its tables."""
+"""Parts of compare_peers.py: cases, contestants, the race between them, and its tables."""

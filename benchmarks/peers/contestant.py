@@ -1,4 +1,4 @@
-"""A contestant in its own process: it prepares one step, then runs it for some seconds whenever it is told to."""
+"""Contestant in its own process, which prepares a step and runs it for some seconds on each request."""
 
 import collections
 import json
@@ -13,7 +13,7 @@ from peers.step import Contestant
 
 
 def prepare(name: str, case: Case) -> Contestant:
-    """The contestant of that name; only its own libraries are imported."""
+    """Prepare the contestant of that name, importing only the libraries that it needs."""
     if name == OURS:
         xla_flags.set_flags()
         from peers import ours
@@ -32,10 +32,10 @@ def prepare(name: str, case: Case) -> Contestant:
     return on_pytorch.prepare(case, channels_last=name != "timm", compiled=name == COMPILED)
 
 
-def serve(name: str, case: Case, seconds: float, orders: Iterable[str], answers: TextIO) -> None:
-    """Answers once when prepared, then after a turn for each of the orders: JSON objects, one a line.
+def serve(name: str, case: Case, seconds: float, requests: Iterable[str], answers: TextIO) -> None:
+    """Answer once when prepared, then after a turn for each request, with a JSON object per line.
 
-    An answer that has `failed`, a sentence, is the last.
+    An answer with the key `failed`, a sentence, is the last one.
     """
 
     def answer(**values: Any) -> None:
@@ -43,29 +43,28 @@ def serve(name: str, case: Case, seconds: float, orders: Iterable[str], answers:
 
     try:
         contestant = prepare(name, case)
-        check(contestant.wait(contestant.launch()))  # compiles, where there is something to compile
-        facts = ("parameters", "multiply_adds", "device")
-        answer(**{fact: getattr(contestant, fact) for fact in facts})
-        for _ in orders:
-            # A GPU runs one step while the next is launched; a CPU has nothing to gain by that.
+        check(contestant.wait(contestant.launch()))  # compiles
+        answer(**{name: getattr(contestant, name) for name in ("parameters", "multiply_adds", "device")})
+        for _ in requests:
+            # On a GPU the next step is launched while one runs; on a CPU that gains nothing.
             rate = turn(contestant, seconds, ahead=1 if case.device == "cuda" else 0)
             answer(rate=rate, peak_megabytes=contestant.peak_megabytes())
     except ModuleNotFoundError as error:
         answer(failed=f"{error.name} is not installed; see the top of compare_peers.py.")
-    except Exception as error:  # whatever stops one contestant, the others go on
+    except Exception as error:  # The other contestants continue.
         lines = str(error).strip().splitlines() or [""]
         answer(failed=f"{type(error).__name__}: {lines[0][:300]}")
 
 
 def turn(contestant: Contestant, seconds: float, *, ahead: int) -> float:
-    """Units a second, measured for about so long.
+    """Measure a contestant's units per second.
 
     Args:
-      contestant: whose turn it is.
-      seconds: no step is begun after them.
-      ahead: steps that may be launched before the one at hand has ended.
+      contestant: the contestant to run.
+      seconds: time after which no further step is launched.
+      ahead: number of steps that may be launched before the current one has ended.
     """
-    # Not measured: caches and clocks are as the others left them.
+    # The first step is not timed: caches and clocks are in the state that the others left.
     check(contestant.wait(contestant.launch()))
     begin, count = time.perf_counter(), 0
     launched: collections.deque[Any] = collections.deque()
@@ -82,6 +81,6 @@ def turn(contestant: Contestant, seconds: float, *, ahead: int) -> float:
 
 
 def check(number: float) -> None:
-    """Raises ArithmeticError where a step's result is not finite: it would not be the same work."""
+    """Raise ArithmeticError if a step's result is not finite, so that all contestants do the same work."""
     if not math.isfinite(number):
         raise ArithmeticError(f"the result of a step is {number}.")

@@ -1,4 +1,4 @@
-"""Keras' networks on JAX, trained and asked as `Model.fit` and `Model.predict` do it, a batch at a time."""
+"""Keras' networks on JAX, with the steps of `Model.fit` and `Model.predict`."""
 
 import jax
 import keras
@@ -10,7 +10,7 @@ from peers.step import Contestant, jax_peak_megabytes
 
 
 def prepare(case: Case) -> Contestant:
-    """The network of keras.applications."""
+    """Prepare the network of keras.applications."""
     keras.utils.set_random_seed(0)
     if case.dtype == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
@@ -29,7 +29,7 @@ def prepare(case: Case) -> Contestant:
         launch=(lambda: network.train_on_batch(images, labels))
         if train
         else (lambda: network.predict_on_batch(images)),
-        # Both calls give NumPy's arrays, so nothing is left to wait for.
+        # Both return NumPy arrays, so the step has ended.
         wait=lambda result: float(np.sum(result)),
         units=case.batch_size,
         device=jax.devices()[0].device_kind,
@@ -39,7 +39,7 @@ def prepare(case: Case) -> Contestant:
 
 
 def optimizer(case: Case) -> keras.optimizers.Optimizer:
-    """Keras' RMSprop, with weight decay on kernels, clipping and an average of the parameters."""
+    """Keras' RMSprop with weight decay on kernels, clipping and an average of the parameters."""
     rms = keras.optimizers.RMSprop(
         learning_rate=case.learning_rate,
         rho=cases.RMS_DECAY,

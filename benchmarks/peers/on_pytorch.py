@@ -1,4 +1,4 @@
-"""timm's networks, and facenet-pytorch's, with what timm's own training script trains by."""
+"""Networks of timm and facenet-pytorch, with the optimiser and average of timm's training script."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ from peers.step import Contestant
 
 
 def prepare(case: Case, *, channels_last: bool, compiled: bool) -> Contestant:
-    """The network in one of its layouts, and with `compiled` under torch.compile as timm's script uses it."""
-    settle(case.device)
+    """Prepare the network in a memory layout and, with `compiled`, with torch.compile as in timm's script."""
+    configure(case.device)
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = create(case).to(case.device, memory_format=layout)
@@ -26,7 +26,7 @@ def prepare(case: Case, *, channels_last: bool, compiled: bool) -> Contestant:
     step = make(case, network, forward, images)
 
     return Contestant(
-        launch=lambda: launched(step().sum()),
+        launch=lambda: start_copy(step().sum()),
         wait=wait,
         units=case.batch_size,
         device=device_name(case.device),
@@ -36,7 +36,7 @@ def prepare(case: Case, *, channels_last: bool, compiled: bool) -> Contestant:
 
 
 def create(case: Case) -> torch.nn.Module:
-    """The network with fresh parameters and the paper's dropout."""
+    """Create the network with initial parameters and the paper's dropout."""
     name = cases.PYTORCH[case.model]
     if name is None:
         from facenet_pytorch import InceptionResnetV1
@@ -48,7 +48,7 @@ def create(case: Case) -> torch.nn.Module:
 
 
 def inference(case: Case, network: torch.nn.Module, forward: Any, images: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """A step that gives the logits."""
+    """A step that returns the logits."""
     network.eval()
 
     @torch.inference_mode()
@@ -60,7 +60,7 @@ def inference(case: Case, network: torch.nn.Module, forward: Any, images: torch.
 
 
 def training(case: Case, network: torch.nn.Module, forward: Any, images: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """A step that trains, and gives the loss."""
+    """A training step that returns the loss."""
     from timm.optim import RMSpropTF
     from timm.utils import ModelEmaV3
 
@@ -92,30 +92,30 @@ def training(case: Case, network: torch.nn.Module, forward: Any, images: torch.T
 
 
 def autocast(case: Case) -> contextlib.AbstractContextManager:
-    """bfloat16 where PyTorch thinks it right, if the case is of bfloat16."""
+    """PyTorch's automatic mixed precision for a bfloat16 case."""
     return torch.autocast(case.device, torch.bfloat16, enabled=case.dtype == "bfloat16")
 
 
-def settle(device: str) -> None:
-    """All cores, and on a GPU what its users switch on: cuDNN's search, and TF32, which JAX's float32 uses too."""
+def configure(device: str) -> None:
+    """Use all cores; on a GPU enable cuDNN's autotuning and TF32, which JAX uses for float32 by default."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
 
 
-def launched(number: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """The arguments of `wait` for a step just launched: a number of its result, on its way to the host, and its end."""
+def start_copy(number: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Start copying a result to the host; returns the argument of `wait`: the copy, and on a GPU its event."""
     if number.device.type == "cpu":
         return number, None
-    # Copied now: a copy asked for in `wait` would stand behind the next step, which is launched already.
+    # A copy started in `wait` would be queued behind the next step, which has been launched by then.
     on_host, end = number.to("cpu", non_blocking=True), torch.cuda.Event()
     end.record()
     return on_host, end
 
 
 def wait(step: tuple[torch.Tensor, Any]) -> float:
-    """The number, when the step that `launched` was told of has ended."""
+    """Wait for a copy from `start_copy` and return the number."""
     number, end = step
     if end is not None:
         end.synchronize()
@@ -123,10 +123,10 @@ def wait(step: tuple[torch.Tensor, Any]) -> float:
 
 
 def device_name(device: str) -> str:
-    """The GPU, or cpu."""
+    """Name of the GPU, or 'cpu'."""
     return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def gpu_peak_megabytes() -> float:
-    """The most memory that tensors ever took on the GPU."""
+    """Peak memory of tensors on the GPU, in 10^6 bytes."""
     return torch.cuda.max_memory_allocated() / 1e6

@@ -1,4 +1,4 @@
-"""This project's step: what `inception-jax evaluate` and `inception-jax train` run on a batch."""
+"""Steps of this package, as in `inception-jax evaluate` and `inception-jax train`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from peers.step import Contestant, jax_peak_megabytes
 
 
 def prepare(case: Case) -> Contestant:
-    """The step of the paper's recipe, but for the distortion of colours, which no peer does on the device."""
+    """Prepare a step of the paper's recipe without colour distortion, which no peer does on the device."""
     steps.use_synchronous_cpu_dispatch()
     experiment = Experiment(
         model=ModelConfig(name=case.model, num_classes=case.classes, dtype=case.dtype),
@@ -37,7 +37,7 @@ def prepare(case: Case) -> Contestant:
 
 
 def inference(setup: build.Setup) -> tuple[Callable[[], Any], Callable[[Any], float]]:
-    """Images float32 in [-1, 1] -> probabilities."""
+    """Functions that launch inference on float32 images in [-1, 1] and wait for the probabilities."""
     step = steps.parallel(
         steps.predict_step, model=setup.model, preprocess=lambda images: images, mirrored=False, label_offset=0
     )
@@ -48,7 +48,7 @@ def inference(setup: build.Setup) -> tuple[Callable[[], Any], Callable[[Any], fl
 
 
 def training(setup: build.Setup) -> tuple[Callable[[], Any], Callable[[Any], float]]:
-    """Images uint8 -> the next state and the loss."""
+    """Functions that launch a training step on uint8 images and wait for its loss."""
     state = setup.initial_state()
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, shape(setup.experiment), np.uint8)
@@ -60,11 +60,11 @@ def training(setup: build.Setup) -> tuple[Callable[[], Any], Callable[[Any], flo
         state, metrics = setup.train_step(state, batch)
         return metrics["loss"]
 
-    # All that one program gives is there at the same time, the parameters too.
+    # All outputs of a program, including the parameters, are ready at the same time.
     return launch, float
 
 
 def shape(experiment: Experiment) -> tuple[int, ...]:
-    """Shape of the images, with the axis of the devices in front."""
+    """Shape of the images, with a leading device axis."""
     size, devices = experiment.data.image_size, jax.local_device_count()
     return (devices, experiment.train.batch_size // devices, size, size, 3)

@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, which run one after the other, round by round."""
+"""Race between contestants, each a process, that take turns in every round."""
 
 import contextlib
 import dataclasses
@@ -11,40 +11,39 @@ from typing import Any
 
 
 class Failed(Exception):
-    """A contestant is out of the race; the message is one sentence."""
+    """A contestant failed; the message is one sentence."""
 
 
 class Worker:
-    """A process that answers lines with JSON objects, a line each: the first when it is prepared."""
+    """A process that prints a JSON object per line: one when prepared, then one per line of input."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
-        """Starts it."""
-        self._said = tempfile.TemporaryFile("w+")
+        self._stderr = tempfile.TemporaryFile("w+")
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=self._said, text=True, env={**os.environ, **environment}
+            command, stdin=pipe, stdout=pipe, stderr=self._stderr, text=True, env={**os.environ, **environment}
         )
 
     def answer(self) -> dict[str, Any]:
-        """The next answer; raises Failed for one that says so, or when there is none because the process has ended."""
+        """Wait for the next answer; raises Failed if it reports a failure, or if the process has ended."""
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            ended = f"killed by signal {-code}, as for want of memory" if code < 0 else f"ended with {code}"
-            raise Failed(f"{ended}: {self._last_words()}")
+            ended = f"killed by signal {-code}, perhaps for lack of memory" if code < 0 else f"exited with {code}"
+            raise Failed(f"{ended}: {self._last_line()}")
         answer = json.loads(line)
         if "failed" in answer:
             raise Failed(answer["failed"])
         return answer
 
     def turn(self) -> dict[str, Any]:
-        """Lets it run, alone, and waits for its answer."""
-        with contextlib.suppress(BrokenPipeError):  # an answer is missing then, which says more
+        """Let the contestant run for one turn and wait for its answer."""
+        with contextlib.suppress(BrokenPipeError):  # `answer` reports why the process ended.
             print(file=self._process.stdin, flush=True)
         return self.answer()
 
     def close(self) -> None:
-        """Ends the process, which gives back its memory."""
+        """End the process."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -53,11 +52,11 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._said.close()
+        self._stderr.close()
 
-    def _last_words(self) -> str:
-        self._said.seek(0)
-        return (self._said.read().strip().splitlines() or ["nothing was said."])[-1][:300]
+    def _last_line(self) -> str:
+        self._stderr.seek(0)
+        return (self._stderr.read().strip().splitlines() or ["no output."])[-1][:300]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,25 +64,25 @@ class Outcome:
     """Outcome of a race."""
 
     facts: dict[str, dict[str, Any]]
-    """Metadata of each contestant, and the memory of its last turn."""
+    """Metadata of each contestant, with its peak memory after the last turn."""
     rates: dict[str, list[float]]
-    """Units a second of each, one a round."""
+    """Units per second of each contestant by round."""
     failures: dict[str, str]
-    """Reasons of the contestants that failed, which have no rates."""
+    """Messages of the contestants that failed; these have no rates."""
 
 
 def race(commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], rounds: int) -> Outcome:
-    """Starts all contestants one by one, then lets each run once a round, while the others wait.
+    """Start all contestants one by one, then let each run once per round while the others wait.
 
-    Every round begins with another of them, so that none always comes after the same one.
+    Every round starts with another contestant.
     """
     outcome = Outcome({}, {}, {})
     with contextlib.ExitStack() as running:
         workers: dict[str, Worker] = {}
 
-        def attempt(name: str, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        def attempt(name: str, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             try:
-                return ask()
+                return action()
             except Failed as error:
                 outcome.failures[name] = str(error)
                 outcome.rates.pop(name, None)
@@ -103,7 +102,7 @@ def race(commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], 
 
 
 def rotated(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """The order of the turns: abc, bca, cab, abc, ..."""
+    """Order of the turns: abc, bca, cab, abc, ..."""
     for number in range(rounds):
         first = number % len(names) if names else 0
         yield from [*names[first:], *names[:first]]

@@ -1,4 +1,4 @@
-"""Measured cases: what follows from their rates, the file that they are kept in, and its tables."""
+"""Measured cases: summary of their rates, the file format, and the tables."""
 
 import importlib.metadata
 import json
@@ -14,8 +14,8 @@ from inception_jax.system.atomic import atomic_write
 from peers.cases import COMPILED, LAYOUTS, OURS, PRODUCTS
 
 Record = dict[str, Any]
-"""One measured case: the fields of its Case, rounds, seconds, rates, facts and failures of the race, summary, and where
-and how it was measured: machine, versions, command, measured (the time)."""
+"""A measured case: the fields of its Case; rounds and seconds; rates, facts and failures of the race; summary; and
+machine, versions, command and measured (the time)."""
 
 LIBRARIES = ("inception_jax", "jax", "jaxlib", "flax", "numpy", "torch", "timm", "facenet-pytorch", "keras")
 TITLES = {
@@ -25,26 +25,26 @@ TITLES = {
     COMPILED: "timm compiled",
     "keras": "Keras",
 }
-# Whom ours is compared with.
+# Contestants that ours is compared with.
 _VERSUS = {"better_layout": "better layout", COMPILED: "compiled", "keras": "Keras"}
-# The fields of a case, and those that name who took part, to the end or not.
+# Fields of a case, and fields keyed by contestant, which together include all of them.
 _CASE = ("device", "dtype", "mode", "model", "image_size", "batch_size")
 _RACE = ("rates", "failures")
 
 
 def summarize(mode: str, rates: Mapping[str, Sequence[float]], facts: Mapping[str, Mapping[str, Any]]) -> Record:
-    """Summary of the rates of the rounds.
+    """Summarise the rates of the rounds.
 
     Args:
       mode: infer or train; a training step counts as three forward passes.
-      rates: of each contestant, images a second of each round; of the products, operations a second.
-      facts: of each contestant; ours knows the multiply-adds of an image.
+      rates: images per second of each contestant by round; for matrix products, operations per second.
+      facts: metadata of each contestant; only ours has multiply-adds.
 
     Returns:
-      `limit`, the median operations a second of the products, the faster of each round; `better_layout`, which of
-      PyTorch's two is faster; and for each contestant `images_per_second`, `least`, `greatest`, `ratio` (the median
-      over the rounds of ours by its own), `operations_per_second` and `share` of the limit (the median over the
-      rounds). What needs a contestant that failed is missing.
+      `limit`, the median over rounds of the faster matrix product, in operations per second; `better_layout`, the
+      faster of PyTorch's two; and for each contestant `images_per_second`, `least`, `greatest`, `ratio` (ours / its
+      own, median over rounds), `operations_per_second` and `share` (fraction of the limit, median over rounds). Values
+      that need a failed contestant are missing.
     """
     limits = [max(turn) for turn in zip(*(rates[name] for name in PRODUCTS if name in rates), strict=True)]
     summary: Record = {"limit": statistics.median(limits)} if limits else {}
@@ -67,7 +67,7 @@ def summarize(mode: str, rates: Mapping[str, Sequence[float]], facts: Mapping[st
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file that `write` wrote; none where there is no file."""
+    """Read the records of a file written by `write`; none if there is no file."""
     try:
         records = json.loads(path.read_text())["cases"]
         return records if all({*_CASE, *_RACE} <= set(record) for record in records) else _not_ours(path)
@@ -78,29 +78,29 @@ def read(path: Path) -> list[Record]:
 
 
 def _not_ours(path: Path) -> Any:
-    raise UserError(f"{path} is not a file of compare_peers.py; give --out and --table one that is, or a new name.")
+    raise UserError(f"{path} was not written by compare_peers.py; give --out or --table another file.")
 
 
 def join(records: Iterable[Record], more: Iterable[Record]) -> list[Record]:
-    """Both, in the order of the tables; what was measured again against the same peers takes the place of before."""
+    """Merge records in the order of the tables; a case measured again with the same contestants is replaced."""
     by_race = {_race(record): record for record in [*records, *more]}
     return [by_race[race] for race in sorted(by_race)]
 
 
 def _race(record: Record) -> tuple[Any, ...]:
-    """Key of a record: two with the same are of the same race."""
+    """Key of a record: its case and contestants."""
     contestants = tuple(sorted(name for field in _RACE for name in record[field]))
     return (*(record[field] for field in _CASE), contestants)
 
 
 def write(path: Path, records: Sequence[Record]) -> None:
-    """The file as one JSON object, whole or not at all."""
+    """Write the records as a JSON object, atomically."""
     with atomic_write(path) as file:
         file.write(json.dumps({"cases": records}, indent=1).encode() + b"\n")
 
 
 def machine() -> dict[str, Any]:
-    """The cores that this process may use, and what they are."""
+    """Number of cores available to this process, CPU and operating system."""
     names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
     return {"cores": len(os.sched_getaffinity(0)), "cpu": name, "system": f"{platform.system()} {platform.machine()}"}
@@ -118,7 +118,7 @@ def versions() -> dict[str, str]:
 
 
 def tables(records: Sequence[Record]) -> str:
-    """Markdown: a table for each mode, device and dtype, and under them what the reader must know."""
+    """Markdown tables, one for each mode, dtype and device, followed by notes."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault((record["mode"], record["dtype"], record["device"]), []).append(record)
@@ -131,47 +131,46 @@ def _table(title: str, records: Sequence[Record]) -> str:
     versus = [name for name in _VERSUS if any(name in record["summary"] for record in records)]
     sides = " / ".join(["ours", *(_VERSUS[name] for name in versus)])
     head = ["model", "batch", "size", *(f"{TITLES[name]}, images/s" for name in names)]
-    head += [*(f"ours / {_VERSUS[name]}" for name in versus), f"share of the product: {sides}", f"MB: {sides}"]
+    head += [*(f"ours / {_VERSUS[name]}" for name in versus), f"fraction of matmul: {sides}", f"MB: {sides}"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_row(record, names, versus) for record in records)]
     return "\n".join([f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _row(record: Record, names: Sequence[str], versus: Sequence[str]) -> list[str]:
     summary = record["summary"]
-    # The better layout is known by the name of the one that it is.
     others = [summary.get("better_layout") if name == "better_layout" else name for name in versus]
     sides = [OURS, *others]
-    shares = (_number(summary.get(name, {}).get("share"), "{:.0%}") for name in sides)
+    fractions = (_number(summary.get(name, {}).get("share"), "{:.0%}") for name in sides)
     memory = (_number(record["facts"].get(name, {}).get("peak_megabytes"), "{:,.0f}") for name in sides)
     return [
         *(str(record[field]) for field in ("model", "batch_size", "image_size")),
         *(_rate(summary.get(name)) for name in names),
         *(_number(summary.get(name, {}).get("ratio"), "{:.2f}") for name in others),
-        " / ".join(shares),
+        " / ".join(fractions),
         " / ".join(memory),
     ]
 
 
 def _notes(records: Sequence[Record]) -> list[str]:
-    notes = ["Median (least to greatest) of the rounds; a ratio is the median of the rounds' ratios."]
+    notes = ["Median (minimum to maximum) over rounds; a ratio is the median of the rounds' ratios."]
     if any(record["model"] == "inception_resnet_v1_facenet" for record in records):
-        notes.append("Of inception_resnet_v1_facenet timm's columns are facenet-pytorch's.")
+        notes.append("For inception_resnet_v1_facenet the timm columns are facenet-pytorch.")
     for record in records:
         case = f"{record['mode']} {record['model']}, batch {record['batch_size']} at {record['image_size']}"
         notes += [f"{case}: {TITLES.get(name, name)}: {why}" for name, why in record["failures"].items()]
-    notes += _once(_parameters(record) for record in records)
+    notes += _unique(_parameters(record) for record in records)
     devices = sorted({fact["device"] for record in records for fact in record["facts"].values() if "device" in fact})
     limits = [record["summary"]["limit"] / 1e9 for record in records if "limit" in record["summary"]]
     if limits:
-        notes.append(f"The product runs at {min(limits):,.0f} to {max(limits):,.0f} GFLOP/s ({', '.join(devices)}).")
-    notes += _once("{cores} cores, {cpu}, {system}.".format(**record["machine"]) for record in records)
-    notes += _once(", ".join(f"{n} {v}" for n, v in record["versions"].items()) + "." for record in records)
-    notes += _once(f"{record['measured'][:10]}: `{record['command']}`" for record in records)
+        notes.append(f"Matrix products reach {min(limits):,.0f} to {max(limits):,.0f} GFLOP/s ({', '.join(devices)}).")
+    notes += _unique("{cores} cores, {cpu}, {system}.".format(**record["machine"]) for record in records)
+    notes += _unique(", ".join(f"{n} {v}" for n, v in record["versions"].items()) + "." for record in records)
+    notes += _unique(f"{record['measured'][:10]}: `{record['command']}`" for record in records)
     return [f"- {note}" for note in notes]
 
 
 def _parameters(record: Record) -> str:
-    """A note where a contestant trains another number of parameters than ours; else empty."""
+    """Note if a contestant has another number of parameters than ours; else empty."""
     counts = {name: fact["parameters"] for name, fact in record["facts"].items() if fact.get("parameters")}
     others = [f"{TITLES[name]} {count:,}" for name, count in counts.items() if count != counts.get(OURS, count)]
     return f"{record['model']} has {counts[OURS]:,} parameters, but {', '.join(others)}." if others else ""
@@ -184,16 +183,16 @@ def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 def _rate(row: Mapping[str, float] | None) -> str:
     if row is None:
         return "-"
-    median, least, greatest = (f"{row[key]:,.3g}" for key in ("images_per_second", "least", "greatest"))
-    return f"{median} ({least} to {greatest})"
+    median, low, high = (f"{row[key]:,.3g}" for key in ("images_per_second", "least", "greatest"))
+    return f"{median} ({low} to {high})"
 
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-def _once(sentences: Iterable[str]) -> list[str]:
-    return [sentence for sentence in dict.fromkeys(sentences) if sentence]
+def _unique(notes: Iterable[str]) -> list[str]:
+    return [note for note in dict.fromkeys(notes) if note]
 
 
 def _lines(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Contestants: steps that can be taken again and again."""
+"""Contestant: a step that can be run repeatedly."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,26 +9,26 @@ from inception_jax.system.memory import peak_megabytes
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """A step that can be taken again and again."""
+    """A step that can be run repeatedly."""
 
     launch: Callable[[], Any]
-    """Begins a step; what it gives is for `wait`."""
+    """Launches a step; the result is the argument of `wait`."""
     wait: Callable[[Any], float]
-    """Waits for a step's end; a number of its result, so that one which is not finite is seen."""
+    """Waits for a step to end and returns a number from its result, which must be finite."""
     units: float
-    """Images of a step, or operations of a product."""
+    """Images per step, or operations per matrix product."""
     device: str
-    """The hardware, by the name its library gives it."""
+    """The library's name of the device."""
     peak_megabytes: Callable[[], float]
-    """The most memory held so far, in 1,000,000 bytes: the device's, or on the CPU the process's."""
+    """Peak memory so far in 10^6 bytes: of the device, or on a CPU of the process."""
     parameters: int | None = None
-    """Number of trained parameters; None for a product, which has none."""
+    """Number of trained parameters; None for a matrix product."""
     multiply_adds: int | None = None
-    """Multiply-adds of one image forward; only ours knows them."""
+    """Multiply-adds of a forward pass per image; known for ours only."""
 
 
 def jax_peak_megabytes() -> float:
-    """The most memory that XLA has held on the device; on the CPU, of which it does not say, the process."""
+    """Peak memory of XLA on the device, or of the process on a CPU, where XLA does not report it."""
     import jax
 
     statistics = jax.devices()[0].memory_stats() or {}

@@ -1,9 +1,9 @@
-"""Remake the published comparisons from the runs beside them, after a change to what `inception-jax compare` writes.
+"""Remake the published comparisons from the published runs, after a change to the output of `inception-jax compare`.
 
     python experiments/results/remake.py
 
-Writes comparison.md, comparison.csv, comparison.json and curves.png of every study here that has a comparison;
-tests/test_results.py holds that they are what the code makes of the runs.
+Writes comparison.md, comparison.csv, comparison.json and curves.png of every study with a comparison;
+tests/test_results.py checks that they are up to date.
 """
 
 import os
@@ -17,12 +17,12 @@ STUDIES = ("residual_vs_pure_fashion", "residual_vs_pure_fashion_rates", "residu
 
 
 def remake(study: str, out: Path) -> None:
-    """Writes a study's comparison into `out`; the working directory must be the checkout's."""
+    """Write a study's comparison into `out`; the working directory must be the root of the checkout."""
     compare(sorted((RESULTS / study / "runs").iterdir()), out)
-    (out / "curves.svg").unlink()  # Large, and the same picture.
+    (out / "curves.svg").unlink()  # Large, and the same figure.
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)  # The tables name directories from there.
+    os.chdir(ROOT)  # Directories in the tables are relative to it.
     for study in STUDIES:
         remake(study, RESULTS / study)

@@ -1,4 +1,4 @@
-"""The verb compare."""
+"""Command `compare`."""
 
 import dataclasses
 import sys
@@ -17,21 +17,21 @@ from inception_jax.errors import UserError
 class Compare(Processes):
     """Train the runs of an experiment, or take existing runs, and write curves and tables.
 
-    compare EXPERIMENT --workdir DIR resumes what is not done; compare RUN RUN ... --out DIR only draws.
+    compare EXPERIMENT --workdir DIR resumes unfinished runs; compare RUN RUN ... --out DIR only draws.
 
-    Runs alike but for the seed are drawn as one line.
+    Runs that differ only in their seed are drawn as one line.
     """
 
     what: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="EXPERIMENT|RUN ...")]
-    """One experiment, as for train, or the directories of runs. Fields set as for train hold for all its runs."""
+    """An experiment, as for train, or directories of runs. Experiment fields set by flags apply to all its runs."""
     workdir: Directory = None
-    """Directory of an experiment's runs, one folder each, and of pictures and tables."""
+    """Directory for an experiment's runs, one folder each, and for figures and tables."""
     out: Directory = None
-    """Directory of pictures and tables; with an experiment its workdir unless given."""
+    """Directory for figures and tables; for an experiment, by default its workdir."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
-    """Also draw these training metrics over steps, such as gradient_norm; NAME/ is all metrics under that name."""
+    """Also draw these training metrics over steps, such as gradient_norm; NAME/ means all metrics under that name."""
     strict: bool = False
-    """Stop at a broken newest checkpoint rather than resume from an older one."""
+    """Stop at a corrupt newest checkpoint instead of resuming from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax import compare
@@ -39,7 +39,7 @@ class Compare(Processes):
 
         failed: list[str] = []
         if not self.what:
-            raise UserError("compare needs an experiment, or the directories of runs.")
+            raise UserError("compare needs an experiment or directories of runs.")
         if self.out:
             workdir.check_writable(self.out)
         if len(self.what) == 1 and self._is_experiment(self.what[0]):
@@ -49,10 +49,10 @@ class Compare(Processes):
         else:
             directories = [Path(directory) for directory in self.what]
             if flags or self.workdir:
-                raise UserError(f"runs that exist are only drawn: leave out {' '.join(flags) or '--workdir'}.")
+                raise UserError(f"existing runs are only drawn; omit {' '.join(flags) or '--workdir'}.")
         out = self.out or self.workdir
         if not out:
-            raise UserError("say with --out where the pictures and tables shall go.")
+            raise UserError("give a directory for figures and tables with --out.")
         for message in failed:
             print(f"{PROG}: {message}", file=sys.stderr)
         try:
@@ -61,13 +61,13 @@ class Compare(Processes):
         except UserError as error:
             if not failed:
                 raise
-            # What stopped the runs is why there is nothing to draw, and decides the exit code.
+            # There is nothing to draw because runs failed, which decides the exit code.
             print(f"{PROG}: {error}", file=sys.stderr)
         return 1 if failed else 0
 
     def _is_experiment(self, what: str) -> bool:
         if Path(what).is_dir():
-            # A run, which takes no --workdir: `compare digits --workdir digits` so goes on like any other.
+            # A run takes no --workdir, so `compare digits --workdir digits` resumes the experiment.
             return bool(self.workdir) and what in packaged.files()
         return bool(self.workdir) or what.endswith(".py") or what in packaged.files()
 
@@ -77,11 +77,11 @@ class Compare(Processes):
         from inception_jax.system.preemption import Preemption
 
         if not self.workdir:
-            raise UserError(f"say with --workdir where the runs of {self.what[0]} shall go.")
+            raise UserError(f"give a directory for the runs of {self.what[0]} with --workdir.")
         prog = f"{PROG} compare {self.what[0]}"
         runs = {
-            name: experiment_files.override(e, flags, prog=prog)
-            for name, e in experiment_files.load_runs(self.what[0]).items()
+            name: experiment_files.override(experiment, flags, prog=prog)
+            for name, experiment in experiment_files.load_runs(self.what[0]).items()
         }
         self.join()
         workdir.check_writable(self.workdir)

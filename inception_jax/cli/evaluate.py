@@ -1,4 +1,4 @@
-"""The verb evaluate."""
+"""Verb evaluate."""
 
 import contextlib
 import dataclasses
@@ -12,15 +12,15 @@ import tyro
 from inception_jax.cli.arguments import Processes, arg, refuse_extra
 from inception_jax.config import OnError
 
-# What is not given needs no default in the help.
+# Defaults of optional flags are left out of the help.
 optional = functools.partial(arg, help_behavior_hint="")
 
 
 @dataclasses.dataclass(kw_only=True)
 class Evaluate(Processes):
-    """Top-1 and top-5 error of networks on validation images, of each alone and of all as an ensemble.
+    """Measure top-1 and top-5 error of networks on validation images, each alone and all as an ensemble.
 
-    Softmax is averaged over the crops of an image, then over the networks. Runs know their images without --data.
+    Softmax is averaged over the crops of an image, then over the networks. Runs need no --data.
     """
 
     checkpoints: Annotated[tyro.conf.Positional[tuple[str, ...]], optional(metavar="CHECKPOINT|FILE.npz ...")]
@@ -32,23 +32,23 @@ class Evaluate(Processes):
     crops: Annotated[Literal[1, 10, 12, 144], optional(metavar="1|10|12|144")] = 1
     """Crops per image; 1 unless given."""
     scales: Annotated[tuple[int, ...], optional(metavar="INT ...")] = ()
-    """Shorter sides for an input of 224; else the paper's."""
+    """Shorter sides for an input of 224 in place of the paper's."""
     exclude_list: Annotated[str | None, optional(metavar="FILE")] = None
-    """Numbers of images to exclude: ILSVRC's blacklist."""
+    """File with numbers of images to exclude, as ILSVRC's blacklist."""
     image_size: Annotated[int | None, optional(metavar="PIXELS")] = None
     """Side of the input in place of the networks' own."""
     raw: Annotated[bool, optional()] = False
-    """Use a run's raw parameters, not the averaged ones."""
+    """Use a run's raw parameters rather than the averaged ones."""
     on_error: Annotated[OnError | None, optional(metavar="stop|skip")] = None
     """Whether a broken image stops the evaluation or is skipped."""
     tta_batch: Annotated[int | None, optional(metavar="N")] = None
     """Crops per step over all devices."""
     threads: Annotated[int | None, optional(metavar="N")] = None
-    """Threads that decode and crop."""
+    """Number of threads that decode and crop."""
     save_predictions: Annotated[str | None, optional(metavar="FILE.npz")] = None
     """Save each network's probabilities of each image."""
     out: Annotated[str | None, optional(metavar="DIR")] = None
-    """Directory of evaluation.json and .md, and for resuming."""
+    """Directory of evaluation.json and evaluation.md; resumes there."""
     json: Annotated[bool, optional()] = False
     """Print one JSON object."""
 
@@ -63,7 +63,7 @@ class Evaluate(Processes):
         )
         self.join()
         preemption = Preemption()
-        # Where nothing is kept, SIGTERM has nothing to wait for.
+        # Without --out nothing is kept, so SIGTERM need not wait for a step.
         with preemption if self.out else contextlib.nullcontext():
             summary = evaluation.evaluate(
                 self.checkpoints,

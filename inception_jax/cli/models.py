@@ -1,4 +1,4 @@
-"""The verbs about networks and their weights: summary, import, export, predict."""
+"""Verbs for networks and their weights: summary, import, export, predict."""
 
 import dataclasses
 import json
@@ -22,13 +22,13 @@ class Summary:
     image_size: int = 299
     """Side of the input in pixels; 75 or more."""
     num_classes: int = 1000
-    """Classes of the classifier; 0 for none."""
+    """Number of classes; 0 for no classifier."""
     width: float = 1.0
     """Factor on the features of every convolution."""
     depths: Annotated[tuple[int, int, int] | None, arg(metavar="A B C")] = None
-    """Blocks at the 35, 17 and 8 grids."""
+    """Number of blocks at the 35, 17 and 8 grids."""
     memory: bool = False
-    """Also predict the memory of training: compiles the step twice, which takes a minute or two at full size."""
+    """Also predict the memory of training; compiles the step twice, one or two minutes at full size."""
     dtype: Annotated[Literal["float32", "bfloat16"], arg(metavar="DTYPE")] = "float32"
     """Dtype for --memory: float32 or bfloat16."""
     remat: bool = False
@@ -83,7 +83,7 @@ class Import:
     format: Annotated[str, arg(metavar="PEER")] = "timm"
     """timm, keras or facenet; inception_jax for files that only this package writes."""
     num_classes: Annotated[int | None, arg(metavar="INT")] = None
-    """Replace the head by a new one with so many classes; 0 drops it."""
+    """Number of classes of a new head that replaces the source's; 0 drops it."""
     drop_background: bool = False
     """Drop the first of TensorFlow's 1001 labels."""
     class_names: Annotated[str | None, arg(metavar="FILE")] = None
@@ -111,7 +111,7 @@ class Import:
 
 @dataclasses.dataclass
 class Export:
-    """Export a trained network; the file is read again and its logits are compared before it is put in place."""
+    """Export a trained network; the file is verified by its logits before it is put in place."""
 
     checkpoint: Annotated[tyro.conf.Positional[str], arg(metavar="RUN")]
     """A run, RUN/checkpoints/STEP, or an imported or exported checkpoint."""
@@ -133,7 +133,7 @@ class Export:
         difference = export.export_checkpoint(
             trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
         )
-        print(f"{self.out}: written and read again; the largest difference of a logit is {difference:.2g}")
+        print(f"{self.out}: written and read again; the maximum difference of the logits is {difference:.2g}")
         return 0
 
 
@@ -146,9 +146,9 @@ class Predict:
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="IMAGE ...")]
     """Image files of any size; unreadable ones are named and skipped."""
     top: int = 5
-    """Classes to print per picture."""
+    """Number of classes to print per picture."""
     batch_size: int = 16
-    """Pictures per step."""
+    """Number of pictures per step."""
     json: bool = False
     """Print one JSON object."""
 
@@ -157,7 +157,7 @@ class Predict:
 
         refuse_extra(flags, "predict")
         if not self.images or min(self.top, self.batch_size) < 1:
-            raise UserError("predict needs one picture or more, and --top and --batch-size of 1 or more.")
+            raise UserError("predict needs at least one picture, and --top and --batch-size of 1 or more.")
         answers = []
         for answer in predict.predict(self.checkpoint, self.images, top=self.top, batch_size=self.batch_size):
             answers.append(answer)

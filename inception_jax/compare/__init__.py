@@ -1,6 +1,6 @@
-"""Compares runs: error over epochs as in Figures 21-26 of arXiv 1602.07261, and what the numbers say to its claims.
+"""Comparison of runs: error over epochs as in Figures 21-26 of arXiv 1602.07261, and a test of the paper's two claims.
 
-No jax. Runs that differ in nothing but their seed are one line, their median, with a band.
+Runs that differ only in their seed form a group, drawn as one line: their median, with a band. Imports no JAX.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,17 @@ from inception_jax.system.atomic import atomic_write
 
 
 def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
-    """Reads runs and writes curves.png, curves.svg and comparison.md, .csv and .json into `out`; returns their paths.
+    """Compare runs: write curves.png, curves.svg and comparison.md, .csv and .json into `out`; return their paths.
 
-    Each file is written whole or not at all, and is the same whatever the order of the directories. A directory given
-    twice counts once. UserError when there is no run, or none was ever evaluated.
+    Each file is written atomically and does not depend on the order of the directories; a directory given twice counts
+    once. UserError if there is no run, or none has been evaluated.
     """
     all_curves = curves_of(_read(directories))
     curves = [curve for curve in all_curves if curve.averaged]
     if not curves:
-        raise UserError(f"{all_curves[0].run.directory} has no validation line yet; wait for its evaluation.")
-    waiting = sorted((curve for curve in all_curves if not curve.averaged), key=lambda curve: str(curve.run.directory))
+        raise UserError(f"{all_curves[0].run.directory} has not been evaluated yet; wait for its first evaluation.")
+    unevaluated = [curve for curve in all_curves if not curve.averaged]
+    unevaluated.sort(key=lambda curve: str(curve.run.directory))
     groups = groups_of(curves)
     pairings = pairings_of(groups)
     verdicts = verdicts_of(pairings)
@@ -35,7 +36,7 @@ def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
     contents = {
         "curves.png": drawn["png"],
         "curves.svg": drawn["svg"],
-        "comparison.md": markdown(groups, waiting, pairings, verdicts).encode(),
+        "comparison.md": markdown(groups, unevaluated, pairings, verdicts).encode(),
         "comparison.csv": as_csv(groups).encode(),
         "comparison.json": as_json(verdicts, pairings).encode(),
     }
@@ -43,9 +44,10 @@ def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
 
 
 def draw_metrics(directories: Sequence[str | Path], names: Sequence[str], out: str | Path) -> list[Path]:
-    """Draws training metrics over steps, NAME.png and NAME.svg each, into `out`; returns their paths.
+    """Draw each training metric over steps as NAME.png and NAME.svg in `out`; return their paths.
 
-    See figures.py. UserError, before anything is written, when a name is not a metric of these runs.
+    `NAME/` stands for all metrics under that name (figures.py). UserError, before anything is written, if the runs have
+    no such metric.
     """
     if not names:
         return []
@@ -60,7 +62,7 @@ def draw_metrics(directories: Sequence[str | Path], names: Sequence[str], out: s
 def _read(directories: Sequence[str | Path]) -> list[Run]:
     unique = {Path(directory).resolve(): Path(directory) for directory in directories}
     if not unique:
-        raise UserError("there is no run to compare; give the directory of at least one.")
+        raise UserError("there is no run to compare; give the directory of at least one run.")
     return [read_run(directory) for directory in unique.values()]
 
 

@@ -1,7 +1,7 @@
-"""The paper's two claims (section 4), the networks compared for each, and the criterion that decides it.
+"""The paper's two claims (section 4): the networks compared for each, and the criterion that decides it.
 
-Answers are yes, no or undecided. What decides is a Student's t interval of 95 % over seeds: statistics.py says why it
-is not the bootstrap's. Fewer than `MIN_SEEDS` seeds decide nothing, whatever they look like.
+The answer is yes, no or undecided, by a 95 % Student's t interval over seeds (statistics.py: why not the bootstrap).
+With fewer than `MIN_SEEDS` seeds it is always undecided.
 """
 
 import dataclasses
@@ -28,15 +28,15 @@ from inception_jax.compare.time_to_error import (
 from inception_jax.config import differences
 
 SAME = "same settings"
-BEST = "each at its own best"
+BEST = "best of sweep"
 
-# Settings are the same where no field but these differs: they are the network itself.
-_THE_NETWORK = {"seed", "model.name", "model.depths", "model.residual_scales"}
+# Two experiments have the same settings if they differ in these fields only, which define the network.
+_NETWORK_FIELDS = {"seed", "model.name", "model.depths", "model.residual_scales"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-    """A pure and a residual network of a pair in `PAIRS`, each at one setting."""
+    """A pure and a residual network of a pair in `PAIRS`, each with one setting."""
 
     pure: Group
     residual: Group
@@ -45,27 +45,27 @@ class Pairing:
 
     @property
     def label(self) -> str:
-        """Both labels."""
+        """The labels of both networks."""
         return f"{self.pure.label} and {self.residual.label}"
 
     @functools.cached_property
     def seeds(self) -> list[int]:
-        """The seeds that both were run with."""
+        """Seeds that both networks were run with."""
         return common_seeds(self.pure, self.residual)
 
     @functools.cached_property
     def target_comparisons(self) -> list[list[TargetComparison]]:
-        """For each informative target error a comparison by each cost."""
-        found = informative_targets(self.pure.curves, self.residual.curves)
-        return [[compare_at_target(self.pure, self.residual, target, cost) for cost in COSTS] for target in found]
+        """One row per informative target error, with a comparison by each cost."""
+        targets = informative_targets(self.pure.curves, self.residual.curves)
+        return [[compare_at_target(self.pure, self.residual, target, cost) for cost in COSTS] for target in targets]
 
     @functools.cached_property
     def final_errors(self) -> list[FinalError]:
-        """The final errors at equal costs."""
+        """Final errors at equal cost."""
         return final_errors(self.pure, self.residual)
 
     def log_speed_up(self, cost: Cost = EPOCHS) -> Estimate | None:
-        """Mean over the common seeds of the mean log speed-up over the target errors; None where no seed has any."""
+        """Log speed-up, averaged over target errors and then common seeds; None without an informative target."""
         pairs = [(self.pure.by_seed[seed], self.residual.by_seed[seed]) for seed in self.seeds]
         if not any(informative_targets([pure], [residual]) for pure, residual in pairs):
             return None
@@ -73,9 +73,9 @@ class Pairing:
 
 
 def pairings_of(groups: Sequence[Group]) -> list[Pairing]:
-    """Every two groups of a pair at the same settings, and every two networks of it each at its own best setting.
+    """Pairings of groups with the same settings, and of networks each at its best-of-sweep setting, in group order.
 
-    A network at other depths is another network here. In the order of the groups.
+    The same architecture at other depths counts as another network.
     """
     best = best_of_each_network(groups)
     found = []
@@ -83,7 +83,7 @@ def pairings_of(groups: Sequence[Group]) -> list[Pairing]:
         members = [group for group in groups if pair_of(group.model) == pair]
         for pure in (group for group in members if not group.residual):
             for residual in (group for group in members if group.residual):
-                same = set(differences(pure.experiment, residual.experiment)) <= _THE_NETWORK
+                same = set(differences(pure.experiment, residual.experiment)) <= _NETWORK_FIELDS
                 own_best = pure in best and residual in best
                 reasons = (SAME,) * same + (BEST,) * own_best
                 if reasons:
@@ -98,21 +98,21 @@ Answer = Literal["yes", "no", "undecided"]
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """The result of one comparison for a claim."""
+    """Result of one comparison for a claim."""
 
     about: str
-    """The groups."""
+    """Labels of the compared groups."""
     answer: Answer
     estimate: Estimate | None
-    """Estimate of the quantity that the criterion compares with 0; None without common seeds."""
+    """Quantity that the criterion compares with 0; None without common seeds."""
     seeds: list[int]
     words: str
-    """The numbers in a sentence without an end."""
+    """The numbers as a phrase for the report."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One claim and its answer."""
+    """A claim of the paper and its answer."""
 
     claim: str
     criterion: str
@@ -121,7 +121,7 @@ class Verdict:
 
 
 def verdicts_of(pairings: Sequence[Pairing]) -> list[Verdict]:
-    """The answers to both claims, from the networks each at its own best setting."""
+    """Answers to both claims, from the networks at their best-of-sweep settings."""
     best = [pairing for pairing in pairings if BEST in pairing.reasons]
     pairs = [[pairing for pairing in best if pair_of(pairing.pure.model) == pair] for pair in PAIRS]
     speed = [speed_evidence(pairing) for pairing in best]
@@ -135,31 +135,31 @@ def verdicts_of(pairings: Sequence[Pairing]) -> list[Verdict]:
 
 
 _SPEED_CRITERION = (
-    "For each seed, the mean over the errors raced to of the logarithm of the speed-up in epochs (pure / residual). "
-    "Yes if its interval lies above a factor of 1, no if below; the factor says how much faster. A network that never "
-    "got to an error counts with what it had spent, which makes the factor err towards 1, whichever is ahead."
+    "Speed-up in epochs to target (pure / residual): for each seed the geometric mean over the target errors. Yes if "
+    "its interval over seeds lies above a factor of 1, no if below. A run that never reached a target is "
+    "right-censored at its total cost, which biases the speed-up towards 1."
 )
 _SIZE_CRITERION = (
-    "The difference that size makes (Inception-v3 to v4, Inception-ResNet-v1 to v2) less the difference that the "
-    "residual connections make within the two pairs, both in points of final top-1 error at equal epochs, without "
-    "their signs. Yes if its interval lies above 0, no if below. In brackets with their signs: + is a larger network, "
-    "or a residual one, that is worse, which counts as an effect all the same."
+    "Effect of size (Inception-v3 to v4, Inception-ResNet-v1 to v2) minus effect of the residual connections (within "
+    "each pair), both as absolute differences of final top-1 error at equal epochs, in points. Yes if its interval "
+    "lies above 0, no if below. In parentheses the signed effects: + means that the larger, or the residual, network "
+    "is worse."
 )
 
 
 def speed_evidence(pairing: Pairing) -> Evidence:
-    """Whether the residual network of a pairing came down faster."""
+    """Whether the residual network of a pairing trained faster."""
     difference = pairing.log_speed_up()
     if difference is None:
-        why = "no error that tells the two apart" if pairing.seeds else "no seed in common"
+        why = "no target error separates the two" if pairing.seeds else "no common seed"
         return Evidence(pairing.label, "undecided", None, [], why)
     words = f"speed-up {tables.log_factor(difference)}{_unfinished([pairing.pure, pairing.residual])}"
     return Evidence(pairing.label, answer(difference), difference, pairing.seeds, words)
 
 
-def size_evidence(small: Pairing, large: Pairing) -> Evidence:
-    """Whether size decides the final error of four networks more than their kind; from seeds whose runs are done."""
-    groups = (small.pure, small.residual, large.pure, large.residual)
+def size_evidence(small_pair: Pairing, large_pair: Pairing) -> Evidence:
+    """Whether size affects the final error of four networks more than residual connections do; from finished runs."""
+    groups = (small_pair.pure, small_pair.residual, large_pair.pure, large_pair.residual)
     about = "; ".join(group.label for group in groups)
     errors = {}
     for seed in common_seeds(*groups):
@@ -167,28 +167,31 @@ def size_evidence(small: Pairing, large: Pairing) -> Evidence:
         equal = at_equal_cost(curves, EPOCHS)
         if equal and all(curve.run.finished for curve in curves):
             errors[seed] = [record["top1_error"] for record in equal[1]]
-    left_out = _unfinished(groups)
+    unfinished = _unfinished(groups)
     if not errors:
-        return Evidence(about, "undecided", None, [], f"no seed in common that all four have finished{left_out}")
+        return Evidence(about, "undecided", None, [], f"no common seed that all four have finished{unfinished}")
     by_size, by_kind, difference = size_against_kind(np.array(list(errors.values())))
     small_pure, small_residual, large_pure, large_residual = np.mean(list(errors.values()), axis=0)
     signed = [large_pure - small_pure, large_residual - small_residual]
     signed += [small_residual - small_pure, large_residual - large_pure]
-    pure, residual, of_small, of_large = map(tables.points, signed)
+    pure, residual, small, large = map(tables.points, signed)
     words = (
-        f"size {tables.percent(by_size)} points (pure {pure}, residual {residual}), kind {tables.percent(by_kind)} "
-        f"(small {of_small}, large {of_large}), the one less the other {tables.points(difference.mean)}"
-        f"{tables.bracketed(difference.interval, tables.points)}"
+        f"size {tables.percent(by_size)} points (pure {pure}, residual {residual}), residual connections "
+        f"{tables.percent(by_kind)} points (small {small}, large {large}), difference "
+        f"{tables.points(difference.mean)}{tables.bracketed(difference.interval, tables.points)}"
     )
-    return Evidence(about, answer(difference), difference, list(errors), words + left_out)
+    return Evidence(about, answer(difference), difference, list(errors), words + unfinished)
 
 
 def size_against_kind(errors: np.ndarray) -> tuple[float, float, Estimate]:
-    """Errors [seeds, (small pure, small residual, large pure, large residual)] -> by size, by kind, their difference.
+    """Absolute effects of size and of residual connections, and their difference.
 
-    Signs are taken off the means over seeds and not off each seed, whose noise would then count as an effect. With
-    the signs of the means given, the difference is a mean over seeds, and has a t interval as such. Absolute values
-    bias small effects upwards, which shrinks the difference.
+    Absolute values are taken of means over seeds, not of each seed, whose noise would count as an effect. Given the
+    signs of the means, the difference is a mean over seeds and has a t interval. Absolute values bias small effects
+    upwards, which shrinks the difference.
+
+    Args:
+      errors: [seeds, 4], in the order small pure, small residual, large pure, large residual.
     """
     small_pure, small_residual, large_pure, large_residual = errors.T
     size = np.stack([large_pure - small_pure, large_residual - small_residual])
@@ -198,7 +201,7 @@ def size_against_kind(errors: np.ndarray) -> tuple[float, float, Estimate]:
 
 
 def answer(difference: Estimate) -> Answer:
-    """Yes when the whole interval is above 0, no when it is below, undecided otherwise and with few seeds."""
+    """Yes if the interval lies above 0, no if below; undecided otherwise and with fewer than `MIN_SEEDS` seeds."""
     if difference.seeds < MIN_SEEDS or difference.interval is None:
         return "undecided"
     return "yes" if difference.interval[0] > 0 else "no" if difference.interval[1] < 0 else "undecided"
@@ -211,4 +214,4 @@ def _common_answer(evidence: Sequence[Evidence]) -> Answer:
 
 def _unfinished(groups: Sequence[Group]) -> str:
     runs = [group.run_label(curve) for group in groups for curve in group.curves if not curve.run.finished]
-    return f"; not finished: {', '.join(runs)}" if runs else ""
+    return f"; unfinished: {', '.join(runs)}" if runs else ""

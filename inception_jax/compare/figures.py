@@ -1,13 +1,13 @@
-"""Figures 21-26 of arXiv 1602.07261 on one page, and pictures of training metrics over steps.
+"""Figures 21-26 of arXiv 1602.07261 on one page, and figures of training metrics over steps.
 
-A metric's name that ends with "/", such as gradient_norm/, stands for all metrics under it, as of the stages of a
-network: then each group has a panel with a line for each of them, from dark to light in the order in which they are
-written.
+A metric name that ends in "/", such as gradient_norm/, stands for all metrics under it, e.g. one for each stage of a
+network. Each group then has a panel with a line for each of them, from dark to light in the order of logging.
 """
 
 import functools
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inception_jax.compare import style
@@ -20,57 +20,57 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = (("top1_error", "top-1 error"), ("top5_error", "top-5 error"))
-_FIGURES = ((21, 22), (23, 24))  # Of each pair in PAIRS, one a column.
+_FIGURES = ((21, 22), (23, 24))  # Numbers of the two columns for each pair in PAIRS.
 _FIGURES_OF_ALL = (26, 25)
-_ROW_SIZE = (13, 3.7)  # Inches of a row.
+_ROW_SIZE = (13, 3.7)  # Width and height in inches.
 
 
 class Row(NamedTuple):
-    """A title for each column, and the groups in its two panels."""
+    """Row of two panels: a title for each, and the groups that both show."""
 
     titles: tuple[str, str]
     groups: list[Group]
 
 
 class _Axis(NamedTuple):
-    """The y axis of a column, in percent."""
+    """Limits and scale of a column's y axis, in percent."""
 
     bottom: float
     top: float
     log: bool
     zero: bool
-    """Whether an error is zero."""
+    """Whether any error is zero."""
 
 
 def draw_errors(groups: Sequence[Group]) -> dict[str, bytes]:
-    """Groups -> {"png": bytes, "svg": bytes}: `figure_rows`, top-1 error at the left and top-5 at the right.
+    """Groups -> {"png": bytes, "svg": bytes}: the rows of `figure_rows`, top-1 error on the left, top-5 on the right.
 
-    The median of a group's seeds is a line with a band from the least to the greatest; of a single run the raw
-    parameters are drawn too, thin. A logarithmic axis ends at half an image, and an error of zero is drawn there. The
-    same groups give the same bytes.
+    Several seeds are drawn as their median with a band from minimum to maximum; a single run also shows the raw
+    parameters, as a thin line. A logarithmic axis ends at half an image, where errors of zero are drawn. The output is
+    deterministic.
     """
     rows = figure_rows(groups)
     size = (_ROW_SIZE[0], _ROW_SIZE[1] * len(rows))
-    # One y axis per column, so that the pairs can be compared with each other as in Figures 25 and 26.
+    # A shared y axis per column makes the pairs comparable, as in Figures 25 and 26.
     return style.render((len(rows), len(_COLUMNS)), size, functools.partial(_fill, rows, groups), sharey="col")
 
 
 def figure_rows(groups: Sequence[Group]) -> list[Row]:
-    """The paper's pairs in its order, then all four networks each at its best, then a row for each other network."""
+    """Rows of the page: the paper's pairs, then its four networks at their best-of-sweep settings, then any others."""
     order = [*PAIRS, *dict.fromkeys(pair_of(g.model) for g in groups if pair_of(g.model) not in PAIRS)]
     members = {pair: [group for group in groups if pair_of(group.model) == pair] for pair in order}
     rows = [_pair_row(pair, members[pair]) for pair in order if members[pair]]
     if all({group.residual for group in members[pair]} == {False, True} for pair in PAIRS):
         best = [group for group in best_of_each_network(groups) if pair_of(group.model) in PAIRS]
         several = len(best) < sum(len(members[pair]) for pair in PAIRS)
-        name = "all four" + ", each at its best" * several
+        name = "all four" + ", best of sweep" * several
         titles = [f"Figure {n}: {name}, {column}" for n, (_, column) in zip(_FIGURES_OF_ALL, _COLUMNS, strict=True)]
         rows.insert(len(PAIRS), Row((titles[0], titles[1]), best))
     return rows
 
 
 def _pair_row(pair: tuple[str, ...], groups: list[Group]) -> Row:
-    # Without variants: a title must fit above its panel, and the legend has them.
+    # Without variants, which the legend names: the title must fit above its panel.
     names = " and ".join(dict.fromkeys(display_name(group.model).split(" (")[0] for group in groups))
     complete = pair in PAIRS and {group.residual for group in groups} == {False, True}
     figures = [f"Figure {n}: " for n in _FIGURES[PAIRS.index(pair)]] if complete else ["", ""]  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ def _pair_row(pair: tuple[str, ...], groups: list[Group]) -> Row:
 def _fill(rows: Sequence[Row], groups: Sequence[Group], panels: Any) -> None:
     axes = {error: _axis(groups, error) for error, _ in _COLUMNS}
     several = any(len(group.curves) > 1 for group in groups)
-    ended = any(not curve.run.finished for group in groups for curve in group.curves)
+    unfinished = any(not curve.run.finished for group in groups for curve in group.curves)
     raw = any(len(group.curves) == 1 and group.curves[0].raw for group in groups)
     styles = _styles(rows)
     for number, row in enumerate(rows):
@@ -94,13 +94,13 @@ def _fill(rows: Sequence[Row], groups: Sequence[Group], panels: Any) -> None:
                 style.set_log(panel, axes[error].bottom if axes[error].zero else None)
             panel.set_ylim(axes[error].bottom, axes[error].top)
         first = number == 0
-        style.set_legend(panels[number, -1], raw=first and raw, band=first and several, ended=first and ended)
+        style.set_legend(panels[number, -1], raw=first and raw, band=first and several, unfinished=first and unfinished)
 
 
 def _styles(rows: Sequence[Row]) -> list[dict[str, dict[str, Any]]]:
-    """The line styles of each row's groups, keyed by their labels.
+    """Line styles of each row's groups, keyed by their labels.
 
-    Each network's best group has the same look in every row; the others of a row take what is left.
+    The best group of each network has the same style in every row; the other groups take the remaining ones.
     """
     best = best_of_each_network([group for row in rows for group in row.groups if pair_of(group.model) in PAIRS])
     kinds = [[group.label for group in best if group.residual is kind] for kind in (False, True)]
@@ -134,11 +134,11 @@ def _draw_group(panel: "Axes", group: Group, error: str, line_style: Mapping[str
 
 
 def _axis(groups: Sequence[Group], error: str) -> _Axis:
-    """Limits and scale of a column's y axis; logarithmic for both columns where one of them needs it."""
+    """Y axis of a column; logarithmic for both columns if one of them needs it."""
     curves = [curve for group in groups for curve in group.curves]
     raw = [m for group in groups if len(group.curves) == 1 for m in group.curves[0].raw]
     errors = [100 * m[error] for m in [*(m for curve in curves for m in curve.averaged), *raw]]
-    image = 100 / max(curve.run.info.validation_images for curve in curves)  # The least error above zero.
+    image = 100 / max(curve.run.info.validation_images for curve in curves)  # The minimum error above zero.
     lowest, highest = min(errors), max(errors)
     if not any(_errors_span_decades(groups, name, image) for name, _ in _COLUMNS):
         return _Axis(0.0, min(100.0, 1.06 * max(highest, image)), False, lowest == 0)
@@ -147,85 +147,75 @@ def _axis(groups: Sequence[Group], error: str) -> _Axis:
 
 
 def _errors_span_decades(groups: Sequence[Group], error: str, image: float) -> bool:
-    # Without step 0, which is chance, and without the raw parameters, which jump.
+    # Without step 0, which is at chance level, and without the raw parameters, which fluctuate.
     curves = [curve for group in groups for curve in group.curves]
     errors = [100 * m[error] for curve in curves for m in curve.averaged if m["step"] > 0]
     return bool(errors) and max(errors) > style.LOG_RATIO * max(min(errors), image)
 
 
 _NOT_METRICS = ("step", "epoch", "seconds")
-_PANEL_SIZE = (11, 4.0)  # Inches of a panel with its legend.
+_PANEL_SIZE = (11, 4.0)  # Width and height in inches, including the legend.
 
 
 def metric_names(groups: Sequence[Group]) -> list[str]:
-    """The training metrics that there are, in the order in which the runs write them."""
+    """Names of the training metrics, in the order in which the runs log them."""
     lines = [m for group in groups for c in group.curves for m in c.run.metrics if m["split"] == "train"]
     names = {name: None for line in lines for name, value in line.items() if isinstance(value, int | float)}
     return [name for name in names if name not in _NOT_METRICS]
 
 
 def file_name(name: str) -> str:
-    """A name for files, without an ending: gradient_norm/block_a_1 -> 'gradient_norm-block_a_1'."""
+    """File name of a metric without its suffix: gradient_norm/block_a_1 -> 'gradient_norm-block_a_1'."""
     return re.sub(r"[^\w.-]+", "-", f"{name}all" if name.endswith("/") else name)
 
 
 def draw_metric(groups: Sequence[Group], name: str) -> dict[str, bytes]:
-    """A metric -> {"png": bytes, "svg": bytes}; UserError, listing those there are, when no run has it."""
-    names = metric_names(groups)
-    if not any(candidate.startswith(name) if name.endswith("/") else candidate == name for candidate in names):
-        raise UserError(f"no run has a training metric {name!r}; there are {', '.join(names) or 'none'}.")
-    if name.endswith("/"):
-        rows = [group for group in groups if any(candidate.startswith(name) for candidate in metric_names([group]))]
-        return _render(len(rows), functools.partial(_fill_parts, rows, name))
-    return _render(
-        1, functools.partial(_fill_groups, [group for group in groups if name in metric_names([group])], name)
-    )
+    """Metric over steps -> {"png": bytes, "svg": bytes}; UserError, listing the metrics, if no run has it."""
+    available = metric_names(groups)
+    metrics = [m for m in available if (m.startswith(name) if name.endswith("/") else m == name)]
+    if not metrics:
+        raise UserError(f"no run has a training metric {name!r}; there are {', '.join(available) or 'none'}.")
+    members = [group for group in groups if not set(metrics).isdisjoint(metric_names([group]))]
+    panels = [[group] for group in members] if name.endswith("/") else [members]
+    log = _metrics_span_decades(members, metrics)
+
+    def fill(axes: Any) -> None:
+        for panel, shown in zip(axes[:, 0], panels, strict=True):
+            _fill_metric(panel, shown, name)
+            if log:
+                style.set_log(panel)
+
+    size = (_PANEL_SIZE[0], _PANEL_SIZE[1] * len(panels))
+    return style.render((len(panels), 1), size, fill, sharey="col")
 
 
 def metric_band(group: Group, name: str) -> list[Point]:
-    """A group's band of a training metric over steps."""
+    """Band of a group's training metric over steps."""
     return band([_line(curve, name) for curve in group.curves])
 
 
-def _render(rows: int, fill: Callable[[Any], None]) -> dict[str, bytes]:
-    return style.render((rows, 1), (_PANEL_SIZE[0], _PANEL_SIZE[1] * rows), fill, sharey="col")
-
-
-def _fill_groups(groups: Sequence[Group], name: str, panels: Any) -> None:
-    panel, counts = panels[0, 0], {True: 0, False: 0}
-    for group in groups:
-        line_style = style.line_style(counts[group.residual], group.residual)
-        counts[group.residual] += 1
-        style.plot_band(panel, metric_band(group, name), line_style, group.title)
-    _finish(panel, groups, [name], title=name, y=name)
-    if _metrics_span_decades(groups, [name]):
-        style.set_log(panel)
-
-
-def _fill_parts(groups: Sequence[Group], name: str, panels: Any) -> None:
-    log = _metrics_span_decades(groups, [candidate for candidate in metric_names(groups) if candidate.startswith(name)])
-    for panel, group in zip(panels[:, 0], groups, strict=True):
-        parts = [candidate for candidate in metric_names([group]) if candidate.startswith(name)]
-        for number, candidate in enumerate(parts):
-            style.plot_band(
-                panel,
-                metric_band(group, candidate),
-                style.ordered_line_style(number, len(parts)),
-                candidate.removeprefix(name),
-            )
-        _finish(panel, [group], parts, title=group.title, y=name.rstrip("/"))
-        if log:
-            style.set_log(panel)
-
-
-def _finish(panel: "Axes", groups: Sequence[Group], names: Sequence[str], *, title: str, y: str) -> None:
-    curves = [curve for group in groups for curve in group.curves]
-    unfinished = [curve for curve in curves if not curve.run.finished]
-    for curve in unfinished:
-        for name in names:
-            style.mark_unfinished(panel, _line(curve, name))
+def _fill_metric(panel: "Axes", groups: Sequence[Group], name: str) -> None:
+    """One line for each group; for a name that ends in "/", one line for each metric of the only group."""
+    if name.endswith("/"):
+        (group,) = groups
+        metrics = [metric for metric in metric_names([group]) if metric.startswith(name)]
+        styles = [style.ordered_line_style(number, len(metrics)) for number in range(len(metrics))]
+        lines = [(group, m, look, m.removeprefix(name)) for m, look in zip(metrics, styles, strict=True)]
+        title, y = group.title, name.rstrip("/")
+    else:
+        numbers = {residual: itertools.count() for residual in (True, False)}
+        styles = [style.line_style(next(numbers[group.residual]), group.residual) for group in groups]
+        lines = [(group, name, look, group.title) for group, look in zip(groups, styles, strict=True)]
+        title = y = name
+    for group, metric, line_style, label in lines:
+        style.plot_band(panel, metric_band(group, metric), line_style, label)
+        for curve in group.curves:
+            if not curve.run.finished:
+                style.mark_unfinished(panel, _line(curve, metric))
     style.set_axes(panel, title, "step", y)
-    style.set_legend(panel, band=len(curves) > len(groups), ended=bool(unfinished))
+    curves = [curve for group in groups for curve in group.curves]
+    unfinished = any(not curve.run.finished for curve in curves)
+    style.set_legend(panel, band=len(curves) > len(groups), unfinished=unfinished)
 
 
 def _metrics_span_decades(groups: Sequence[Group], names: Sequence[str]) -> bool:

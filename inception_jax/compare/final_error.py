@@ -13,7 +13,7 @@ ERRORS = ("top1_error", "top5_error")
 
 @dataclasses.dataclass(frozen=True)
 class FinalError:
-    """Errors of two groups at equal cost."""
+    """Final errors of two groups at equal cost."""
 
     cost: Cost
     error: str
@@ -26,11 +26,11 @@ class FinalError:
     difference: Estimate
     """Residual minus pure."""
     paired: bool
-    """Whether each seed was compared with itself; else the groups have no seed in common."""
+    """Whether the test is paired by seed; unpaired if the groups have no common seed."""
 
 
 def final_errors(pure: Group, residual: Group) -> list[FinalError]:
-    """The final errors by each cost; a cost is left out where one run ended before the other's first evaluation."""
+    """Final errors at equal cost, by each cost; omitted where one run ended before the other's first evaluation."""
     return [
         final_error
         for cost in COSTS
@@ -40,7 +40,7 @@ def final_errors(pure: Group, residual: Group) -> list[FinalError]:
 
 
 def at_equal_cost(curves: Sequence[Curve], cost: Cost) -> tuple[float, list[dict[str, Any]]] | None:
-    """The least that one of several runs has spent, and each run's last evaluation within it; None if one has none."""
+    """Minimum total cost over the runs, and each run's last evaluation within it; None if a run has none."""
     budget = min(cost.of(curve, curve.averaged[-1]) for curve in curves)
     within = [[m for m in curve.averaged if cost.of(curve, m) <= budget * (1 + 1e-9)] for curve in curves]
     return (budget, [records[-1] for records in within]) if all(within) else None

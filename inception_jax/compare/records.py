@@ -1,4 +1,4 @@
-"""The contents of comparison.csv and comparison.json: a line for each run, and every number of the report."""
+"""comparison.csv, with a row for each run, and comparison.json, with every number of the report."""
 
 import csv
 import dataclasses
@@ -17,10 +17,10 @@ from inception_jax.compare.time_to_error import COSTS, CostToTarget, TargetCompa
 
 
 def summary_row(curve: Curve, label: str) -> dict[str, Any]:
-    """A run's line of comparison.csv.
+    """Row of a run in comparison.csv.
 
-    Errors are fractions, of the averaged parameters unless they say raw. Final is the last evaluation so far, best
-    the earliest with the least error. None is not known.
+    Errors are fractions, of the averaged parameters unless named raw. `final` is the last evaluation so far, `best` the
+    earliest one with the minimum error; None means unknown.
     """
     info, experiment, metrics = curve.run.info, curve.run.experiment, curve.run.metrics
     final, raw = curve.averaged[-1], curve.raw[-1] if curve.raw else {}
@@ -58,7 +58,7 @@ def summary_row(curve: Curve, label: str) -> dict[str, Any]:
 
 
 def as_csv(groups: Sequence[Group]) -> str:
-    """A line for each run."""
+    """Contents of comparison.csv, a row for each run."""
     rows = [summary_row(curve, group.run_label(curve)) for group in groups for curve in group.curves]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -68,7 +68,7 @@ def as_csv(groups: Sequence[Group]) -> str:
 
 
 def as_json(verdicts: Sequence[Verdict], pairings: Sequence[Pairing]) -> str:
-    """Verdicts and pairs. Errors are fractions; null is not known, or in an interval infinite."""
+    """Contents of comparison.json. Errors are fractions; null means unknown, or infinite in an interval."""
     values = {
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         "pairs": [_pairing(pairing) for pairing in pairings],
@@ -85,8 +85,8 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
         "seeds": pairing.seeds,
         "speed_up": {name: _factor(found) for name, found in speed_ups.items()},
         "races": [
-            {"level": target_comparisons[0].target, **{h.cost.name: _target_comparison(h) for h in target_comparisons}}
-            for target_comparisons in pairing.target_comparisons
+            {"level": by_cost[0].target, **{c.cost.name: _target_comparison(c) for c in by_cost}}
+            for by_cost in pairing.target_comparisons
         ],
         "differences": [_final_error(final_error) for final_error in pairing.final_errors],
     }
@@ -127,7 +127,7 @@ def _final_error(final_error: FinalError) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for what JSON has no word for."""
+    """Copy of a nested value with None for numbers that JSON cannot express: NaN and infinities."""
     if isinstance(value, Mapping):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

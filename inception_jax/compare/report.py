@@ -1,4 +1,4 @@
-"""comparison.md: what the paper claims and what the numbers answer, the runs, and each pair in its own section."""
+"""comparison.md: the paper's claims with their answers, the runs, and a section for each pair of networks."""
 
 import math
 import statistics
@@ -16,50 +16,47 @@ from inception_jax.config import differences
 
 
 def markdown(
-    groups: Sequence[Group], waiting: Sequence[Curve], pairings: Sequence[Pairing], verdicts: Sequence[Verdict]
+    groups: Sequence[Group], unevaluated: Sequence[Curve], pairings: Sequence[Pairing], verdicts: Sequence[Verdict]
 ) -> str:
-    """The whole report; `waiting` are runs that were never evaluated."""
+    """The report; `unevaluated` are runs without any evaluation."""
     blocks = ["# Comparison"]
     if pairings:
-        blocks += ["## What the paper claims", *map(_verdict, verdicts), _FEW_SEEDS_NOTE]
+        blocks += ["## The paper's claims", *map(_verdict, verdicts), _CLAIMS_NOTE]
     blocks += ["## Runs", "![Validation error over epochs](curves.png)", _RUNS_NOTE, _runs_table(groups)]
-    if waiting:
-        names = ", ".join(f"{curve.run.directory}{curve.progress}" for curve in waiting)
-        blocks.append(f"Left out, because never evaluated: {names}.")
+    if unevaluated:
+        names = ", ".join(f"{curve.run.directory}{curve.progress}" for curve in unevaluated)
+        blocks.append(f"Not evaluated yet, so left out: {names}.")
     if pairings:
         blocks += ["## Pairs", _PAIRS_NOTE, _pairs_table(pairings)]
     for pairing in pairings:
         blocks += _section(pairing)
-    return "\n\n".join([*blocks, "## How to read it", _notes(groups) + _TARGETS_NOTE * bool(pairings)]) + "\n"
+    return "\n\n".join([*blocks, "## Notes", _notes(groups) + _TARGETS_NOTE * bool(pairings)]) + "\n"
 
 
-_FEW_SEEDS_NOTE = (
-    "Intervals here are Student's t of 95 % over the seeds that all compared runs share: with 3 seeds only what stands "
-    "out by far from what another seed does is found, and undecided does not mean that there is no difference. Fewer "
-    "than 3 seeds decide nothing. The networks stand each at the setting with the least median final top-1 error "
-    "among those given, of whatever width and images, chosen on the same validation images. An answer of yes or no "
-    "needs every line under it to say so."
+_CLAIMS_NOTE = (
+    "Intervals are 95 % Student's t intervals over the seeds that all compared runs share. With 3 seeds only "
+    "differences far larger than those between seeds are detected, so undecided does not mean that there is no "
+    "difference; fewer than 3 seeds decide nothing. Each network has its best-of-sweep setting: that of the given ones "
+    "with the lowest median final top-1 error, whatever its width and image size, selected on the same validation "
+    "images. A claim is answered yes or no only if all comparisons under it agree."
 )
 _RUNS_NOTE = (
     "Single-crop validation error in percent, of the averaged parameters unless marked raw, as in Figures 21-26 of "
-    "arXiv 1602.07261; of several seeds the median, and in brackets the least and the greatest. An error of zero "
-    "stands at the foot of a logarithmic axis."
+    "arXiv 1602.07261; for several seeds median [minimum, maximum]. A logarithmic axis shows an error of zero at its "
+    "lower end."
 )
 _PAIRS_NOTE = (
-    "Speed-up: pure / residual, the geometric mean over the errors raced to, mean over the seeds in common, 95 % t "
-    "interval. Difference: final top-1 error at equal epochs, residual less pure, in points. Each interval and each p "
-    "stands for itself: of twenty true zeros one comes out apart from zero by chance."
+    "Speed-up: cost to target, pure / residual, as the geometric mean over target errors and then common seeds, with a "
+    "95 % t interval. Difference: final top-1 error at equal epochs, residual minus pure, in points, by a t test. "
+    "Nothing is corrected for multiple comparisons: about one in twenty true zeros differs from zero by chance."
 )
-
-
 _TARGETS_NOTE = (
-    " Epochs, wall time and multiply-adds in the races are those of the first evaluation at or under the error, not "
-    "interpolated; of several seeds the median, and — where half or more never got there. Speed-up is pure / "
-    "residual, '> x' or '< x' where only one of the two got there in the epochs it ran. Brackets in the races are "
-    "percentiles of 10,000 bootstrap resamples of the seeds, which are too narrow with few; ∞ is more than was "
-    "run. Final errors are means over the seeds, compared by a paired t test; at an equal cost each run stands at "
-    "its last evaluation within what the one that spent less had spent. Multiply-adds are training images seen x "
-    "forward multiply-adds per image."
+    " The cost to a target error is that of the first evaluation at or below it, not interpolated: the median over "
+    "seeds, or — if half or more of the seeds never reached the target. Speed-up is pure / residual, a bound ('> x' or "
+    "'< x') if only one of the two reached the target. Brackets are percentile intervals of 10,000 bootstrap resamples "
+    "of the seeds, which are too narrow with few seeds; ∞ marks a right-censored end. Final errors are means over "
+    "seeds, compared by a paired t test; at equal cost each run counts with its last evaluation within the smaller "
+    "total cost. Multiply-adds are training images seen x forward multiply-adds per image."
 )
 
 
@@ -69,27 +66,27 @@ def _verdict(verdict: Verdict) -> str:
         for one in verdict.evidence
     ]
     if not lines:
-        lines = ["- the networks that it is about are not all among these runs"]
-    head = f"**{verdict.claim} {verdict.answer.capitalize()}.** {verdict.criterion}"
-    return "\n".join([head, "", *lines])
+        lines = ["- not all networks of this claim are among the runs"]
+    return "\n".join([f"**{verdict.claim} {verdict.answer.capitalize()}.** {verdict.criterion}", "", *lines])
 
 
 def _runs_table(groups: Sequence[Group]) -> str:
     header = "network|kind|parameters|multiply-adds per image|learning rate|epochs|final top-1|best top-1 (epoch)"
     header += "|final top-5|best top-5 (epoch)|final raw top-1|wall time|images/s"
-    return tables.markdown_table(header.split("|"), [_runs_line(group) for group in groups])
+    return tables.markdown_table(header.split("|"), [_runs_row(group) for group in groups])
 
 
-def _runs_line(group: Group) -> list[str]:
+def _runs_row(group: Group) -> list[str]:
     rows = [summary_row(curve, "") for curve in group.curves]
 
     def median(field: str) -> Any:
         values = [row[field] for row in rows if row[field] is not None]
         return statistics.median(values) if values else None
 
-    def spread(field: str) -> str:
-        ends = [tables.percent(end([row[field] for row in rows])) for end in (min, max)]
-        return tables.percent(median(field)) + (f" [{ends[0]}, {ends[1]}]" if len(rows) > 1 else "")
+    def median_and_range(field: str) -> str:
+        values = [row[field] for row in rows]
+        limits = (min(values), max(values)) if len(rows) > 1 else None
+        return tables.percent(median(field)) + tables.bracketed(limits, tables.percent)
 
     speed = median("images_per_second")
     return [
@@ -99,9 +96,9 @@ def _runs_line(group: Group) -> list[str]:
         tables.quantity(rows[0]["multiply_adds"]),
         f"{rows[0]['learning_rate']:g}",
         tables.number(median("epochs")),
-        spread("final_top1_error"),
+        median_and_range("final_top1_error"),
         f"{tables.percent(median('best_top1_error'))} ({tables.number(median('best_top1_epoch'))})",
-        spread("final_top5_error"),
+        median_and_range("final_top5_error"),
         f"{tables.percent(median('best_top5_error'))} ({tables.number(median('best_top5_epoch'))})",
         tables.percent(median("final_raw_top1_error")),
         tables.duration(median("wall_seconds")),
@@ -110,13 +107,13 @@ def _runs_line(group: Group) -> list[str]:
 
 
 def _pairs_table(pairings: Sequence[Pairing]) -> str:
-    header = ["pair", "why", "seeds in common", *(f"speed-up, {cost.name}" for cost in COSTS)]
-    header += ["faster by epochs", "difference", "p"]
-    lines = []
+    header = ["pair", "compared at", "common seeds", *(f"speed-up, {cost.name}" for cost in COSTS)]
+    header += ["residual faster by epochs", "difference", "p"]
+    rows = []
     for pairing in pairings:
         by_epochs = pairing.log_speed_up()
         final = next((e for e in pairing.final_errors if (e.cost, e.error) == (EPOCHS, "top1_error")), None)
-        lines.append(
+        rows.append(
             [
                 pairing.label,
                 ", ".join(pairing.reasons),
@@ -126,7 +123,7 @@ def _pairs_table(pairings: Sequence[Pairing]) -> str:
                 *(_difference(final.difference) if final else [tables.MISSING] * 2),
             ]
         )
-    return tables.markdown_table(header, lines)
+    return tables.markdown_table(header, rows)
 
 
 def _difference(found: Estimate) -> list[str]:
@@ -134,45 +131,44 @@ def _difference(found: Estimate) -> list[str]:
 
 
 def _section(pairing: Pairing) -> list[str]:
-    """Heading, tables and sentences of one pair."""
+    """Heading, tables and notes of a pair."""
     blocks = [f"### {pairing.pure.title} and {pairing.residual.title}"]
     if pairing.target_comparisons:
         blocks.append(_targets_table(pairing.target_comparisons))
     if pairing.final_errors:
         blocks.append(_final_errors_table(pairing.final_errors))
-    sentences = [_leads(pairing), _fairness(pairing)]
+    sentences = [_first_to_target(pairing), _settings(pairing)]
     if not pairing.seeds:
-        sentences.append("They have no seed in common, so Welch's test stands for the paired one.")
+        sentences.append("They have no common seed, so Welch's t test replaces the paired one.")
     return [*blocks, " ".join(sentences)]
 
 
 def _targets_table(target_comparisons: Sequence[Sequence[TargetComparison]]) -> str:
-    header = ["top-1 error at most"]
+    header = ["target top-1 error"]
     for cost in COSTS:
         header += [f"{cost.name}, pure", f"{cost.name}, residual", "speed-up"]
-    lines = []
-    for costs_at_target in target_comparisons:
-        lines.append([f"{costs_at_target[0].target} %"])
-        for comparison in costs_at_target:
-            for spent, interval in (
-                (comparison.costs.pure, comparison.pure),
-                (comparison.costs.residual, comparison.residual),
-            ):
-                value = comparison.cost.format(spent.value) if spent.reached else tables.MISSING
-                lines[-1].append(value + tables.bracketed(interval, comparison.cost.format))
-            lines[-1].append(comparison.costs.speed_up + tables.bracketed(comparison.speed_up, tables.factor))
-    return tables.markdown_table(header, lines)
+    rows = []
+    for by_cost in target_comparisons:
+        row = [f"{by_cost[0].target} %"]
+        for comparison in by_cost:
+            costs, format = comparison.costs, comparison.cost.format
+            for cost_to_target, interval in ((costs.pure, comparison.pure), (costs.residual, comparison.residual)):
+                value = format(cost_to_target.value) if cost_to_target.reached else tables.MISSING
+                row.append(value + tables.bracketed(interval, format))
+            row.append(costs.speed_up + tables.bracketed(comparison.speed_up, tables.factor))
+        rows.append(row)
+    return tables.markdown_table(header, rows)
 
 
 def _final_errors_table(final_errors: Sequence[FinalError]) -> str:
-    header = ["final error at equal", "spent", "error", "pure", "residual", "difference", "p", "seeds"]
-    lines = []
+    header = ["at equal", "budget", "final error", "pure", "residual", "difference", "p", "seeds"]
+    rows = []
     for final_error in final_errors:
-        spent = list(dict.fromkeys(final_error.cost.format(end) for end in final_error.budget))
-        lines.append(
+        budget = dict.fromkeys(final_error.cost.format(end) for end in final_error.budget)
+        rows.append(
             [
                 final_error.cost.name,
-                " to ".join(spent),
+                " to ".join(budget),
                 final_error.error.replace("_error", "").replace("top", "top-"),
                 tables.percent(final_error.pure),
                 tables.percent(final_error.residual),
@@ -180,28 +176,24 @@ def _final_errors_table(final_errors: Sequence[FinalError]) -> str:
                 str(final_error.difference.seeds),
             ]
         )
-    return tables.markdown_table(header, lines)
+    return tables.markdown_table(header, rows)
 
 
-def _leads(pairing: Pairing) -> str:
-    ours, theirs, target_comparisons = pairing.residual.label, pairing.pure.label, pairing.target_comparisons
-    if not target_comparisons:
-        return "No level tells the two apart."
-    ahead, behind = (
-        [
-            sum(costs_at_target[i].costs.leader == leader for costs_at_target in target_comparisons)
-            for i in range(len(COSTS))
-        ]
-        for leader in (1, -1)
-    )
-    counts = [f"{count} by {cost.name}" for count, cost in zip(ahead, COSTS, strict=True)]
+def _first_to_target(pairing: Pairing) -> str:
+    comparisons = pairing.target_comparisons
+    if not comparisons:
+        return "No target error separates the two."
+    # For each cost, the leader at each target error.
+    leaders = [[comparison.costs.leader for comparison in column] for column in zip(*comparisons, strict=True)]
+    ahead = [f"{column.count(1)} by {cost.name}" for column, cost in zip(leaders, COSTS, strict=True)]
+    behind = [f"{column.count(-1)}" for column in leaders]
     return (
-        f"Of {len(target_comparisons)} levels {ours} was ahead of {theirs} at {', '.join(counts)}, and behind at "
-        f"{', '.join(map(str, behind))}."
+        f"Of {tables.pluralize(len(comparisons), 'target error')}, {pairing.residual.label} was first at "
+        f"{', '.join(ahead)}; {pairing.pure.label} at {', '.join(behind)}."
     )
 
 
-def _fairness(pairing: Pairing) -> str:
+def _settings(pairing: Pairing) -> str:
     others = [
         f"{field} ({ours} and {theirs})"
         for field, (ours, theirs) in differences(pairing.pure.experiment, pairing.residual.experiment).items()
@@ -210,18 +202,19 @@ def _fairness(pairing: Pairing) -> str:
     lengths = pairing.pure.curves[0].run.info.steps, pairing.residual.curves[0].run.info.steps
     if lengths[0] != lengths[1]:
         others.append(f"length ({lengths[0]} and {lengths[1]} steps)")
-    return f"Their experiments differ in {', '.join(['the network', *others])}" + ("." if others else " alone.")
+    return f"Their experiments differ {'in' if others else 'only in'} {', '.join(['the network', *others])}."
 
 
 def _notes(groups: Sequence[Group]) -> str:
     curves = [curve for group in groups for curve in group.curves]
     images = sorted({curve.run.info.validation_images for curve in curves})
     finals = [(curve.averaged[-1]["top1_error"], curve.run.info.validation_images) for curve in curves]
-    spread = max(math.sqrt(error * (1 - error) / count) for error, count in finals)
-    alone = " One seed was run of each, so what another seed would change is not measured."
-    unfinished = " A run that is not finished counts as one that never got there."
+    standard_error = max(math.sqrt(error * (1 - error) / count) for error, count in finals)
+    one_seed = " Each setting was run with one seed, so the variation between seeds is unknown."
+    unfinished = " An unfinished run is right-censored at its last evaluation."
     return (
         f"Errors are measured on {' or '.join(f'{n:,}' for n in images)} validation images: one image is "
-        f"{100 / images[0]:.2g} points, and the standard error of a run's final top-1 error at most {100 * spread:.2g}."
-        f"{alone * (len(curves) == len(groups))}{unfinished * any(curve.progress for curve in curves)}"
+        f"{100 / images[0]:.2g} points, and the standard error of a run's final top-1 error is at most "
+        f"{100 * standard_error:.2g} points.{one_seed * (len(curves) == len(groups))}"
+        f"{unfinished * any(curve.progress for curve in curves)}"
     )

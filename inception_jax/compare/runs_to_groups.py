@@ -1,4 +1,4 @@
-"""Runs as curves, and curves as groups: the runs of one experiment that differ in nothing but their seed."""
+"""Runs as curves, and curves in groups: the runs of one experiment that differ only in their seed."""
 
 import dataclasses
 import re
@@ -11,12 +11,12 @@ from inception_jax.config import Experiment, differences, to_flat_dict
 from inception_jax.runs import Run
 
 PAIRS = (("inception_v3", "inception_resnet_v1"), ("inception_v4", "inception_resnet_v2"))
-"""(pure, residual) as the paper compares them; a name stands for its variants too, such as inception_resnet_v2_slim."""
+"""(pure, residual) pairs of the paper; a name includes its variants, such as inception_resnet_v2_slim."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One run's line: its validation records of the averaged and of the raw parameters, by rising step."""
+    """A run with its validation records of the averaged and of the raw parameters, by increasing step."""
 
     run: Run
     averaged: list[dict[str, Any]]
@@ -29,12 +29,12 @@ class Curve:
 
     @property
     def residual(self) -> bool:
-        """Whether the network adds its blocks' outputs to their inputs."""
+        """Whether the network has residual connections."""
         return self.model.startswith("inception_resnet")
 
     @property
     def network(self) -> str:
-        """The paper's spelling of the network, and its depths where they were chosen: 'Inception-v4 (4/7/3)'."""
+        """Display name of the network, with its depths if they were set: 'Inception-v4 (4/7/3)'."""
         depths = self.run.experiment.model.depths
         name = display_name(self.model)
         return f"{name} ({'/'.join(map(str, depths))})" if depths else name
@@ -52,7 +52,7 @@ class Curve:
 
 
 def curves_of(runs: Sequence[Run]) -> list[Curve]:
-    """One curve for each run, in the order given; without points where the run was never evaluated."""
+    """A curve for each run, in the given order; without records if the run was never evaluated."""
     return [Curve(run, _evaluations(run, "averaged"), _evaluations(run, "raw")) for run in runs]
 
 
@@ -65,32 +65,32 @@ def display_name(model: str) -> str:
 
 
 def pair_of(model: str) -> tuple[str, ...]:
-    """The pair in `PAIRS` that a network belongs to, or the network alone."""
+    """The pair in `PAIRS` of a network, or the network alone."""
     return next((pair for pair in PAIRS if model.startswith(pair)), (model,))
 
 
 def _evaluations(run: Run, parameters: str) -> list[dict[str, Any]]:
-    # By step, because a run that resumed right after an evaluation may have made it twice.
+    # By step: a run that resumed right after an evaluation may have logged it twice.
     found = {m["step"]: m for m in run.metrics if m["split"] == "validation" and m["parameters"] == parameters}
     return [found[step] for step in sorted(found)]
 
 
 _ABBREVIATIONS = {"learning_rate": "rate"}
-_IN_THE_NAME = ("seed", "model.name", "model.depths")
-_MAX_FIELDS = 2  # Up to this many fields tell groups apart; more would not fit a legend.
+_NOT_IN_LABELS = ("seed", "model.name", "model.depths")
+_MAX_FIELDS = 2  # Fields in a label; more would not fit a legend.
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one experiment, one for each seed, by rising seed."""
+    """Runs of one experiment, one for each seed, by increasing seed."""
 
     label: str
-    """Label that distinguishes the group from the others it is shown with."""
+    """Name of the network and, where needed, what distinguishes this group from others of that network."""
     curves: tuple[Curve, ...]
 
     @property
     def experiment(self) -> Experiment:
-        """Experiment of the first seed."""
+        """Experiment of the run with the first seed."""
         return self.curves[0].run.experiment
 
     @property
@@ -100,7 +100,7 @@ class Group:
 
     @property
     def network(self) -> str:
-        """The network as spelled, with its depths."""
+        """Display name of the network, with its depths if they were set."""
         return self.curves[0].network
 
     @property
@@ -110,12 +110,12 @@ class Group:
 
     @property
     def by_seed(self) -> dict[int, Curve]:
-        """The runs by their seeds."""
+        """Runs keyed by seed."""
         return {curve.seed: curve for curve in self.curves}
 
     @property
     def title(self) -> str:
-        """The label, how many seeds there are, and how many of them have not come to their end."""
+        """The label with the number of seeds and of unfinished runs, or a single run's progress."""
         if len(self.curves) == 1:
             return self.label + self.curves[0].progress
         unfinished = sum(not curve.run.finished for curve in self.curves)
@@ -123,19 +123,19 @@ class Group:
 
     @property
     def final_top1(self) -> float:
-        """Median over the seeds of the last top-1 error so far."""
+        """Median over seeds of the last top-1 error so far."""
         return statistics.median(curve.averaged[-1]["top1_error"] for curve in self.curves)
 
     def run_label(self, curve: Curve) -> str:
-        """Label that distinguishes one of its runs from all others."""
+        """Label of one of the group's runs."""
         return self.label if len(self.curves) == 1 else f"{self.label}, seed {curve.seed}"
 
 
 def groups_of(curves: Sequence[Curve]) -> list[Group]:
-    """The curves by groups: the paper's pairs in its order, pure before residual, then other networks.
+    """Groups of curves: the paper's pairs in its order, pure before residual, then other networks.
 
-    The order of the curves does not matter. A run of another length is another group, and so is one whose seed the
-    group has: a repetition is no further seed.
+    The result does not depend on the order of the curves. A run of another length belongs to another group, and so does
+    a repetition of a seed.
     """
     members: list[list[Curve]] = []
     for curve in sorted(curves, key=_sort_key):
@@ -148,12 +148,12 @@ def groups_of(curves: Sequence[Curve]) -> list[Group]:
 
 
 def common_seeds(*groups: Group) -> list[int]:
-    """The seeds that all of them were run with, rising."""
+    """Seeds that all groups were run with, in increasing order."""
     return sorted(set.intersection(*(set(group.by_seed) for group in groups)))
 
 
 def best_of_each_network(groups: Sequence[Group]) -> list[Group]:
-    """For each network and depth the group with the least median final top-1 error, the first of equals."""
+    """For each network and depth, the group with the lowest median final top-1 error, the first of equals."""
     best: dict[str, Group] = {}
     for group in groups:
         if group.network not in best or group.final_top1 < best[group.network].final_top1:
@@ -168,7 +168,7 @@ def _is_member(curve: Curve, group: Sequence[Curve]) -> bool:
 
 
 def _sort_key(curve: Curve) -> tuple[Any, ...]:
-    """Sort key of a curve, independent of the order in which the curves were given."""
+    """Sort key that makes the order of the curves independent of the order of the directories."""
     pair = pair_of(curve.model)
     values = to_flat_dict(curve.run.experiment)
     settings = [_sortable(values[field]) for field in sorted(values) if field != "seed"]
@@ -178,39 +178,42 @@ def _sort_key(curve: Curve) -> tuple[Any, ...]:
 
 
 def _sortable(value: Any) -> tuple[int, Any]:
-    # None, numbers, words and tuples may stand in one field of two experiments.
+    # The same field may be None, a number, a string or a tuple in different experiments.
     if value is None:
         return 0, 0
     return (1 if isinstance(value, int | float) else 2 if isinstance(value, str) else 3), value
 
 
 def _labels(groups: Sequence[Sequence[Curve]]) -> list[str]:
-    """The network, and where several groups share it the first of these that tells all of them apart.
+    """Label of each group: its network and, if several groups have that network, what distinguishes them.
 
-    That is: the one or two fields in which each departs from the others, the runs' names without their seeds, their
-    directories, their paths.
+    That is the first of these that is unique to each group: the one or two fields in which it differs, its first run's
+    name without the seed, that run's directory, its path.
     """
-    labels = []
-    for group in groups:
-        same = [other for other in groups if other[0].network == group[0].network]
-        runs = [other[0].run for other in same]
-        ways: list[Sequence[str | None]] = [
-            _fields(same),
-            [_name(other) for other in same],
-            [run.directory.name for run in runs],
-            [str(run.directory) for run in runs],
+    labels = [group[0].network for group in groups]
+    for network in set(labels):
+        same = [number for number, group in enumerate(groups) if group[0].network == network]
+        if len(same) == 1:
+            continue
+        members = [groups[number] for number in same]
+        directories = [group[0].run.directory for group in members]
+        candidates: list[Sequence[str | None]] = [
+            _fields(members),
+            [_name(group) for group in members],
+            [directory.name for directory in directories],
+            [str(directory) for directory in directories],
         ]
-        distinct = next((way for way in ways if len(set(way)) == len(same) and None not in way), ways[-1])
-        text = next(words for words, other in zip(distinct, same, strict=True) if other is group)
-        labels.append(f"{group[0].network}, {text}" if len(same) > 1 and text else group[0].network)
+        texts = next((c for c in candidates if len(set(c)) == len(same) and None not in c), candidates[-1])
+        for number, text in zip(same, texts, strict=True):
+            labels[number] = f"{network}, {text}" if text else network
     return labels
 
 
 def _fields(groups: Sequence[Sequence[Curve]]) -> list[str | None]:
-    """The distinguishing values of each group, such as 'rate 0.0045'; None where there are too many.
+    """Distinguishing settings of each group, such as 'rate 0.0045'; None if there are too many.
 
-    A value that more than half of the groups share goes without saying, so that each line of an ablation shows what
-    was changed and nothing else.
+    A value that more than half of the groups share is omitted, so that the labels of an ablation show only what was
+    changed.
     """
     flat = [to_flat_dict(group[0].run.experiment) for group in groups]
     common = {}
@@ -219,7 +222,7 @@ def _fields(groups: Sequence[Sequence[Curve]]) -> list[str | None]:
         if count > len(flat) / 2:
             common[field] = value
     first = groups[0][0].run.experiment
-    changed = {field for group in groups for field in differences(group[0].run.experiment, first)} - {*_IN_THE_NAME}
+    changed = {field for group in groups for field in differences(group[0].run.experiment, first)} - {*_NOT_IN_LABELS}
     text: list[str | None] = []
     for values in flat:
         own = [f for f in values if f in changed and (f not in common or values[f] != common[f])]
@@ -235,6 +238,6 @@ def _field(name: str, value: Any) -> str:
 
 
 def _name(group: Sequence[Curve]) -> str:
-    """The name of a group's first run, without its seed where there are several."""
+    """Name of a group's first run, without its seed if there are several."""
     name, seed = group[0].run.info.name, group[0].seed
     return re.sub(rf"[-_ ]?(?:seed|s)[-_ ]?{seed}$|[-_ ]{seed}$", "", name) if len(group) > 1 else name

@@ -1,10 +1,9 @@
-"""Intervals of 95 % over seeds, and the band of several seeds' curves.
+"""95 % intervals over seeds, and bands over several seeds' curves.
 
-There are two kinds of intervals, each where it is sound. Medians and their ratios, where a seed may never have reached
-the target, have the bootstrap's percentiles. It can only repeat what was seen: of 3 seeds it is hardly wider than from
-the least to the greatest value and covers less than the 95 % it is named for. So what answers a question has Student's
-t interval of a mean over seeds, which grows as seeds get few (by 4.3 standard errors to each side with 3 seeds, 2.8
-with 5).
+Medians of right-censored costs and their ratios have bootstrap percentile intervals. The bootstrap only repeats
+observed values: with 3 seeds its interval is hardly wider than from minimum to maximum and covers less than 95 %.
+Claims are therefore decided by Student's t interval of a mean over seeds, which widens with few seeds (4.3 standard
+errors to each side with 3 seeds, 2.8 with 5).
 """
 
 import dataclasses
@@ -18,25 +17,25 @@ import numpy as np
 
 RESAMPLES = 10_000
 _TAIL = RESAMPLES // 40  # 2.5 % at each end.
-_SPREAD = 1e-9  # Of the largest value: differences under it are those of rounding.
+_SPREAD = 1e-9  # Differences below this fraction of the largest value are rounding errors.
 
 Interval = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds."""
+    """Mean over seeds with its uncertainty."""
 
     mean: float
     interval: Interval | None
-    """95 % interval by Student's t; None with one seed."""
+    """95 % Student's t interval; None with one seed."""
     p: float | None
-    """Probability of a mean as far from 0 if the true one were 0; None where the values do not vary."""
+    """Two-sided p value for a true mean of 0; None if the values do not vary."""
     seeds: int
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of one or more values with its t interval; of differences within pairs this is the paired t test."""
+    """Mean of one or more values with its t interval; for differences within pairs, the paired t test."""
     from scipy import stats
 
     mean = float(np.mean(values))
@@ -50,7 +49,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def estimate_unpaired(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """Mean of ours minus mean of theirs by Welch's test, for values that do not belong together in pairs."""
+    """Difference of the means, ours minus theirs, by Welch's t test for unpaired values."""
     from scipy import stats
 
     mean = float(np.mean(ours) - np.mean(theirs))
@@ -58,7 +57,7 @@ def estimate_unpaired(ours: Sequence[float], theirs: Sequence[float]) -> Estimat
     if seeds == 1 or max(np.ptp(ours), np.ptp(theirs)) <= _SPREAD * np.max(np.abs([*ours, *theirs])):
         return Estimate(mean, None, None, seeds)
     with warnings.catch_warnings():
-        # One of the two may not vary, which is no loss of precision here.
+        # SciPy warns of lost precision if one of the two does not vary; here it does not matter.
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_ind(ours, theirs, equal_var=False)
     low, high = test.confidence_interval(0.95)
@@ -66,22 +65,22 @@ def estimate_unpaired(ours: Sequence[float], theirs: Sequence[float]) -> Estimat
 
 
 def bootstrap_medians(values: Sequence[float], *, stream: int = 0) -> np.ndarray:
-    """Medians of `RESAMPLES` draws, with replacement, of as many values as there are; inf is a value like others.
+    """Medians of `RESAMPLES` bootstrap resamples; values may be infinite.
 
-    Two calls with as many values and the same stream draw the same places, so that seeds stay in pairs.
+    Calls with equally many values and the same stream draw the same positions, so that seeds stay paired.
     """
     return np.median(np.asarray(values, float)[_draws(len(values), stream)], axis=1)
 
 
 def interval(values: np.ndarray) -> Interval:
-    """The 2.5th and the 97.5th percentile."""
-    # Not np.quantile, which interpolates, and between two infinities there is nothing.
+    """The 2.5th and 97.5th percentiles."""
+    # np.quantile interpolates, which gives NaN between infinities.
     ordered = np.sort(values)
     return float(ordered[_TAIL]), float(ordered[-_TAIL - 1])
 
 
 def ratio_interval(above: np.ndarray, below: np.ndarray) -> Interval:
-    """The interval of a quotient; where both are infinite it could be anything, and counts as 0 and as infinite."""
+    """Interval of a ratio; infinity / infinity is unknown and counts as 0 at the low end, infinity at the high end."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = above / below
     unknown = np.isnan(ratio)
@@ -94,7 +93,7 @@ def _draws(count: int, stream: int) -> np.ndarray:
 
 
 class Point(NamedTuple):
-    """One step of a band."""
+    """Band at one position of the x axis."""
 
     x: float
     median: float
@@ -105,10 +104,9 @@ class Point(NamedTuple):
 
 
 def band(lines: Sequence[Mapping[float, float]]) -> list[Point]:
-    """{x: value} of each seed -> points by rising x, wherever at least half of the seeds have a value.
+    """{x: value} of each seed -> points by increasing x, wherever at least half of the seeds have a value.
 
-    Seeds that ended early drop out, and where fewer than half are left there is no median: the few that went on need
-    not stand for the others.
+    Where fewer than half are left there is no median: the longer runs need not represent the others.
     """
     points = []
     for x in sorted(set().union(*lines)):

@@ -1,4 +1,4 @@
-"""Formatting of numbers, and Markdown tables."""
+"""Number formats and Markdown tables."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ MISSING = "—"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rows_of_cells = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in line] for line in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in rows_of_cells)
+    """Markdown table of these cells."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *escaped))
 
 
 def percent(error: float | None) -> str:
@@ -20,14 +20,14 @@ def percent(error: float | None) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of errors, with its sign: -0.0123 -> '-1.23'."""
+    """Signed difference of errors in percentage points: -0.0123 -> '-1.23'."""
     return f"{100 * difference:+.2f}"
 
 
 def quantity(value: float) -> str:
-    """Three digits and a unit: 55843161 -> '55.8 M'."""
+    """Three significant digits with an SI prefix: 55843161 -> '55.8 M'."""
     units = ["", " k", " M", " G", " T", " P", " E"]
-    value = float(f"{value:.3g}")  # First, or 999.9 k would be written 1e+03 k.
+    value = float(f"{value:.3g}")  # Rounded first, or 999.9 k would become 1e+03 k.
     power = max((p for p in range(len(units)) if value >= 1000**p), default=0)
     return f"{value / 1000**power:.3g}{units[power]}"
 
@@ -41,24 +41,24 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits at most."""
+    """At most four significant digits."""
     return f"{value:.4g}"
 
 
 def factor(value: float) -> str:
-    """A quotient: '1.50'."""
+    """Ratio with two decimals: '1.50'."""
     return f"{value:.2f}"
 
 
 def log_factor(found: Estimate | None) -> str:
-    """An estimated logarithm of a quotient: '1.50 [1.20, 1.88]'."""
+    """Ratio and interval from an estimated log ratio: '1.50 [1.20, 1.88]'."""
     if found is None:
         return MISSING
     return factor(math.exp(found.mean)) + bracketed(found.interval, lambda value: factor(math.exp(value)))
 
 
 def bracketed(interval: Interval | None, format: Callable[[float], str]) -> str:
-    """' [low, high]', or nothing where there is no interval."""
+    """' [low, high]', or an empty string without an interval."""
     if interval is None:
         return ""
     low, high = ("∞" if math.isinf(end) else format(end) for end in interval)
@@ -66,10 +66,10 @@ def bracketed(interval: Interval | None, format: Callable[[float], str]) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """'0.012', or that it is below what is worth writing."""
+    """P value with three decimals: '0.012', '< 0.001'."""
     return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def pluralize(count: int, noun: str) -> str:
-    """3 and 'seed' -> '3 seeds'."""
+    """Count and noun: 3, 'seed' -> '3 seeds'."""
     return f"{count} {noun}{'s' * (count != 1)}"

@@ -1,6 +1,6 @@
-"""Epochs, wall time and multiply-adds to a target error.
+"""Time to target: epochs, wall time and multiply-adds until a run reaches an error.
 
-The paper's claim is that residual networks train much faster than pure ones of the same cost (section 4).
+The paper claims that residual networks train much faster than pure ones of the same cost (section 4).
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ TARGETS = (90, 80, 70, 60, 50, 40, 30, 20, 15, 10, 7, 5, 3, 2, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """A measure of the cost of training."""
+    """Measure of the cost of training."""
 
     name: str
     of: Callable[[Curve, Mapping[str, Any]], float]
-    """Cost of a run up to one of its evaluations."""
+    """Cost of a run up to an evaluation."""
     format: Callable[[float], str]
 
 
@@ -42,9 +42,10 @@ COSTS = (
 
 @dataclasses.dataclass(frozen=True)
 class CostToTarget:
-    """Cost until a target error was reached; right-censored where it was not."""
+    """Cost of reaching a target error."""
 
     value: float
+    """Right-censored at the total cost if the target was not reached."""
     reached: bool
 
 
@@ -57,19 +58,19 @@ class CostPair:
 
     @property
     def ratio(self) -> float | None:
-        """Pure over residual, a bound where one of the two never reached the target; None where neither did."""
+        """Pure / residual, a bound if only one of the two reached the target; None if neither did."""
         known = (self.pure.reached or self.residual.reached) and self.residual.value > 0
         return self.pure.value / self.residual.value if known else None
 
     @property
     def speed_up(self) -> str:
-        """The ratio; '> x' or '< x' where only the residual or only the pure network reached the target."""
+        """The ratio as text; '> x' or '< x' if only the residual or only the pure network reached the target."""
         bound = "" if self.pure.reached and self.residual.reached else "> " if self.residual.reached else "< "
         return tables.MISSING if self.ratio is None else bound + tables.factor(self.ratio)
 
     @property
     def leader(self) -> int:
-        """1 when the residual network reached the target at lower cost, -1 when the pure one did, else 0."""
+        """1 if the residual network reached the target at lower cost, -1 if the pure one did, else 0."""
         if self.pure.reached and self.residual.reached:
             return (self.residual.value < self.pure.value) - (self.pure.value < self.residual.value)
         # A run that never reached the target is behind only if it had spent as much as the other needed.
@@ -79,17 +80,13 @@ class CostPair:
 
     @property
     def log_ratio(self) -> float:
-        """Natural logarithm of the ratio, 0 where there is no leader.
-
-        A run that never reached the target is right-censored at its total cost, which biases the log speed-up towards
-        zero.
-        """
+        """Natural logarithm of the ratio, 0 without a leader; censoring biases it towards 0."""
         return math.log(self.ratio) if self.leader and self.ratio else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetComparison:
-    """Costs of two groups to one target error: medians over the seeds, with intervals where both have several."""
+    """Costs of two groups to one target error: medians over seeds, with intervals if both have several seeds."""
 
     target: int
     cost: Cost
@@ -100,7 +97,7 @@ class TargetComparison:
 
 
 def informative_targets(pures: Sequence[Curve], residuals: Sequence[Curve]) -> list[int]:
-    """The `TARGETS` that over half of one side's runs reach, and that not every run's first evaluation meets."""
+    """`TARGETS` that most runs of one side reach, and that some run does not meet at its first evaluation."""
     found = []
     for target in TARGETS:
         reached = any(
@@ -113,13 +110,13 @@ def informative_targets(pures: Sequence[Curve], residuals: Sequence[Curve]) -> l
 
 
 def cost_to_target(curve: Curve, target: int, cost: Cost) -> CostToTarget:
-    """Cost of a run up to its first evaluation at or under a top-1 error of `target` percent."""
+    """Cost of a run up to its first evaluation with a top-1 error of at most `target` percent."""
     first = next((record for record in _after_training_began(curve) if _reaches(record["top1_error"], target)), None)
     return CostToTarget(cost.of(curve, first or curve.averaged[-1]), first is not None)
 
 
 def compare_at_target(pure: Group, residual: Group, target: int, cost: Cost) -> TargetComparison:
-    """Compares the costs of two groups to a target error; common seeds are resampled together."""
+    """Compare the costs of two groups to a target error; groups with the same seeds are resampled in pairs."""
     pures, residuals = ([cost_to_target(curve, target, cost) for curve in group.curves] for group in (pure, residual))
     costs = CostPair(_median(pures), _median(residuals))
     if min(len(pures), len(residuals)) == 1:
@@ -129,12 +126,12 @@ def compare_at_target(pure: Group, residual: Group, target: int, cost: Cost) -> 
         bootstrap_medians(_censored_at_infinity(pures)),
         bootstrap_medians(_censored_at_infinity(residuals), stream=stream),
     )
-    intervals = [_informative(one) for one in (interval(ours), interval(theirs), ratio_interval(ours, theirs))]
-    return TargetComparison(target, cost, costs, *intervals)
+    intervals = interval(ours), interval(theirs), ratio_interval(ours, theirs)
+    return TargetComparison(target, cost, costs, *map(_if_informative, intervals))
 
 
 def mean_log_ratio(pure: Curve, residual: Curve, cost: Cost) -> float:
-    """Mean log speed-up over all informative targets of two runs; 0 where there is none."""
+    """Mean log speed-up over the informative targets of two runs; 0 without any."""
     ratios = [
         CostPair(cost_to_target(pure, target, cost), cost_to_target(residual, target, cost)).log_ratio
         for target in informative_targets([pure], [residual])
@@ -142,13 +139,13 @@ def mean_log_ratio(pure: Curve, residual: Curve, cost: Cost) -> float:
     return statistics.fmean(ratios) if ratios else 0.0
 
 
-def _informative(intervals: Interval) -> Interval | None:
-    # Infinite from end to end, or 0: nobody got there, which the bound in the race says better.
-    return None if math.isinf(intervals[0]) or intervals[1] == 0 else intervals
+def _if_informative(found: Interval) -> Interval | None:
+    # If no resample reached the target the interval is infinite or 0, and the bound on the median tells more.
+    return None if math.isinf(found[0]) or found[1] == 0 else found
 
 
 def _median(runs: Sequence[CostToTarget]) -> CostToTarget:
-    """The median where more than half reached the target; else the median cost, right-censored."""
+    """Median cost if more than half reached the target; else the median total cost, right-censored."""
     median = statistics.median(_censored_at_infinity(runs))
     if math.isfinite(median):
         return CostToTarget(median, True)
@@ -160,9 +157,9 @@ def _censored_at_infinity(runs: Sequence[CostToTarget]) -> list[float]:
 
 
 def _after_training_began(curve: Curve) -> list[dict[str, Any]]:
-    # Without step 0: an untrained network can be under 90 % by luck, and that is not speed.
+    # Without step 0, where an untrained network can be below 90 % by chance.
     return [record for record in curve.averaged if record["step"] > 0]
 
 
 def _reaches(error: float, target: int) -> bool:
-    return error <= target / 100 + 1e-9  # Errors are quotients of counts in floating point.
+    return error <= target / 100 + 1e-9  # Errors are ratios of counts, rounded.

@@ -1,4 +1,4 @@
-"""The paper's evaluation (section 4): one network or several, each shown one crop or many of every image.
+"""Evaluation of networks, each alone and all as an ensemble, and its report.
 
 Softmax is averaged over an image's crops, then over the networks; every image is counted once.
 """
@@ -12,9 +12,8 @@ from typing import Any
 from inception_jax.errors import UserError
 from inception_jax.evaluation import predictions, report
 from inception_jax.evaluation.finished_networks import FinishedNetworks
-from inception_jax.evaluation.options import EvaluationOptions
 from inception_jax.evaluation.predictions import SUFFIX
-from inception_jax.evaluation.run_networks import run_networks
+from inception_jax.evaluation.run_networks import EvaluationOptions, run_networks
 from inception_jax.system import hosts, workdir
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.preemption import Preemption
@@ -32,20 +31,20 @@ def evaluate(
 
     Args:
       paths: runs (their newest checkpoint), RUN/checkpoints/STEP, imported or exported checkpoints; and files that
-        `save_predictions` wrote, whose models are taken into the ensemble without being run.
-      options: which images, and which crops of them.
-      save_predictions: file (.npz) for all that the models say.
-      out: directory for evaluation.json and evaluation.md and, until the end, for the networks that are done: the same
-        call does not run them again.
-      preemption: with an open context and `out`, SIGTERM ends the evaluation after its step.
+        `save_predictions` wrote, whose models join the ensemble without being run.
+      options: data set, crops and batch size.
+      save_predictions: file (.npz) for the probabilities of all models.
+      out: directory of evaluation.json and evaluation.md. Until the end it also holds the predictions of finished
+        networks, so that a repeated call resumes after them.
+      preemption: with an open context and `out`, SIGTERM ends the evaluation after the current step.
 
     Returns:
-      What `report.summarize` gives; with several processes in the first alone, None in the others.
+      The result of `report.summarize` on process 0, None on the others.
 
     Raises:
-      UserError: the options do not fit together; a checkpoint, a file or an image is broken.
-      RunFailed: something could not be written.
-      Preempted: SIGTERM came; the networks that are done are kept.
+      UserError: the options contradict each other, or a checkpoint, a file or an image is broken.
+      RunFailed: a file could not be written.
+      Preempted: SIGTERM ended the evaluation; finished networks are kept.
     """
     checkpoints = [path for path in paths if not path.endswith(SUFFIX)]
     _check(paths, checkpoints, options, save_predictions, out)
@@ -64,7 +63,7 @@ def evaluate(
         if computed is None:
             return None
         if parts and save_predictions and save_predictions not in paths:
-            # Before it is known whether all are about the same images: what took long is not lost if not.
+            # Before `join` can fail, so that the computed predictions are not lost.
             predictions.write(save_predictions, computed)
         parts = [computed, *parts]
     together = predictions.join(parts)
@@ -84,15 +83,15 @@ def _check(
     save_predictions: str | None,
     out: str | None,
 ) -> None:
-    """Raises UserError for invalid combinations, before hours are spent."""
+    """Raises UserError for invalid combinations, before hours of computation."""
     if not paths:
-        raise UserError("evaluate needs a checkpoint or more, or files that --save-predictions wrote.")
+        raise UserError("evaluate needs at least one checkpoint, or a file written by --save-predictions.")
     if not checkpoints and options != EvaluationOptions():
-        raise UserError(f"from saved predictions alone no network is run: leave out {' '.join(options.flags())}.")
+        raise UserError(f"saved predictions alone run no network: leave out {' '.join(options.flags())}.")
     if save_predictions and not save_predictions.endswith(SUFFIX):
         raise UserError(f"--save-predictions is {save_predictions}; the name must end in {SUFFIX}.")
     directories = [out] if out else []
-    # Not Path(...).parent, which makes one slash of the two of a bucket.
+    # Not Path(...).parent, which would merge the two slashes of a bucket's URL.
     directories += [os.path.dirname(save_predictions) or "."] if save_predictions else []
 
     def check() -> None:

@@ -1,8 +1,8 @@
-"""Predictions of the networks that are done, so that the same command does not run them again.
+"""Predictions of finished networks, from which the same command resumes.
 
-OUT/unfinished/DIGEST.npz   of one network, as `predictions` writes them; DIGEST is of all that its numbers depend on
+OUT/unfinished/DIGEST.npz   one network's predictions; DIGEST is a hash of the settings that determine them
 
-No evaluation ever takes up what another has left: that has other names.
+An evaluation with other settings has other file names, and so never reads them.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ DIRECTORY = "unfinished"
 
 
 class FinishedNetworks:
-    """The networks of one evaluation that are done; used by process 0 alone."""
+    """Predictions of an evaluation's finished networks; used by process 0 only."""
 
     def __init__(self, out: str | None):
         """`out` is the evaluation's directory; with None nothing is kept."""
@@ -28,7 +28,7 @@ class FinishedNetworks:
         self._files: set[Path] = set()
 
     def read(self, settings: Mapping[str, Any]) -> Predictions | None:
-        """The predictions of the network with these settings (JSON values), if it is done."""
+        """Reads the predictions of the network with these settings (JSON values); None if it is not finished."""
         path = self._path(settings)
         if path is None or not path.exists():
             return None
@@ -36,21 +36,21 @@ class FinishedNetworks:
         try:
             return predictions.read(path)
         except UserError:
-            return None  # Damaged: to run the network again is all that can be done.
+            return None  # Damaged: the network is run again.
 
     def write(self, settings: Mapping[str, Any], found: Predictions) -> None:
-        """Keeps the predictions of a network; RunFailed if that fails."""
+        """Writes the predictions of a network; raises RunFailed if that fails."""
         path = self._path(settings)
         if path:
             predictions.write(path, found)
             self._files.add(path)
 
     def clear(self) -> None:
-        """Deletes what was read and written, when the evaluation is complete."""
+        """Deletes the files read and written by this evaluation."""
         for path in self._files:
             path.unlink(missing_ok=True)
         if self._directory:
-            # Others' predictions, or nothing, may be in it.
+            # It may hold predictions of other evaluations, or not exist.
             with contextlib.suppress(OSError):
                 self._directory.rmdir()
 

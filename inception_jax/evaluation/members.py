@@ -19,19 +19,19 @@ from inception_jax.weights.checkpoint import from_run, load_checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A trained network to be evaluated."""
+    """Trained network to evaluate."""
 
     description: Model
     model: Network
     variables: dict[str, Any]
-    """NumPy arrays."""
+    """`{"params": ..., "batch_stats": ...}` of NumPy arrays."""
     preprocessing: Preprocessing
     data: DataConfig | None
     """The data that a run was trained on; None for other checkpoints."""
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, the background not counted."""
+        """Number of classes without the background."""
         return self.model.num_classes - self.preprocessing.label_offset
 
 
@@ -39,16 +39,16 @@ def load_member(path: str, protocol: Protocol, *, raw: bool, image_size: int | N
     """Loads a run (its newest checkpoint), RUN/checkpoints/STEP, or an imported or exported checkpoint.
 
     Args:
-      path: of it.
-      protocol: which crops it will be shown.
-      raw: take a run's parameters as they are trained rather than averaged.
-      image_size: of the input, if not its own.
+      path: path of the run or checkpoint.
+      protocol: crops to evaluate it on.
+      raw: use a run's raw parameters rather than the averaged ones.
+      image_size: side of the input in pixels; None is the network's own.
 
     Raises:
-      UserError: there is none, or it is not whole, or it has no classes.
+      UserError: there is no intact checkpoint, or it has no classifier.
     """
     saved = None if checkpoint.is_exported(path) else checkpoint.read(path)
-    # By its step from here on: a run in training may write another at any moment.
+    # The checkpoint's own path, because a run in training may write a newer one at any moment.
     directory = saved.path if saved else Path(path)
     model, variables, preprocessing = from_run(saved, raw=raw) if saved else load_checkpoint(directory)
     if "classifier" not in variables["params"]:

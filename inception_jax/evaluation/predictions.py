@@ -1,7 +1,7 @@
-"""Predictions of models, and their files, from which ensembles are formed without running the models again.
+"""Predictions of models and their files, which form ensembles without running the models again.
 
-A file is NumPy's .npz: `labels` int32 [N], `files` str [N], `models` str [M], `probabilities` float32 [M, N, C] and
-`metadata`, JSON text of `Images` and each `Model`. Nothing in it is ever unpickled.
+A file is an .npz: `labels` int32 [N], `files` str [N], `models` str [M], `probabilities` float32 [M, N, C] and
+`metadata`, a JSON text of `Images` and each `Model`. Nothing in it is unpickled.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ SUFFIX = ".npz"
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images of an evaluation."""
+    """Images of an evaluation."""
 
     source: str
     """The data source, as the user named it."""
     of: int
     """Number of images of the source."""
     excluded: int = 0
-    """Number of images left out by an exclude list."""
+    """Number of images excluded by the exclude list."""
     exclude_list: str | None = None
     """File of the exclude list."""
     skipped: int = 0
@@ -43,19 +43,19 @@ class Model:
     path: str
     """Path of the checkpoint, as the user named it."""
     network: Mapping[str, Any]
-    """Result of `models.describe`."""
+    """Arguments of `create_model`, as given by `models.describe`."""
     step: int | None
     """Step of a run's checkpoint; None for others."""
     parameters: str | None
     """"averaged" or "raw" parameters of a run; None for others."""
     checksum: str
-    """Hash of the checkpoint's checksums, which identifies it."""
+    """Hash of the checkpoint's checksums, its identity."""
     crops: int
     """The protocol: 1, 10, 12 or 144."""
     scales: tuple[int, ...]
-    """Shorter sides for an input of 224; empty for the protocol's own."""
+    """Shorter sides for an input of 224; empty is the protocol's own."""
     views: int
-    """Number of crops per image, mirror images counted."""
+    """Number of crops per image, including mirror images."""
     image_size: int
     """Side of the network's input in pixels."""
     central_fraction: float
@@ -79,19 +79,19 @@ class Predictions:
     labels: np.ndarray
     """int32 [N]."""
     files: np.ndarray
-    """str [N]: the images' names as their source has them; [0] where nobody asked for them."""
+    """str [N]: names of the images in their source; [0] if not requested."""
     probabilities: np.ndarray
-    """float32 [M, N, C]: the mean of each model's softmax over its crops."""
+    """float32 [M, N, C]: mean of each model's softmax over its crops."""
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
-    """The models of all parts together; UserError unless they saw the same images."""
+    """Joins the models of all parts; raises UserError unless their images are the same."""
     first, *others = parts
     for other in others:
         difference = _difference(first, other)
         if difference:
             ours, theirs = (part.models[0].path for part in (first, other))
-            raise UserError(f"{ours} and {theirs} are not about the same images: {difference}; they form no ensemble.")
+            raise UserError(f"{ours} and {theirs} are of different images: {difference}; they form no ensemble.")
     if not others:
         return first
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Probabilities of trained networks: the mean of each one's softmax over each image's crops."""
+"""Class probabilities of trained networks, averaged over each image's crops."""
 
 import contextlib
 import dataclasses
@@ -16,27 +16,24 @@ from inception_jax.data.multicrop_batches import batch_count
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.data.sources import Source
 from inception_jax.errors import Preempted, UserError
-from inception_jax.evaluation.accumulator import Accumulator
 from inception_jax.evaluation.members import Member
 from inception_jax.models.network import Network
 from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import Progress
 
-# Through the network at once, on each device.
+# Default number of crops per step and device.
 _CROPS_PER_CPU, _CROPS_PER_ACCELERATOR = 16, 64
-
-_Step = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class CropLoader:
-    """Loads the crops that networks are evaluated on."""
+    """Loader of the crops of an evaluation."""
 
     source: Source
     indices: np.ndarray
-    """int [N]: which of the source's images."""
+    """int [N]: numbers of the source's images to load."""
     protocol: Protocol
-    """The crops of each image."""
+    """Crops of each image."""
     rows: int
     """Views per step over all devices of all processes."""
     data: DataConfig
@@ -49,7 +46,7 @@ class CropLoader:
         return batch_count(count, protocol=self.protocol, rows=self.rows, process_count=jax.process_count())
 
     def batches(self, preprocessing: Preprocessing) -> Generator[dict[str, np.ndarray], None, None]:
-        """This process's share of the batches, for networks with this preprocessing."""
+        """Batches of this process, for networks with this preprocessing."""
         return multicrop_batches(
             self.source,
             preprocessing,
@@ -61,15 +58,52 @@ class CropLoader:
         )
 
     def images_done(self, batches: int) -> int:
-        """Number of images complete after so many batches."""
+        """Number of images complete after `batches` batches."""
         each = batches * self.rows // jax.process_count() // self.protocol.views
         return min(each * jax.process_count(), len(self.indices))
 
 
-def rows_per_step(crops_at_once: int | None, protocol: Protocol) -> int:
-    """Views per step over all devices, for so many crops, mirror images counted.
+class Accumulator:
+    """Sums of the probabilities of each image's views."""
 
-    Rounded up to what the devices can share evenly; None is what suits them.
+    def __init__(self, images: int, classes: int, views: int):
+        """`views` is the number per image, where a crop and its mirror image count as one."""
+        self._sums = np.zeros((images, classes), np.float32)
+        self._labels = np.zeros(images, np.int32)
+        self._seen = np.zeros(images, np.int32)
+        self._skipped, self._views = 0, views
+
+    def add(self, output: Mapping[str, Any]) -> None:
+        """Adds the output of `steps.predict_step` for one batch."""
+        positions, labels, skipped, probabilities = (
+            np.asarray(output[name]) for name in ("positions", "labels", "skipped", "probabilities")
+        )
+        rows = np.flatnonzero(positions >= 0)
+        # Row by row, because a batch may have several views of one image.
+        for row in rows:
+            self._sums[positions[row]] += probabilities[row]
+        self._labels[positions[rows]] = labels[rows]
+        np.add.at(self._seen, positions[rows], 1)
+        self._skipped += int(skipped.sum())
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Averages the views after the last batch.
+
+        Returns:
+          The positions of the images that were not skipped, int [seen], ascending; their labels, int32 [seen]; and
+          their mean probabilities, float32 [seen, classes].
+        """
+        seen = np.flatnonzero(self._seen)
+        if (self._seen[seen] != self._views).any() or len(seen) + self._skipped != len(self._seen):
+            raise AssertionError(f"{len(seen)} images seen, {self._skipped} skipped, of {len(self._seen)}")
+        self._sums /= self._views
+        return seen, self._labels[seen], self._sums if len(seen) == len(self._sums) else self._sums[seen]
+
+
+def rows_per_step(crops_at_once: int | None, protocol: Protocol) -> int:
+    """Views per step over all devices for a number of crops, which counts mirror images.
+
+    The result is rounded up to a multiple of the number of devices; None depends on the kind of device.
     """
     devices = jax.device_count()
     crops_per_row = 2 if protocol.mirrored else 1
@@ -83,46 +117,44 @@ def rows_per_step(crops_at_once: int | None, protocol: Protocol) -> int:
 def predict(
     member: Member, loader: CropLoader, *, number: int = 0, count: int = 1, preemption: Preemption
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Probabilities of a member for all images.
+    """Predicts the probabilities of a member for all images.
 
     Args:
-      member: the network, which knows as many classes as the source.
-      loader: the images.
-      number: of the member in the ensemble, from 0.
-      count: of the members of the ensemble.
-      preemption: with an open context, SIGTERM ends the evaluation after its step.
+      member: the network, with as many classes as the source.
+      loader: loader of the crops.
+      number: number of the member in the ensemble, from 0.
+      count: number of members in the ensemble.
+      preemption: with an open context, SIGTERM ends the evaluation after the current step.
 
     Returns:
-      Which of `loader.indices` were seen (the others were skipped as broken), their labels, and the probabilities,
-      float32 [seen, classes]; None on all processes but process 0.
+      The result of `Accumulator.finish` on process 0, None on the others.
 
     Raises:
       UserError: an image is broken.
-      Preempted: SIGTERM came.
+      Preempted: SIGTERM ended the evaluation.
     """
     first = jax.process_index() == 0
     accumulator = Accumulator(len(loader.indices), loader.source.num_classes, loader.protocol.views) if first else None
     name = "evaluation" if count == 1 else f"evaluation, network {number + 1} of {count}"
     progress = Progress(name, len(loader.indices), "images", quiet=not first)
-    step = _predict_step(member, loader.protocol.mirrored)
+    compiled = _compile_predict_step(
+        member.model,
+        member.preprocessing.mean,
+        member.preprocessing.std,
+        loader.protocol.mirrored,
+        member.preprocessing.label_offset,
+    )
+    step = functools.partial(compiled, steps.place(member.variables))
     with contextlib.closing(progress), contextlib.closing(loader.batches(member.preprocessing)) as batches:
         for done, output in enumerate(_one_batch_late(step, batches), 1):
             if accumulator:
                 accumulator.add(output)
             progress.advance(loader.images_done(done) - progress.count)
             progress.show()
-            # Rising over the networks, too, which several processes need to agree on a step.
+            # Ascending over the networks too, because processes agree on a step.
             if preemption.reached(number * loader.num_batches + done):
                 raise Preempted(f"{number} of {count} networks")
     return accumulator.finish() if accumulator else None
-
-
-def _predict_step(member: Member, mirrored: bool) -> _Step:
-    preprocessing = member.preprocessing
-    step = _compile_predict_step(
-        member.model, preprocessing.mean, preprocessing.std, mirrored, preprocessing.label_offset
-    )
-    return functools.partial(step, steps.place(member.variables))
 
 
 @functools.cache  # an ensemble may have a network several times
@@ -138,8 +170,8 @@ def _compile_predict_step(
     )
 
 
-def _one_batch_late(step: _Step, batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Any]:
-    """Outputs of the network for each batch, yielded one batch late, so that the devices always have the next."""
+def _one_batch_late(step: Callable[..., Any], batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Any]:
+    """Outputs for each batch, yielded after the launch of the next one, so that the devices are never idle."""
     pending = None
     for batch in batches:
         launched = step(batch)

@@ -1,4 +1,4 @@
-"""Report of an evaluation, as JSON values and as a table like the paper's (arXiv 1602.07261, Tables 2-5)."""
+"""Report of an evaluation, as JSON values and as a table like the paper's Tables 2-5 (arXiv 1602.07261)."""
 
 import dataclasses
 from collections import Counter
@@ -23,18 +23,20 @@ _NOT_BLACKLISTED = 48_238
 
 
 def summarize(predictions: Predictions) -> dict[str, Any]:
-    """The report as JSON values.
+    """Summarises predictions as JSON values.
 
-    The images' counts; `models`, each with what it is, how it was shown the images and its `results.Result`;
-    `ensemble`, the same result of all together, or None of one. `paper_top1_error` and `paper_top5_error` are None but
-    where the paper has that network, with those crops, on those images.
+    Returns:
+      The number of images and classes and the fields of `Images`; `models`, each with the fields of `Model` and
+      `results.Result`; and `ensemble`, the `results.Result` of all together, None for a single model. Their
+      `paper_top1_error` and `paper_top5_error` are None unless the paper reports that network, crops and images.
     """
     images, counted = predictions.images, len(predictions.labels)
     classes = predictions.probabilities.shape[2]
     papers = [_paper(model, images, classes, counted) for model in predictions.models]
+    alone = [results.measure(probabilities, predictions.labels) for probabilities in predictions.probabilities]
     models = [
         {**dataclasses.asdict(model), "name": model.name, **dataclasses.asdict(result), **_paper_errors(paper)}
-        for model, result, paper in zip(predictions.models, results.each(predictions), papers, strict=True)
+        for model, result, paper in zip(predictions.models, alone, papers, strict=True)
     ]
     joint = None
     if len(models) > 1:
@@ -50,10 +52,10 @@ def summarize(predictions: Predictions) -> dict[str, Any]:
 
 
 def _paper(model: Model, images: Images, classes: int, counted: int) -> tuple[float, float] | None:
-    """The paper's errors, where it has this network whole, with these crops, on all of these images."""
+    """The paper's errors, if it reports this network at full size, with these crops, on all of these images."""
     network = model.network
     as_drawn = network["width"] == 1 and network["depths"] is None and model.image_size == 299 and not model.scales
-    # No other set has so many images in so many classes.
+    # These numbers of images and classes identify ImageNet.
     all_of_them = _NOT_BLACKLISTED if model.crops == 1 else _IMAGENET
     imagenet = (images.of, classes, counted) == (_IMAGENET, 1000, all_of_them)
     return _PAPER.get(network["name"], {}).get(model.crops) if as_drawn and imagenet else None
@@ -70,7 +72,7 @@ def _paper_errors(percent: tuple[float, float] | None) -> dict[str, float | None
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The result of `summarize` as a sentence and a table in Markdown."""
+    """Markdown table of a result of `summarize`, below a sentence on the images."""
     models, joint = summary["models"], summary["ensemble"]
     rows = [_row(model["name"], str(model["views"]), model) for model in models]
     if joint:

@@ -1,4 +1,4 @@
-"""Errors from probabilities: of each model, and of all together as an ensemble."""
+"""Errors of probabilities, of one model or of an ensemble."""
 
 import dataclasses
 import math
@@ -10,33 +10,28 @@ from inception_jax.evaluation.predictions import Predictions
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Top-1 and top-5 error, as fractions of the images, and the loss."""
+    """Top-1 and top-5 error, as fractions of the images, and loss."""
 
     top1_error: float
     top1_interval: tuple[float, float]
-    """95 %, Wilson's."""
+    """Wilson's 95 % interval."""
     top5_error: float | None
-    """None below six classes, where every class is among the first five."""
+    """None for up to five classes, all of which are among the first five."""
     top5_interval: tuple[float, float] | None
     loss: float | None
-    """Mean of -log of the true class's probability; None where a network gave a non-finite number."""
-
-
-def each(predictions: Predictions) -> list[Result]:
-    """The result of each model alone."""
-    return [measure(probabilities, predictions.labels) for probabilities in predictions.probabilities]
+    """Mean of -log of the true class's probability; None if it is not finite."""
 
 
 def ensemble(predictions: Predictions) -> Result:
-    """The result of all models together: the mean of their probabilities, each weighted the same whatever its crops."""
+    """Result of the mean of all models' probabilities, weighted equally whatever their number of crops."""
     return measure(np.mean(predictions.probabilities, axis=0), predictions.labels)
 
 
 def measure(probabilities: np.ndarray, labels: np.ndarray) -> Result:
-    """The result of probabilities [N, C] where the labels [N] are true."""
+    """Result of probabilities [N, C] for true labels [N]."""
     ranks = rank(probabilities, labels)
     true_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
-    # The least number above 0 stands for 0, whose logarithm would be all of the mean. NaN stays NaN.
+    # The smallest normal number stands for 0, whose logarithm is infinite. NaN stays NaN.
     loss = float(np.mean(-np.log(np.maximum(true_probability, np.finfo(np.float32).tiny), dtype=np.float64)))
     top1_errors, top5_errors, images = int(np.sum(ranks >= 1)), int(np.sum(ranks >= 5)), len(labels)
     more_than_five = probabilities.shape[1] > 5
@@ -50,10 +45,10 @@ def measure(probabilities: np.ndarray, labels: np.ndarray) -> Result:
 
 
 def rank(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rank of the true class (0 is top-1 correct): int [N]; ties and NaN count as errors.
+    """Rank of the true class (0 is top-1 correct), [N, C] and [N] -> int [N]; ties and NaN count as errors.
 
-    The rule is training's, but what it looks at is not: there logits, here float32 probabilities, of which those under
-    1e-38 are 0 and so ties. Only a network that is wildly sure of itself has fewer than five above that.
+    Differs from `steps.rank`, which ranks logits: float32 probabilities below 1e-38 are 0 and so ties. That counts only
+    where fewer than five classes are above it.
     """
     truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
     return probabilities.shape[1] - 1 - np.sum(probabilities < truth, axis=1)

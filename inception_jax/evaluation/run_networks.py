@@ -1,27 +1,57 @@
-"""Predictions of the networks of checkpoints."""
+"""Predictions of the networks of checkpoints, and the options of an evaluation."""
 
 import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from inception_jax import build
-from inception_jax.config import DataConfig, Experiment
+from inception_jax.config import DataConfig, Experiment, OnError
 from inception_jax.data import Protocol, excluded
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
 from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.members import Member, load_member
-from inception_jax.evaluation.options import EvaluationOptions
 from inception_jax.evaluation.predictions import Images, Predictions, join
 from inception_jax.evaluation.probabilities import CropLoader, predict, rows_per_step
 from inception_jax.system import hosts
 from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import say
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """Data set, crops and batch size of an evaluation."""
+
+    crops: Literal[1, 10, 12, 144] = 1
+    """Number of crops per image, as in `data.Protocol`."""
+    scales: tuple[int, ...] = ()
+    """Scales of the crops, as in `data.Protocol`."""
+    data: str | None = None
+    """Data source; None is the one that all networks were trained on."""
+    data_dir: str | None = None
+    """Directory of prepared data sets, as in `config.DataConfig`."""
+    exclude_list: str | None = None
+    """File with a list of images to exclude, as in `data.excluded`."""
+    on_error: OnError | None = None
+    """Handling of broken images; None is that of the training, else "stop"."""
+    image_size: int | None = None
+    """Side of the networks' input in pixels; None is each network's own."""
+    raw: bool = False
+    """Use the raw parameters of runs rather than the averaged ones."""
+    tta_batch: int | None = None
+    """Crops per step over all devices; None depends on the kind of device."""
+    threads: int | None = None
+    """Number of threads that read and decode, as in `config.DataConfig`."""
+
+    def flags(self) -> list[str]:
+        """Command-line flags of the options that differ from their defaults."""
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def run_networks(
@@ -33,22 +63,25 @@ def run_networks(
     finished: FinishedNetworks,
     preemption: Preemption,
 ) -> Predictions | None:
-    """Runs the networks of these checkpoints; returns None on all processes but process 0.
+    """Runs the networks of checkpoints, but for those that are finished already.
 
     Args:
-      checkpoints: as for `members.load_member`.
-      options: which images and which crops.
-      saved: predictions that these are to be joined with; that it can be is checked first, as far as it is known.
-      with_names: whether the images' names are wanted, for which some sources must read them all again.
-      finished: the networks that are not run again; the others are added.
+      checkpoints: paths, as for `members.load_member`.
+      options: data set, crops and batch size.
+      saved: predictions to join later, checked against the images and classes before anything is run.
+      with_names: whether to read the names of the images, which some sources must read all images for.
+      finished: predictions of finished networks; new ones are added.
       preemption: as for `predict`.
+
+    Returns:
+      The predictions on process 0, None on the others.
 
     Raises:
       UserError, RunFailed, Preempted: as `evaluate`.
     """
     protocol = Protocol(options.crops, options.scales)
     members = [load_member(path, protocol, raw=options.raw, image_size=options.image_size) for path in checkpoints]
-    data = _data(members, options)
+    data = choose_data(members, options)
     source = build.source(Experiment(data=data), "validation")
     excluded_indices = (
         excluded(options.exclude_list, source, _say_on_process_zero) if options.exclude_list else np.arange(0)
@@ -64,9 +97,9 @@ def run_networks(
         return None
     together = join(found)
     if not len(together.labels):
-        raise UserError(f"there is no image to evaluate: {together.images.skipped} were skipped as broken.")
-    names = _names(source, together.files.astype(int)) if with_names else np.array([], str)
-    return dataclasses.replace(together, files=names)
+        raise UserError(f"no image is left to evaluate: {together.images.skipped} were skipped as broken.")
+    names = [source.name(i) for i in together.files.astype(int).tolist()] if with_names else []
+    return dataclasses.replace(together, files=np.array(names, str))
 
 
 def _run_unfinished(
@@ -77,14 +110,14 @@ def _run_unfinished(
     finished: FinishedNetworks,
     preemption: Preemption,
 ) -> list[Predictions]:
-    """On process 0 the predictions of each member, with the images' numbers in place of their names."""
+    """Predictions of each member on process 0, with the images' numbers in place of their names."""
     found: list[Predictions] = []
 
     def read(settings: dict[str, Any]) -> int | None:
         before = finished.read(settings)
         if before:
             found.append(before)
-            say(f"{before.models[0].name} is done already")
+            say(f"{before.models[0].name} is finished already")
         return 1 if before else None
 
     for number, member in enumerate(members):
@@ -100,18 +133,18 @@ def _run_unfinished(
     return found
 
 
-def _data(members: Sequence[Member], options: EvaluationOptions) -> DataConfig:
-    """The data to evaluate on: as in `options`, else as in the training of all members."""
+def choose_data(members: Sequence[Member], options: EvaluationOptions) -> DataConfig:
+    """Data to evaluate on: those of `options`, else those that all members were trained on, else UserError."""
     theirs = [member.data for member in members if member.data]
     own = theirs[0] if len(theirs) == len(members) else None
     images = {(one.source, one.data_dir, one.validation_images) for one in theirs}
     if options.data is None and (own is None or len(images) > 1):
         raise UserError(
-            "say with --data which images: the checkpoints do not all say, and say alike, what they were trained on."
+            "give --data: the checkpoints do not all name the images that they were trained on, or name different ones."
         )
     data = own or DataConfig()
     if options.data is not None:
-        data = dataclasses.replace(data, validation_images=None)  # A source that is named is meant whole.
+        data = dataclasses.replace(data, validation_images=None)  # `options` name all images of a source.
     changes: dict[str, Any] = {
         "source": options.data,
         "data_dir": options.data_dir,
@@ -124,25 +157,25 @@ def _data(members: Sequence[Member], options: EvaluationOptions) -> DataConfig:
 def _check_images(
     members: Sequence[Member], saved: Sequence[Predictions], source: Source, name: str, indices: np.ndarray
 ) -> None:
-    """Raises UserError unless there are images, and of as many classes as the members and the others know."""
+    """Raises UserError if there are no images, or members or saved predictions differ in classes or images."""
     if not len(indices):
         raise UserError(f"no image of {name} is left to evaluate: all {len(source):,} are excluded.")
     known = {member.description.path: member.num_classes for member in members}
     known |= {other.models[0].path: other.probabilities.shape[2] for other in saved}
     for path, classes in known.items():
         if classes != source.num_classes:
-            raise UserError(f"{name} has {source.num_classes} classes, but the network of {path} knows {classes}.")
+            raise UserError(f"{name} has {source.num_classes} classes, but the network of {path} has {classes}.")
     for other in saved:
         images = len(other.labels) + other.images.skipped
         if images != len(indices):
             raise UserError(
-                f"the saved predictions of {other.models[0].path} are about {images:,} images of {other.images.source} "
-                f"and these would be about {len(indices):,} of {name}; they form no ensemble."
+                f"the saved predictions of {other.models[0].path} are of {images:,} images of {other.images.source}, "
+                f"this evaluation is of {len(indices):,} of {name}; they form no ensemble."
             )
 
 
 def _settings(member: Member, loader: CropLoader, excluded_indices: np.ndarray) -> dict[str, Any]:
-    """Everything that a network's numbers depend on, as JSON values, which processes and resumed evaluations share."""
+    """Settings that determine a network's predictions, as JSON values; the same on all processes and when resumed."""
     return {
         **dataclasses.asdict(member.description),
         "source": loader.data.source,
@@ -152,11 +185,6 @@ def _settings(member: Member, loader: CropLoader, excluded_indices: np.ndarray) 
         "views at once (--tta-batch)": loader.rows,
         "number of processes": jax.process_count(),
     }
-
-
-def _names(source: Source, indices: np.ndarray) -> np.ndarray:
-    """The names of images, str [N]."""
-    return np.array([source.name(i) for i in indices.tolist()], str)
 
 
 def _say_on_process_zero(line: str) -> None:

@@ -1,4 +1,4 @@
-"""The networks by name."""
+"""Networks by name."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ from inception_jax.models.network import Network
 
 
 class Entry(NamedTuple):
-    """A network's constructor, and which of `create_model`'s options it has."""
+    """A network's constructor, and which optional arguments of `create_model` apply to it."""
 
     factory: Callable[..., Network]
     aux_head: bool
@@ -42,7 +42,7 @@ _NETWORKS = {
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` takes."""
+    """Names accepted by `create_model`."""
     return list(_NETWORKS)
 
 
@@ -61,26 +61,26 @@ def create_model(
     count_include_pad: bool = False,
     remat: bool = False,
 ) -> Network:
-    """A network as a linen module: `model.init(key, images)`, `model.apply(variables, images, train=False)`.
+    """Creates a network as a linen module: `model.init(key, images)`, `model.apply(variables, images, train=False)`.
 
     Args:
       name: one of `list_models()`.
-      num_classes: of the classifier; 0 returns the pooled features [N, C] instead of logits. For
-        inception_resnet_v1_facenet the width of the embedding (facenet: 512).
-      dtype: of the convolutions ("bfloat16", jnp.float32, ...); None follows images and parameters.
+      num_classes: number of classes; 0 returns the pooled features [N, C] instead of logits. For
+        inception_resnet_v1_facenet the size of the embedding (facenet: 512).
+      dtype: dtype of the convolutions ("bfloat16", jnp.float32, ...); None infers it from images and parameters.
       width: factor on the features of every convolution.
-      depths: blocks at the 35x35, 17x17 and 8x8 grids; None is the network's own.
+      depths: number of blocks at the 35x35, 17x17 and 8x8 grids; None is the network's own.
       residual_scales: factor on the residuals before the addition (section 3.3), one number or one per grid (35, 17,
-        8); 1.0 is unscaled. Networks without residuals have no use for it.
-      dropout_rate: share of the pooled features dropped in training; the paper keeps 0.8.
-      aux_head: adds TF-Slim's auxiliary classifier; in training its logits are sown as "aux_logits" in "intermediates".
+        8); 1.0 is unscaled. Ignored by networks without residuals.
+      dropout_rate: fraction of the pooled features dropped in training; the paper keeps 0.8.
+      aux_head: add TF-Slim's auxiliary classifier; in training its logits are sown as "aux_logits" in "intermediates".
       bn_momentum: decay of the running BN statistics.
-      bn_axis_name: mapped axis over which BN statistics are taken together; None is each device for itself.
+      bn_axis_name: mapped axis over which BN statistics are averaged; None keeps them per device.
       count_include_pad: whether 3x3 average pools divide by 9 at the borders too (torchvision's and timm's v3).
-      remat: in training keep only what goes into each stage, and compute the stage again in the backward pass.
+      remat: in training, keep only the input of each stage and recompute the stage in the backward pass.
 
     Raises:
-      UserError: an unknown name, or an option that the network does not have.
+      UserError: the name is unknown, or the network does not support an option.
     """
     if name not in _NETWORKS:
         raise UserError(f"there is no network {name!r}; there are {', '.join(_NETWORKS)}.")
@@ -88,7 +88,7 @@ def create_model(
     if aux_head and (not entry.aux_head or num_classes == 0):
         raise UserError(f"{name} with {num_classes} classes has no auxiliary head; set aux_head to False.")
     if depths is not None and (len(depths) != 3 or min(depths) < 1):
-        raise UserError(f"depths is {tuple(depths)}; it must be three counts of 1 or more, one per grid.")
+        raise UserError(f"depths is {tuple(depths)}; it must be three numbers of 1 or more, one per grid.")
     options: dict[str, Any] = {}
     if entry.residual:
         options["residual_scales"] = _per_grid(residual_scales)
@@ -108,9 +108,9 @@ def create_model(
 
 
 def describe(model: Network) -> dict[str, Any]:
-    """The arguments that make `create_model` give this network again, as JSON values: {"name": ..., "width": ...}."""
+    """Arguments of `create_model` for this network, as JSON values: {"name": ..., "width": ...}."""
     (name,) = (name for name, entry in _NETWORKS.items() if _identity(entry.factory()) == _identity(model))
-    # `remat` is how it is trained.
+    # `remat` belongs to training, not to the network.
     options = [o for o in inspect.signature(create_model).parameters if o not in ("name", "dtype", "remat")]
     fields = {option: getattr(model, option) for option in options if hasattr(model, option)}
     return {"name": name, **fields, "dtype": None if model.dtype is None else jnp.dtype(model.dtype).name}
@@ -123,5 +123,5 @@ def _identity(model: Network) -> tuple[type, Any]:
 def _per_grid(scales: float | Sequence[float]) -> tuple[float, ...]:
     values = tuple(scales) if isinstance(scales, Sequence) else (scales,)
     if len(values) not in (1, 3):
-        raise UserError(f"residual_scales has {len(values)} numbers; it takes one, or one per grid (35, 17, 8).")
+        raise UserError(f"residual_scales has {len(values)} numbers; it takes one number, or one per grid (35, 17, 8).")
     return values * 3 if len(values) == 1 else values

@@ -15,21 +15,21 @@ import jax.numpy as jnp
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 Row = tuple[Any, ...]
-"""A convolution in a table: (features, kernel), (features, kernel, strides) or (features, kernel, strides, padding)."""
+"""Convolution in a table: (features, kernel), (features, kernel, strides) or (features, kernel, strides, padding)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """Layer constructors with one network's settings, made once by the network and handed to all its blocks."""
+    """Layer constructors with a network's settings, shared by all its blocks."""
 
     conv: Callable[..., nn.Module]
     """`nn.Conv` with its dtype and initialiser."""
     norm: Callable[..., nn.Module]
     """`nn.BatchNorm` with its dtype, momentum and mode."""
     max_pool: Callable[[jax.Array], jax.Array]
-    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
+    """`Ops.max_pool`: 3x3, stride 2, VALID."""
     average_pool: Callable[[jax.Array], jax.Array]
-    """3x3 average of stride 1, SAME."""
+    """`Ops.average_pool`: 3x3, stride 1, SAME."""
     optimization_barrier: Callable[[jax.Array], jax.Array]
     """`Ops.optimization_barrier`."""
     width: float
@@ -65,7 +65,7 @@ class ConvNorm(nn.Module):
 
 
 class Tower(nn.Module):
-    """A chain of `ConvNorm`: one branch of a block, its rows as the figure draws them from bottom to top."""
+    """Chain of `ConvNorm`: one branch of a block, its rows in the order of the figure from bottom to top."""
 
     layers: Layers
     rows: Sequence[Row]
@@ -105,7 +105,7 @@ class Reduction(nn.Module):
 
 
 def reduction_a(k: int, l: int, m: int, n: int) -> tuple[Sequence[Row], ...]:  # noqa: E741 (the paper's letters)
-    """The towers of Reduction-A (Figure 7, Table 1): 35x35 -> 17x17 in every network."""
+    """Towers of Reduction-A (Figure 7, Table 1): 35x35 -> 17x17."""
     return [(n, 3, 2, "VALID")], [(k, 1), (l, 3), (m, 3, 2, "VALID")]
 
 

@@ -1,4 +1,4 @@
-"""The calls of a network's layers on one image: what each reads and gives, read off without computing anything."""
+"""Calls of a network's layers on one image, with their shapes; traced, never computed."""
 
 import functools
 import math
@@ -13,34 +13,34 @@ from inception_jax.models.network import Network
 
 
 class LayerCall(NamedTuple):
-    """One call of a stage, or of a layer in it."""
+    """Call of a stage, or of a layer in it."""
 
     path: tuple[str, ...]
-    """Names from the stage down to the layer, as in the parameters."""
+    """Module names from the stage down to the layer, as in the parameters."""
     kind: type[nn.Module]
     input: jax.ShapeDtypeStruct
     input_id: int
-    """Identifies the array that is read: calls that read the same one have the same number."""
+    """Identifier of the input array: calls with the same input have the same number."""
     output: jax.ShapeDtypeStruct
     kernel: tuple[int, ...]
-    """Shape of the kernel of a convolution or dense layer; () for all others."""
+    """Kernel shape of a convolution or dense layer; () for other modules."""
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of a convolution or dense layer; 0 for all others."""
-        # Every number of the kernel is used once at every position of the output.
+        """Multiply-adds of a convolution or dense layer; 0 for other modules."""
+        # Each weight is used once at each position of the output.
         return math.prod(self.output.shape[1:-1]) * math.prod(self.kernel) if self.kernel else 0
 
 
 def layer_calls(model: Network, image_size: int | tuple[int, int] = 299, *, train: bool = False) -> list[LayerCall]:
-    """The calls for one image of `image_size` pixels (a side, or height and width), in the order in which they end.
+    """Lists the calls for one image of `image_size` pixels (side, or height and width), in the order of their return.
 
     The auxiliary head is called in training only. Raises UserError for images under 75 pixels.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     calls: list[LayerCall] = []
-    read: dict[int, tuple[int, jax.Array]] = {}  # Keeps the arrays, so that no id is given twice.
+    read: dict[int, tuple[int, jax.Array]] = {}  # Keeps the arrays alive: an id is unique only then.
 
     def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         out, module = call(*args, **kwargs), context.module
@@ -52,7 +52,7 @@ def layer_calls(model: Network, image_size: int | tuple[int, int] = 299, *, trai
         return out
 
     if train:
-        # Not `apply`, which in training calls only the first of the stages that are alike.
+        # Not `apply`, which in training calls only the first of identical stages.
         function: Any = functools.partial(model.init, train=True)
         given: Any = {name: jax.random.key(0) for name in ("params", "dropout")}
     else:

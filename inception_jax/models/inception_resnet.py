@@ -1,6 +1,6 @@
-"""The Inception-ResNets: v1 and v2 as the paper draws them (Figures 7, 10-19), and v2 as it was released.
+"""Inception-ResNets: v1 and v2 as in the paper's figures (7, 10-19), v2 as released, and facenet's v1.
 
-They differ only in their stem and their widths, so each is a table of widths and there is one class.
+They differ only in stem and widths: one class, and a table of widths for each.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ Towers = tuple[Sequence[Row], ...]
 # Compared and hashed by identity, so that networks can be static arguments of jit.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Widths:
-    """One Inception-ResNet: its stem, the towers of its blocks and how many blocks there are."""
+    """Stem, towers and number of blocks of an Inception-ResNet."""
 
     stem: Sequence[Stage]
     block_a: Towers
@@ -30,7 +30,7 @@ class Widths:
     block_c: Towers
     depths: tuple[int, int, int]
     final_block: bool = False
-    """One more C block of scale 1 without ReLU (released code only)."""
+    """Whether there is one more C block, of scale 1 and without ReLU (released code only)."""
     final_conv: int | None = None
     """Features of a 1x1 convolution before the pool (released code only)."""
 
@@ -67,12 +67,12 @@ V2 = Widths(
 )
 
 
-# facenet, the only trained Inception-ResNet-v1 there is: V1 and one more C block.
+# facenet, the only published weights of an Inception-ResNet-v1: V1 and one more C block.
 V1_FACENET = dataclasses.replace(V1, final_block=True)
 
 
 class Mixed5b(nn.Module):
-    """The released Inception-ResNet-v2's Mixed_5b, which the paper does not have: 35x35x192 -> 35x35x320."""
+    """Mixed_5b of the released Inception-ResNet-v2, absent from the paper: 35x35x192 -> 35x35x320."""
 
     layers: Layers
 
@@ -103,8 +103,8 @@ V2_SLIM = dataclasses.replace(
 class ResidualBlock(nn.Module):
     """Figure 20 around the towers of Figures 10, 11, 13, 16, 17 and 19: ReLU(x + scale * linear(towers(x))).
 
-    The linear layer is a 1x1 convolution with bias and neither BN nor ReLU; it expands to the input's width. There is
-    no BN on the sum (section 3.2).
+    The linear layer is a 1x1 convolution with bias, without BN and ReLU, that expands to the input's width. The sum is
+    not normalised (section 3.2).
     """
 
     layers: Layers
@@ -118,7 +118,7 @@ class ResidualBlock(nn.Module):
         branches = [Tower(self.layers, rows, name=f"branch_{i}")(x) for i, rows in enumerate(self.towers, start=1)]
         residual = self.layers.conv(x.shape[-1], (1, 1), name="linear")(concatenate(branches))
         x = x + self.scale * residual
-        # Or XLA adds up all the residuals before this one again in every block, for as long as the grid stays.
+        # Without it XLA recomputes the sum of all earlier residuals of the grid in every block.
         return self.layers.optimization_barrier(nn.relu(x) if self.relu else x)
 
 
@@ -129,7 +129,7 @@ class InceptionResNet(Network):
     residual_scales: tuple[float, float, float] = (0.17, 0.10, 0.20)
 
     def stages(self) -> Sequence[Stage]:
-        """The stages of Figure 15, and the two that only the released code has."""
+        """Stages of Figure 15, and the two of the released code."""
         w, block = self.widths, functools.partial
         a, b, c = self.depths or w.depths
         scale_a, scale_b, scale_c = self.residual_scales
@@ -164,7 +164,7 @@ class EmbeddingHead(nn.Module):
 class FacenetResNet(InceptionResNet):
     """An Inception-ResNet whose output is an embedding of `num_classes` values (facenet: 512), not logits.
 
-    Differs from facenet: the embedding is what the head's batch normalisation gives; facenet then divides each by its
+    Differs from facenet: the embedding is the output of the head's batch normalisation; facenet also divides it by its
     L2 norm.
     """
 

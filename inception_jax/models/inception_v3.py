@@ -1,6 +1,6 @@
 """Inception-v3 ("Rethinking the Inception Architecture", arXiv 1512.00567), the paper's baseline, as released.
 
-torchvision's and timm's Inception-v3 count the padding in its average pools: `count_include_pad=True` is theirs.
+torchvision and timm count the padding in the average pools: use `count_include_pad=True` for their weights.
 """
 
 import functools
@@ -92,9 +92,9 @@ class InceptionV3(Network):
     """Inception-v3 as released: stem, three blocks at 35x35, four at 17x17, two at 8x8."""
 
     def stages(self) -> Sequence[Stage]:
-        """The stages of TF-Slim's inception_v3."""
+        """Stages of TF-Slim's inception_v3."""
         if self.depths not in (None, (3, 4, 2)):
-            raise UserError(f"depths is {self.depths}; the blocks of inception_v3 differ, so only (3, 4, 2) exists.")
+            raise UserError(f"depths is {self.depths}; inception_v3 has only (3, 4, 2), because its blocks differ.")
         return [
             *stems.CHAIN_POOL,
             ("inception_a_1", functools.partial(Inception35, pool_features=32)),

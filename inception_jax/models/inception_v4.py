@@ -1,8 +1,8 @@
 """Inception-v4 (Figures 3-9): the paper's pure Inception network, without residual connections.
 
-Widths, shapes and cost are the figures'. The order of the 1x7/7x1 taps and of the concatenations is that of the
-released code (TF-Slim; timm), the only trained Inception-v4 there is, so that its weights load as they are; each block
-says where that departs from its figure.
+Widths, shapes and cost are the figures'. The order of 1x7 and 7x1 and of the concatenations is that of the released
+code (TF-Slim, timm), so that the only published weights load unchanged; each block notes where it departs from its
+figure.
 """
 
 import functools
@@ -96,7 +96,7 @@ class InceptionV4(Network):
     """Inception-v4 (Figure 9): stem, 4 x A, Reduction-A, 7 x B, Reduction-B, 3 x C."""
 
     def stages(self) -> Sequence[Stage]:
-        """The stages of Figure 9."""
+        """Stages of Figure 9."""
         a, b, c = self.depths or (4, 7, 3)
         return [
             *stems.BRANCHED,

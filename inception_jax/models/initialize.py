@@ -1,8 +1,8 @@
-"""Initial parameters of a network, drawn leaf by leaf.
+"""Initial variables of a network, drawn leaf by leaf.
 
-`model.init` compiles every draw of a network into one XLA program: 40 s for an Inception-ResNet-v2 on two cores. Here
-`jax.eval_shape` gives the leaves and NumPy draws them, in about a second. A leaf depends on the seed and its own name
-only, so the numbers are the same on every host, device and version of JAX.
+`model.init` compiles all draws of a network into one XLA program: 40 s for an Inception-ResNet-v2 on two cores. Here
+`jax.eval_shape` gives the shapes and NumPy draws the values, in about a second. A leaf depends only on the seed and its
+own name, so its values are the same on every host, device and version of JAX.
 """
 
 import functools
@@ -16,15 +16,15 @@ from jax.tree_util import keystr, tree_map_with_path
 
 from inception_jax.models.network import Network
 
-# A normal cut off at two standard deviations has this standard deviation.
+# Standard deviation of a standard normal truncated at two standard deviations.
 _TRUNCATED_STD = 0.87962566103423978
 
 
 def initial_variables(model: Network, seed: int, image_size: int = 299) -> dict[str, Any]:
-    """`{"params": ..., "batch_stats": ...}` as NumPy arrays, distributed as those of `model.init`.
+    """Draws `{"params": ..., "batch_stats": ...}` as NumPy arrays, distributed as by `model.init`.
 
-    Convolutions: He's truncated normal over their inputs; classifiers: LeCun's; biases and running means 0; scales and
-    running variances 1. No parameter's shape depends on `image_size` (pixels).
+    Convolutions are He's truncated normal over their inputs, classifiers LeCun's; biases and running means are 0,
+    scales and running variances 1. No shape depends on `image_size` (pixels).
     """
     shapes = variable_shapes(model, image_size)
     return tree_map_with_path(lambda path, leaf: _draw(keystr(path, simple=True, separator="/"), leaf, seed), shapes)
@@ -32,9 +32,9 @@ def initial_variables(model: Network, seed: int, image_size: int = 299) -> dict[
 
 @functools.cache
 def variable_shapes(model: Network, image_size: int | tuple[int, int] = 299) -> dict[str, Any]:
-    """`{"params": ..., "batch_stats": ...}` as shapes and types, for square images or (height, width).
+    """Shapes and dtypes of `{"params": ..., "batch_stats": ...}`, for square images or (height, width).
 
-    Traced once for each network: a start asks for them several times, and a deep network takes a second each time.
+    Cached, because a start needs them several times and tracing a deep network takes a second.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)

@@ -1,4 +1,4 @@
-"""Base class of the networks: the checks of the input, the forward pass through the stages, and the two heads."""
+"""Base class of the networks: checks of the input, the forward pass through the stages, and the two heads."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from inception_jax.models.blocks import KERNEL_INIT, ConvNorm, Layers
 from inception_jax.models.ops import select_ops
 
 Stage = tuple[str, Callable[..., nn.Module]]
-"""A name, and the constructor of the module from `layers` and `name`."""
+"""A name, and a constructor of the module that takes `layers` and `name`."""
 
 
 class Network(nn.Module):
@@ -26,14 +26,14 @@ class Network(nn.Module):
         x = dropout(mean over height and width of x)
         logits = classifier(x)
 
-    Subclasses say what the stages are. `__call__` adds the auxiliary head, what is sown, and rematerialisation.
+    Subclasses define `stages`. `__call__` adds rematerialisation, sown values and the auxiliary head, which reads the
+    input of the stage `reduction_b`.
 
-    The auxiliary head reads the input of the stage `reduction_b`.
-    Under the collection "intermediates" are sown: `zero_share`, the share of zeros before the average pool (section
-    3.3's sign of a dying network); for each stage `activation_rms/STAGE`, the root mean square of what it gives; and,
-    with `aux_head` in training, `aux_logits`.
-    With `remat` training keeps only what goes into each stage and computes the stage again in the backward pass.
-    In training stages that are alike are traced once, so that `nn.intercept_methods` sees only the first of them.
+    Sown in the collection "intermediates": `zero_share`, the fraction of zeros before the average pool (section 3.3's
+    sign of a dying network); `activation_rms/STAGE`, the root mean square of each stage's output; and `aux_logits`,
+    with `aux_head` in training.
+
+    In training, identical stages are traced once, so that `nn.intercept_methods` sees only the first of them.
     """
 
     num_classes: int = 1000
@@ -48,35 +48,35 @@ class Network(nn.Module):
     backend: str | None = None
     """Backend whose convolution and pooling are used (`ops.select_ops`); None is JAX's default backend."""
     remat: bool = False
+    """Keep only the input of each stage in training and recompute the stage in the backward pass."""
 
     def stages(self) -> Sequence[Stage]:
-        """The stages from the image to the last block."""
+        """Stages from the image to the last block."""
         raise AssertionError(f"{type(self).__name__} defines no stages")
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Images [N, H, W, 3] in [-1, 1] -> logits [N, num_classes], or pooled features where `num_classes` is 0.
+        """Images [N, H, W, 3] in [-1, 1] -> logits [N, num_classes], or pooled features if `num_classes` is 0.
 
-        Logits are float32 under float32 and bfloat16 computation and float64 under float64. Training needs the rng
-        "dropout" and the mutable collection "batch_stats". Raises UserError for images under 75 pixels a side.
+        Logits are float64 if the computation is, otherwise float32. Training needs the rng "dropout" and the mutable
+        collection "batch_stats". Raises UserError for images under 75 pixels.
         """
         check_images(images.shape)
         layers = self.layers(train)
         x = images
         run = _run
         if train and not self.is_initializing():
-            # Of stages that are alike the first alone is traced, forward and backward. A function and not the stage's
-            # class is lifted, so that the parameters keep their names; a new one, so that no other network's is found.
+            # Traces identical stages once, forward and backward. Lifting a function rather than the stage's class keeps
+            # the parameters' names; a new lifted function per call shares no cache with other networks.
             run = nn.jit(nn.remat(_run) if self.remat else _run, rngs=False)
         for name, stage in self.stages():
             if name == "reduction_b" and self.aux_head and (train or self.is_initializing()):
                 aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
-                self.sow("intermediates", "aux_logits", aux_logits, reduce_fn=_last, init_fn=_none)
+                _sow(self, "aux_logits", aux_logits)
             x = run(stage(layers=layers, name=name), x)
             # Free unless collected: XLA removes unused outputs.
-            rms = jnp.sqrt(jnp.mean(jnp.square(x.astype(_head_dtype(x)))))
-            self.sow("intermediates", f"activation_rms/{name}", rms, reduce_fn=_last, init_fn=_none)
-        self.sow("intermediates", "zero_share", jnp.mean(x == 0), reduce_fn=_last, init_fn=_none)
+            _sow(self, f"activation_rms/{name}", jnp.sqrt(jnp.mean(jnp.square(x.astype(_head_dtype(x))))))
+        _sow(self, "zero_share", jnp.mean(x == 0))
         x = jnp.mean(x, axis=(1, 2), dtype=_head_dtype(x))
         if self.num_classes == 0:
             return x
@@ -88,12 +88,12 @@ class Network(nn.Module):
         return nn.Dense(self.num_classes, name="classifier")(features)
 
     def layers(self, train: bool) -> Layers:
-        """The layers with this network's settings."""
+        """Layer constructors with this network's settings."""
         norm = functools.partial(
             nn.BatchNorm,
             use_running_average=not train,
             momentum=self.bn_momentum,
-            # With its type, so that float64 images are normalised in float64 by float32 statistics too.
+            # Typed, so that float64 images are normalised in float64 even by float32 statistics.
             epsilon=np.float64(1e-3),
             dtype=self.dtype,
             axis_name=self.bn_axis_name,
@@ -114,8 +114,8 @@ class Network(nn.Module):
 class AuxiliaryHead(nn.Module):
     """TF-Slim's auxiliary classifier on the 17x17 grid: average pool 5x5/3, 1x1 128, 5x5 768, dense.
 
-    Differs from TF-Slim: a map that the pool does not bring to 5x5 (inputs other than about 299) is resized to it, so
-    that the parameters do not depend on the input's size. At 299 the two agree.
+    Differs from TF-Slim: the pooled map is resized to 5x5 where it is not (inputs far from 299 pixels), so that the
+    parameters do not depend on the size of the input. At 299 the two agree.
     """
 
     layers: Layers
@@ -135,14 +135,14 @@ class AuxiliaryHead(nn.Module):
 
 
 def numbered(name: str, count: int, stage: Callable[..., nn.Module]) -> list[Stage]:
-    """`count` stages alike: name_1, name_2, ..."""
+    """`count` identical stages: name_1, name_2, ..."""
     return [(f"{name}_{i}", stage) for i in range(1, count + 1)]
 
 
 def check_images(shape: Sequence[int]) -> None:
     """Raises UserError unless `shape` is [N, H, W, C] with H and W of at least 75."""
     if len(shape) != 4:
-        raise UserError(f"images have shape {tuple(shape)}; the networks take [N, H, W, 3].")
+        raise UserError(f"images have shape {tuple(shape)}; it must be [N, H, W, 3].")
     if min(shape[1:3]) < SMALLEST_SIDE:
         raise UserError(
             f"images are {shape[1]}x{shape[2]} pixels; the networks need {SMALLEST_SIDE} or more a side: resize them."
@@ -154,13 +154,10 @@ def _run(stage: nn.Module, x: jax.Array) -> jax.Array:
 
 
 def _head_dtype(x: jax.Array) -> Any:
-    # The pool and the classifier sum over many values: never in half precision.
+    # The pool and the classifier sum over many values: half precision would lose them.
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _last(_: Any, new: jax.Array) -> jax.Array:
-    return new
-
-
-def _none() -> None:
-    return None
+def _sow(network: Network, name: str, value: jax.Array) -> None:
+    # The value itself, where linen's default would append it to a tuple.
+    network.sow("intermediates", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)

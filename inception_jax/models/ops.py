@@ -1,7 +1,7 @@
 """Convolution and pooling by backend: XLA's own, and CPU versions that are faster and equal up to rounding.
 
-XLA's own gradients of a convolution copy transposed images, or spread zeros between the values of a strided one; its
-pools go over their windows a number at a time. Matrix products and sums of whole images do the same arithmetic without.
+On CPU, XLA's gradients of a convolution copy transposed images, or insert zeros between strided values, and its pools
+visit one value at a time. Matrix products, and sums and maxima of shifted images, do the same arithmetic faster.
 """
 
 import functools
@@ -14,21 +14,21 @@ import jax.numpy as jnp
 from jax import lax
 
 Pads = tuple[tuple[int, int], ...]
-"""Zeros before and after, of the height and of the width."""
+"""Padding (before, after) of height and width."""
 Pair = tuple[int, int]
 
 _SMALL_GRID, _LARGE_KERNEL = 1024, 2**16
-"""Below so many positions N*H*W and above so many weights XLA's transpose of the kernel costs more than the GEMM."""
+"""Up to this many positions N*H*W, with at least this many weights, XLA's kernel transpose costs more than the GEMM."""
 _LARGE_GRID = 512
-"""From so many positions N*H*W on transposing a gradient costs less than it saves."""
+"""Positions N*H*W from which transposing a gradient saves more than it costs."""
 
 
 def cpu_convolve(
     images: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, **_: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` as `nn.Conv` calls it, of NHWC images and an HWIO kernel, not dilated or grouped.
+    """`lax.conv_general_dilated` of NHWC images and an HWIO kernel as `nn.Conv` calls it, undilated and ungrouped.
 
-    Only its gradients differ from the plain form; forward-mode differentiation is not to be had.
+    Only the gradients are computed differently. Forward-mode differentiation is not supported.
     """
     pads = lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], window_strides, padding)
     return _cpu_conv(images, kernel, tuple(window_strides), tuple(pads))
@@ -54,7 +54,7 @@ def _backward(strides: Pair, pads: Pads, saved: Any, gradient: jax.Array) -> tup
     if kernel.shape[:2] != (1, 1) and strides == (1, 1) and not small:
         return jax.vjp(functools.partial(_conv, strides=strides, pads=pads), images, kernel)[1](gradient)
     # One matrix product per kernel position: patches [N H W, C], gradient [N H W, F].
-    # The barriers, here and below, have them computed once and not again in every use.
+    # The barriers, here and below, stop XLA from recomputing an operand in each of its uses.
     padded = lax.optimization_barrier(_pad(images, pads))
     patches = [_as_matrix(part) for part in _patches(padded, kernel.shape[:2], strides, gradient.shape[1:3])]
     kernel_gradient = jnp.stack(_kernel_gradients(patches, grad_2d)).reshape(kernel.shape)
@@ -68,10 +68,10 @@ _cpu_conv.defvjp(_forward, _backward)
 
 
 def _kernel_gradients(patches: Sequence[jax.Array], grad_2d: jax.Array) -> list[jax.Array]:
-    """[N H W, C] each, [N H W, F] -> the sums over N H W, [C, F] each."""
+    """Patches [N H W, C], gradient [N H W, F] -> their products summed over N H W, [C, F] for each patch."""
     if grad_2d.shape[0] < _LARGE_GRID or patches[0].shape[1] < 1.5 * grad_2d.shape[1]:
         return [(grad_2d.T @ part).T for part in patches]
-    # A product of what has been transposed runs at up to 1.6 times the rate, and pays where that is the smaller part.
+    # A product with a transposed copy runs up to 1.6 times faster; that pays if the gradient is the smaller operand.
     grad_t = lax.optimization_barrier(grad_2d.T)
     return [lax.optimization_barrier(grad_t @ part).T for part in patches]
 
@@ -86,7 +86,7 @@ def _as_matrix(images: jax.Array) -> jax.Array:
 
 
 def _patches(images: jax.Array, kernel: Pair, strides: Pair, grid: Sequence[int]) -> list[jax.Array]:
-    """The patch of the images at each kernel position, [N, *grid, C] each, row by row."""
+    """Patches of the images at each kernel position, row by row, [N, *grid, C] each."""
     (height, width), (stride_h, stride_w) = grid, strides
     return [
         images[:, i : i + (height - 1) * stride_h + 1 : stride_h, j : j + (width - 1) * stride_w + 1 : stride_w]
@@ -96,10 +96,10 @@ def _patches(images: jax.Array, kernel: Pair, strides: Pair, grid: Sequence[int]
 
 
 def _col2im(patch_gradients: jax.Array, shape: Sequence[int], kernel: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    """Gradients of patches, [N, H', W', taps, C] -> of the images, [N, H, W, C]: the transpose of `_patches`."""
+    """Gradients of patches [N, H', W', taps, C] -> gradient of images [N, H, W, C]: the transpose of `_patches`."""
     zero, parts = jnp.zeros((), patch_gradients.dtype), []
     for tap in range(patch_gradients.shape[3]):
-        # What lies outside the images was padding: a negative pad cuts it off.
+        # A negative pad cuts off what fell on the padding.
         edges = [
             (at - before, size + before - at - (count - 1) * stride - 1, stride - 1)
             for at, (before, _), size, count, stride in zip(
@@ -112,14 +112,10 @@ def _col2im(patch_gradients: jax.Array, shape: Sequence[int], kernel: Pair, stri
 
 @jax.custom_vjp
 def cpu_max_pool(images: jax.Array) -> jax.Array:
-    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
-    height, width = _pooled_size(images)
+    """`Ops.max_pool`."""
+    height, width = (images.shape[1] - 1) // 2, (images.shape[2] - 1) // 2
     rows = functools.reduce(jnp.maximum, [images[:, i : i + 2 * height - 1 : 2] for i in range(3)])
     return functools.reduce(jnp.maximum, [rows[:, :, j : j + 2 * width - 1 : 2] for j in range(3)])
-
-
-def _pooled_size(images: jax.Array) -> Pair:
-    return (images.shape[1] - 1) // 2, (images.shape[2] - 1) // 2
 
 
 def _cpu_max_pool_forward(images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -131,8 +127,8 @@ def _cpu_max_pool_backward(images: jax.Array, gradient: jax.Array) -> tuple[jax.
     largest, *others = _patches(images, (3, 3), (2, 2), (height, width))
     first = jnp.zeros(gradient.shape, jnp.int32)
     for tap, part in enumerate(others, start=1):
-        # The first of equal values counts, as in XLA's own. They are not compared with what the forward pass found: XLA
-        # may compute the images again, with another rounding, and none would be equal.
+        # The first of equal values wins, as in XLA's own pool. The maxima of the forward pass are no reference: XLA may
+        # recompute the images with another rounding, and then none would be equal.
         larger = part > largest
         largest, first = jnp.where(larger, part, largest), jnp.where(larger, tap, first)
     first = lax.optimization_barrier(first)
@@ -141,7 +137,7 @@ def _cpu_max_pool_backward(images: jax.Array, gradient: jax.Array) -> tuple[jax.
         chosen = jnp.where(first == tap, gradient, jnp.zeros((), gradient.dtype))
         return jnp.pad(chosen, ((0, 0), (row, 1 - row), (column, 1 - column), (0, 0)))
 
-    # Even rows are a window's first and the next one's last, and so are even columns.
+    # Even rows and columns are the last of one window and the first of the next.
     even = [
         scattered(0, 0, 0) + scattered(2, 0, 1) + scattered(6, 1, 0) + scattered(8, 1, 1),
         scattered(1, 0, 0) + scattered(7, 1, 0),
@@ -156,7 +152,7 @@ cpu_max_pool.defvjp(_cpu_max_pool_forward, _cpu_max_pool_backward)
 
 
 def cpu_average_pool(images: jax.Array, *, count_include_pad: bool) -> jax.Array:
-    """3x3 average of stride 1, SAME, [N, H, W, C] to the same; `count_include_pad` divides by 9 at the borders too."""
+    """`Ops.average_pool`."""
     grid = images.shape[1:3]
     pads = ((1, 1), (1, 1))
     total = functools.reduce(jnp.add, _patches(_pad(images, pads), (3, 3), (1, 1), grid))
@@ -172,7 +168,9 @@ class Ops(NamedTuple):
     convolve: Callable[..., jax.Array]
     """Convolution, called as `nn.Conv` calls `lax.conv_general_dilated`."""
     max_pool: Callable[[jax.Array], jax.Array]
+    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
     average_pool: Callable[..., jax.Array]
+    """3x3 average of stride 1, SAME; `count_include_pad` divides by 9 at the borders too (torchvision's v3)."""
     optimization_barrier: Callable[[jax.Array], jax.Array]
     """Identity that stops XLA from recomputing the producer in every consumer."""
 
@@ -182,17 +180,12 @@ PORTABLE = "portable"
 
 
 def select_ops(backend: str | None = None) -> Ops:
-    """The operations for a backend by JAX's name, None for the default one; XLA's own where there are no others."""
+    """Operations for a backend, by JAX's name; None is the default backend. All but the CPU use XLA's own."""
     if (backend or jax.default_backend()) == "cpu":
         return Ops(cpu_convolve, cpu_max_pool, cpu_average_pool, lax.optimization_barrier)
-    return Ops(lax.conv_general_dilated, max_pool, average_pool, lambda array: array)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """3x3 maximum of stride 2, VALID: [N, H, W, C] -> [N, (H - 1) // 2, (W - 1) // 2, C]."""
-    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
-
-
-def average_pool(x: jax.Array, *, count_include_pad: bool) -> jax.Array:
-    """3x3 average of stride 1, SAME; `count_include_pad` divides by 9 at the borders too (torchvision's v3)."""
-    return nn.avg_pool(x, window_shape=(3, 3), strides=(1, 1), padding="SAME", count_include_pad=count_include_pad)
+    return Ops(
+        lax.conv_general_dilated,
+        functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="VALID"),
+        functools.partial(nn.avg_pool, window_shape=(3, 3), strides=(1, 1), padding="SAME"),
+        lambda array: array,
+    )

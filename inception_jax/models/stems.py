@@ -1,4 +1,4 @@
-"""The stems: from the image to the 35x35 grid, as lists of stages that networks share."""
+"""Stems, from the image to the 35x35 grid, as lists of stages that networks share."""
 
 import functools
 
@@ -10,7 +10,7 @@ from inception_jax.models.network import Stage
 
 
 class PoolBesideConv(nn.Module):
-    """The first branching of Figure 3: 147x147x64 -> 73x73x160."""
+    """First branching of Figure 3: 147x147x64 -> 73x73x160."""
 
     layers: Layers
 
@@ -21,7 +21,7 @@ class PoolBesideConv(nn.Module):
 
 
 class ShortBesideLong(nn.Module):
-    """The second branching of Figure 3: 73x73x160 -> 71x71x192.
+    """Second branching of Figure 3: 73x73x160 -> 71x71x192.
 
     Differs from Figure 3: 1x7 comes before 7x1, as in the released code.
     """
@@ -39,7 +39,7 @@ class ShortBesideLong(nn.Module):
 
 
 class ConvBesidePool(nn.Module):
-    """The third branching of Figure 3: 71x71x192 -> 35x35x384. The figure omits the stride 2 of its convolution."""
+    """Third branching of Figure 3: 71x71x192 -> 35x35x384. The figure omits the stride 2 of its convolution."""
 
     layers: Layers
 
@@ -66,7 +66,7 @@ BRANCHED: list[Stage] = [
     ("stem_mixed_2", ShortBesideLong),  # 71x71x192
     ("stem_mixed_3", ConvBesidePool),  # 35x35x384
 ]
-"""Figure 3: the stem of Inception-v4 and of the paper's Inception-ResNet-v2."""
+"""Stem of Inception-v4 and of the paper's Inception-ResNet-v2 (Figure 3)."""
 
 CHAIN: list[Stage] = [
     *ENTRY,
@@ -74,10 +74,10 @@ CHAIN: list[Stage] = [
     ("stem_conv_4", _conv(80, 1)),  # 73x73x80
     ("stem_conv_5", _conv(192, 3, 1, "VALID")),  # 71x71x192
 ]
-"""The first six steps of Figure 14, which Inception-v3 and the released Inception-ResNet-v2 share with it."""
+"""First six layers of Figure 14, shared with Inception-v3 and the released Inception-ResNet-v2."""
 
 CHAIN_CONV: list[Stage] = [*CHAIN, ("stem_conv_6", _conv(256, 3, 2, "VALID"))]  # 35x35x256
-"""Figure 14: the stem of Inception-ResNet-v1."""
+"""Stem of Inception-ResNet-v1 (Figure 14)."""
 
 CHAIN_POOL: list[Stage] = [*CHAIN, ("stem_pool_2", MaxPool)]  # 35x35x192
-"""The stem of Inception-v3 and of the released Inception-ResNet-v2."""
+"""Stem of Inception-v3 and of the released Inception-ResNet-v2."""

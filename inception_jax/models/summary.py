@@ -15,20 +15,20 @@ from inception_jax.models.network import Network
 
 @dataclasses.dataclass
 class StageSummary:
-    """One stage, or one of the heads."""
+    """Summary of a stage, or of the classifier."""
 
     name: str
     shape: tuple[int, ...]
-    """Shape of the output for one image: (height, width, features)."""
+    """Output shape for one image: (height, width, features)."""
     parameters: int = 0
     multiply_adds: int = 0
     """Multiply-adds of convolutions and dense layers for one image (BN, ReLU and pooling are not counted)."""
 
 
 def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[StageSummary]:
-    """The stages in order, then the classifier; nothing is computed or compiled.
+    """Summarises the stages in order, then the classifier; nothing is computed or compiled.
 
-    The auxiliary head has no row: it takes part in training only. Raises UserError for images under 75 pixels.
+    The auxiliary head, used in training only, has no row. Raises UserError for images under 75 pixels.
     """
     params = variable_shapes(model, image_size)["params"]
     rows: dict[str, StageSummary] = {}
@@ -43,12 +43,12 @@ def summarize(model: Network, image_size: int | tuple[int, int] = 299) -> list[S
 
 
 def count_parameters(params: Any) -> int:
-    """The number of elements in a tree of arrays."""
+    """Number of elements in a tree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def table(rows: Sequence[StageSummary]) -> str:
-    """The rows as text, with a total."""
+    """Text table of the rows, with a total."""
     lines = [f"{'stage':<18}{'output':>16}{'parameters':>14}{'multiply-adds':>17}"]
     for row in rows:
         shape = "x".join(map(str, row.shape))
@@ -58,7 +58,7 @@ def table(rows: Sequence[StageSummary]) -> str:
 
 
 def to_json(model: str, image_size: int, rows: Sequence[StageSummary], **extra: Any) -> str:
-    """The rows as one JSON object with totals, and whatever else is given."""
+    """JSON object of the rows, their totals and `extra`."""
     parameters, multiply_adds = _totals(rows)
     stages = [dataclasses.asdict(row) for row in rows]
     totals = {"model": model, "image_size": image_size, "parameters": parameters, "multiply_adds": multiply_adds}

@@ -1,4 +1,4 @@
-"""Trained weights: checkpoints for use, and the files of timm, Keras and facenet."""
+"""Trained weights: checkpoints for inference, and files of timm, Keras and facenet."""
 
 from inception_jax.weights.convert import (
     export_weights,

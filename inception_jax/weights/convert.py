@@ -27,7 +27,7 @@ def import_weights(
     format: str,
     num_classes: int | None = None,
 ) -> tuple[Network, dict[str, Any]]:
-    """A peer's weights as our network and its variables, `{"params": ..., "batch_stats": ...}` of NumPy arrays.
+    """Converts a peer's weights to a network and its variables, `{"params": ..., "batch_stats": ...}` of NumPy arrays.
 
     | format  | name                        | files                                 |
     |---------|-----------------------------|---------------------------------------|
@@ -38,24 +38,24 @@ def import_weights(
     | keras   | inception_resnet_v2_slim    | .h5, .weights.h5, .keras              |
     | facenet | inception_resnet_v1_facenet | .safetensors, .pt, .pth               |
 
-    A fourth format, "inception_jax" (see `layout.OURS`), is that of the `.safetensors` files that we write for networks
-    which no peer has; it needs the path of one, which describes its network.
+    A fourth format, "inception_jax" (see `layout.OURS`), is that of our `.safetensors` files of networks without a
+    peer; it needs the path of such a file, which describes its network.
 
-    The network has the source's average pools (`count_include_pad`), timm's auxiliary head where the source holds one
-    (inception_v3), and follows the dtype of the images. The numbers are those of the source: TensorFlow's 1001 labels
-    stay 1001, background first. Nothing is computed from PyTorch's `num_batches_tracked` and from facenet's `logits`
-    (a classifier over identities for its training); they are dropped.
+    The network has the source's average pools (`count_include_pad`) and its auxiliary head, if any (timm's
+    inception_v3), and infers its dtype from the images. The classes are those of the source: TensorFlow's 1001 labels
+    stay 1001, background first. PyTorch's `num_batches_tracked` and facenet's `logits` (a classifier over identities)
+    have no part in inference and are dropped.
 
     Args:
-      name: of our network; inception_resnet_v2 and inception_resnet_v1, as peers say, mean those of the table.
-      source: names to arrays in the peer's layout (Keras: "conv2d_1/kernel"), or the path of a file.
+      name: name of our network; inception_resnet_v1 and inception_resnet_v2 stand for those of the table.
+      source: mapping of names to arrays in the peer's layout (Keras: "conv2d_1/kernel"), or the path of a file.
       format: "timm", "keras", "facenet" or "inception_jax".
-      num_classes: None is the source's. Another number keeps all but the head, which is new (drawn from seed 0; a
-        warning is logged); 0 drops the head. With either, the source may lack the head.
+      num_classes: number of classes; None is the source's. Another number replaces the head by a new one (drawn from
+        seed 0, with a warning), 0 drops it. With either, the source may lack the head.
 
     Raises:
-      UserError: a format without this network, an unreadable file, or entries that are missing, surplus or wrongly
-        shaped: all of them are named, and nothing is loaded.
+      UserError: the format has no such network, the file is unreadable, or entries are missing, surplus or of the wrong
+        shape; all of them are named.
     """
     given = files.read(Path(source), _check_format(format)) if isinstance(source, str | os.PathLike) else source
     given = {entry: np.asarray(array) for entry, array in given.items()}
@@ -77,21 +77,21 @@ def import_weights(
 
 
 def export_weights(model: Network, variables: Mapping[str, Any], *, format: str) -> dict[str, np.ndarray]:
-    """Our variables as a peer's names and arrays; `import_weights` of them gives the variables back bit for bit.
+    """Converts variables to a peer's names and arrays; the inverse of `import_weights`, bit for bit.
 
-    timm's and facenet's mappings load with `strict=True`: `num_batches_tracked` is there and 0. Keras' are numbered as
-    in a fresh session. An auxiliary head is left out where the peer has none (all but timm's inception_v3).
+    timm's and facenet's mappings load with `strict=True`: `num_batches_tracked` is included and 0. Keras' layers are
+    numbered as in a fresh session. Only timm's inception_v3 keeps an auxiliary head.
 
-    Keras' batch normalisations have no scale. Scales that are not 1 go into the kernels and running means before them
-    (`layout.without_scales`): the same function of the images, but the variables that come back are not these.
+    Keras' batch normalisations have no scale: scales other than 1 are folded into the kernels and running means before
+    them (`layout.without_scales`), which keeps the function of the images but not the variables.
 
     Args:
-      model: a network that the peer has, as `import_weights` makes them.
-      variables: its "params" and "batch_stats"; other collections are left out.
+      model: a network that the peer has, as returned by `import_weights`.
+      variables: its "params" and "batch_stats"; other collections are ignored.
       format: "timm", "keras" or "facenet"; "inception_jax" has every network.
 
     Raises:
-      UserError: the peer does not have this network, with these residual scales; the variables are not the model's.
+      UserError: the peer has no such network or other residual scales, or the variables are not the model's.
     """
     given = flax.traverse_util.flatten_dict({k: variables.get(k, {}) for k in ("params", "batch_stats")})
     if format == layout.OURS:
@@ -120,7 +120,7 @@ def export_weights(model: Network, variables: Mapping[str, Any], *, format: str)
 
 
 def pytorch_format(model: Network) -> str:
-    """The format whose names its `.safetensors` file has: of the peer with this very network, else "inception_jax"."""
+    """Format of the network's `.safetensors` file: that of the peer with the same network, else "inception_jax"."""
     name = describe(model)["name"]
     for format in ("timm", "facenet"):
         if (format, name) not in names.NETWORKS:
@@ -186,7 +186,7 @@ def _check_format(format: str) -> str:
 def _peer_model(
     name: str, format: str, given: Mapping[str, np.ndarray], num_classes: int | None
 ) -> tuple[Network, names.Table]:
-    """The peer's network that the arrays are of, and whose layer is whose."""
+    """The network of a peer's arrays, and the table of its layers."""
     network, peer_network = _peer_network(format, name)
     peer, table = layout.FORMATS[format], peer_network.table()
     if format == "keras":
@@ -202,16 +202,16 @@ def _peer_model(
 
 
 def _own_model(name: str, source: Any) -> tuple[Network, names.Table]:
-    """The network that a file of ours describes, and whose layer is whose."""
+    """The network described by one of our files, and the table of its layers."""
     if not isinstance(source, str | os.PathLike):
-        raise UserError("weights in the format inception_jax are read from a file, which describes its network.")
+        raise UserError("the format inception_jax needs the path of a file, which describes its network.")
     described = saved_metadata(source)
     if described.get("format") != layout.OURS:
-        raise UserError(f"{source} does not say that it is in the format inception_jax; give the format it is in.")
+        raise UserError(f"{source} is not in the format inception_jax; give its own format.")
     try:
         model = create_model(**described["model"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{source} describes no network of this version: {error}") from error
+        raise UserError(f"{source} does not describe a network of this version: {error}") from error
     if described["model"]["name"] != name:
         raise UserError(f"{source} holds {described['model']['name']}, not {name}.")
     return model, layout.our_table(variable_shapes(model))
@@ -221,7 +221,7 @@ def _peer_network(format: str, name: str, exact: bool = False) -> tuple[str, nam
     network = name if exact else names.PEERS_NAMES.get(name, name)
     if (_check_format(format), network) not in names.NETWORKS:
         networks = ", ".join(theirs for kind, theirs in names.NETWORKS if kind == format)
-        raise UserError(f"{format} has no {name}; of our networks it has {networks}.")
+        raise UserError(f"{format} has no {name}; its networks are {networks}.")
     return network, names.NETWORKS[format, network]
 
 
@@ -233,5 +233,5 @@ def _with_new_head(model: Network, variables: dict[str, Any], num_classes: int) 
     else:
         fresh = flax.traverse_util.flatten_dict(initial_variables(model, seed=0))
         leaves |= {path: leaf for path, leaf in fresh.items() if "classifier" in path}
-        _log.warning("the classifier is new: %d classes drawn from seed 0, not the source's.", num_classes)
+        _log.warning("the classifier is new: %d classes drawn from seed 0 replace those of the source.", num_classes)
     return model, flax.traverse_util.unflatten_dict(leaves)

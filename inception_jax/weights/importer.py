@@ -1,4 +1,4 @@
-"""Import of a peer's file of weights as a checkpoint: the weights, and their preprocessing."""
+"""Import of a peer's weights and their preprocessing as a checkpoint."""
 
 import dataclasses
 import json
@@ -14,8 +14,8 @@ from inception_jax.weights.checkpoint import TrainedModel, save_checkpoint
 from inception_jax.weights.convert import import_weights, saved_metadata
 from inception_jax.weights.peers.names import PEERS_NAMES
 
-# What each peer evaluated its weights with: timm's own configurations, keras.applications' preprocess_input (which
-# crops nothing), facenet's fixed_image_standardization.
+# Each peer's own preprocessing: timm's configurations, keras.applications' preprocess_input (which does not crop),
+# facenet's fixed_image_standardization.
 _TIMM = Preprocessing(central_fraction=0.875, resize="antialiased_bicubic")
 _KERAS = Preprocessing(central_fraction=1.0)
 _PEER_PREPROCESSING = {
@@ -40,23 +40,26 @@ def import_checkpoint(
     drop_background: bool = False,
     class_names: str | None = None,
 ) -> tuple[Network, Preprocessing]:
-    """Reads a peer's file, or a model on a hub, and writes a checkpoint that every verb takes.
+    """Imports a peer's file, or a model of a hub, as a checkpoint for every verb.
 
     Args:
-      source: a file as `import_weights` reads it, or "hf://OWNER/MODEL" (huggingface_hub).
-      out: the checkpoint's directory.
-      name: of the network.
-      format: "timm", "keras" or "facenet".
-      num_classes: None is the source's; another number makes a new head, 0 drops it.
-      drop_background: leave out the first of TensorFlow's 1001 labels, which is no class of ImageNet.
-      class_names: a text file with a name a line, in the order of the classes.
+      source: path of a file, as for `import_weights`, or "hf://OWNER/MODEL" (needs huggingface_hub).
+      out: directory of the new checkpoint.
+      name: name of our network.
+      format: "timm", "keras", "facenet" or "inception_jax".
+      num_classes: number of classes of a new head; None keeps the source's head, 0 drops it.
+      drop_background: drop the first of TensorFlow's 1001 labels, which is no class of ImageNet.
+      class_names: text file with one class name per line, in the order of the classes.
+
+    Returns:
+      The network and its preprocessing.
 
     Raises:
-      UserError: what `import_weights` raises; names that do not match the classes; no background to drop.
+      UserError: as `import_weights`; or the class names do not match the classes, or there is no background.
     """
     path, configuration = _locate(source)
     model, variables = import_weights(name, path, format=format, num_classes=num_classes)
-    own = saved_metadata(path).get("preprocessing")  # A file that was exported here says itself how.
+    own = saved_metadata(path).get("preprocessing")  # Files exported here hold their own.
     preprocessing = Preprocessing.from_dict(own) if own else _peer_preprocessing(format, name, configuration)
     if num_classes is None and model.num_classes == 1001 and not own:
         preprocessing = dataclasses.replace(preprocessing, label_offset=1)
@@ -65,15 +68,14 @@ def import_checkpoint(
     if drop_background:
         model, variables, preprocessing = without_background(TrainedModel(model, variables, preprocessing))
     if class_names is not None:
-        preprocessing = dataclasses.replace(
-            preprocessing, class_names=_read_class_names(class_names, model, preprocessing)
-        )
+        classes = model.num_classes - preprocessing.label_offset
+        preprocessing = dataclasses.replace(preprocessing, class_names=read_class_names(Path(class_names), classes))
     save_checkpoint(out, model, variables, preprocessing)
     return model, preprocessing
 
 
 def without_background(trained: TrainedModel) -> TrainedModel:
-    """The network without the outputs before its first class (TensorFlow's background); UserError if there are none."""
+    """Drops the outputs before the first class (TensorFlow's background); raises UserError if there are none."""
     model, variables, preprocessing = trained
     offset = preprocessing.label_offset
     if not offset:
@@ -88,7 +90,7 @@ def without_background(trained: TrainedModel) -> TrainedModel:
 
 
 def _locate(source: str) -> tuple[Path, dict[str, Any]]:
-    """The file of weights, and timm's configuration beside it if there is one."""
+    """Path of the weights, and timm's configuration beside them, if any."""
     path = _download(source.removeprefix("hf://")) if source.startswith("hf://") else Path(source)
     config_path = path.parent / "config.json"
     if path.suffix != ".safetensors" or not config_path.is_file():
@@ -96,7 +98,7 @@ def _locate(source: str) -> tuple[Path, dict[str, Any]]:
     try:
         return path, json.loads(config_path.read_text()).get("pretrained_cfg", {})
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{config_path} is not a model's configuration: {error}; mend it or move it away.") from error
+        raise UserError(f"{config_path} is not a model's configuration: {error}; correct or remove it.") from error
 
 
 def _download(repository: str) -> Path:
@@ -104,8 +106,8 @@ def _download(repository: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            f"hf://{repository} needs huggingface_hub, which is not installed; install it (pip install "
-            f"'inception_jax[hub]') or download model.safetensors and config.json and give the path."
+            f"hf://{repository} needs huggingface_hub, which is not installed: pip install 'inception_jax[hub]', or "
+            f"download model.safetensors and config.json and give the path."
         ) from error
     try:
         huggingface_hub.hf_hub_download(repository, "config.json")
@@ -116,7 +118,7 @@ def _download(repository: str) -> Path:
 
 
 def _peer_preprocessing(format: str, name: str, configuration: dict[str, Any]) -> Preprocessing:
-    """The usual preprocessing of the peer's weights, overridden by timm's configuration where there is one."""
+    """Preprocessing of the peer's weights, overridden by timm's configuration, if any."""
     preprocessing = _PEER_PREPROCESSING[format, PEERS_NAMES.get(name, name)]
     values: dict[str, Any] = {}
     if "input_size" in configuration:
@@ -131,12 +133,12 @@ def _peer_preprocessing(format: str, name: str, configuration: dict[str, Any]) -
     return dataclasses.replace(preprocessing, **values)
 
 
-def _read_class_names(path: str, model: Network, preprocessing: Preprocessing) -> tuple[str, ...]:
+def read_class_names(path: Path, classes: int) -> tuple[str, ...]:
+    """Reads a text file with one class name per line; raises UserError unless there are `classes` lines."""
     try:
-        names = tuple(Path(path).read_text(encoding="utf-8").splitlines())
+        names = tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as class names: {error}") from error
-    classes = model.num_classes - preprocessing.label_offset
     if len(names) != classes:
         raise UserError(f"{path} has {len(names)} lines, but the network has {classes} classes.")
     return names

@@ -1,4 +1,4 @@
-"""Checks that weights fit a network: all misfits are named at once."""
+"""Checks that weights fit a network; errors name all misfits at once."""
 
 import logging
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ def check_source(
     entries: list[layout.Entry],
     given: Mapping[str, np.ndarray],
 ) -> None:
-    """UserError unless `given`, in the peer's names, is what the entries say and no more."""
+    """Raises UserError unless `given`, in the peer's names, matches the entries exactly."""
     expected = {entry.theirs: entry for entry in entries if entry.theirs is not None}
     counters = layout.counters(peer, table, {"/".join(entry.ours[1:-1]) for entry in entries})
-    # Early PyTorch kept none; where some are there, all must be.
+    # Early PyTorch had none: all or none must be present.
     if given.keys().isdisjoint(counters):
         counters = []
     misfits = [
@@ -48,7 +48,7 @@ def check_source(
 
 
 def check_variables(what: str, entries: list[layout.Entry], given: Mapping[layout.Path, Any]) -> None:
-    """UserError unless `given`, our variables by their paths, are what the entries say and no more."""
+    """Raises UserError unless `given`, our variables by their paths, match the entries exactly."""
     expected = {entry.ours: entry for entry in entries}
     misfits = [f"missing: {entry.our_name}" for ours, entry in expected.items() if ours not in given]
     for path, array in given.items():
@@ -67,17 +67,16 @@ def _refuse(what: str, misfits: list[str]) -> None:
 
 
 def check_function(what: str, ours: Network, theirs: Network) -> None:
-    """UserError where the peer's network computes something else by the same weights; other pools are a warning."""
+    """Raises UserError if the peer's network computes another function; other average pools only log a warning."""
     for field in ("width", "residual_scales"):
         our_value, their_value = getattr(ours, field, None), getattr(theirs, field, None)
         if our_value != their_value:
             raise UserError(
-                f"{what} has the {field} {their_value}, this model {our_value}; it cannot be exported there."
+                f"{what} has the {field} {their_value}, this model {our_value}; it cannot be exported to that format."
             )
     if ours.count_include_pad != theirs.count_include_pad:
         _log.warning(
-            "%s has count_include_pad=%s in its average pools, this model %s: the same weights will give it slightly "
-            "other logits.",
+            "%s has count_include_pad=%s in its average pools, this model %s: its logits will differ slightly.",
             what,
             theirs.count_include_pad,
             ours.count_include_pad,

@@ -1,4 +1,4 @@
-"""The layout of a peer's arrays: the name and the order of axes of each array of ours."""
+"""Layout of a peer's arrays: the name and the order of axes for each of ours."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class PeerFormat:
-    """A peer's names for the arrays of a layer, and the order of its kernels' axes."""
+    """Names and order of axes of a peer's arrays."""
 
     separator: str
     """Separator between the names of a layer and its array."""
@@ -24,17 +24,17 @@ class PeerFormat:
     norm_arrays: Mapping[str, str]
     """Names of batch normalisations' arrays: ours -> theirs; the peer does not store the others."""
     axes: Mapping[int, tuple[int, ...]]
-    """Transposition of our kernels to theirs, keyed by the number of axes. Our kernels are HWIO and (in, out)."""
+    """Transposition of our kernels, HWIO and (in, out), to theirs, keyed by the number of axes."""
     counters: str | None = None
-    """An integer that the peer keeps beside each batch normalisation and that nothing is computed from."""
+    """Name of an integer beside each batch normalisation without a part in inference, if any."""
     ignored: tuple[str, ...] = ()
-    """Arrays that some of the peer's files hold for another head than ours."""
+    """Names of arrays to ignore, of a head for training only."""
     default_classes: int = 1000
     """Number of classes of a source without a head."""
 
 
 OURS = "inception_jax"
-"""The format of the networks that no peer has: our own paths joined by dots, arrays named and laid out as PyTorch's.
+"""Format of networks without a peer: our paths joined by dots, arrays named and laid out as in PyTorch.
 
     block_a_1.branch_2.conv_1.conv.weight    OIHW
     block_a_1.branch_2.conv_1.bn.weight, .bias, .running_mean, .running_var
@@ -57,7 +57,7 @@ FORMATS: dict[str, PeerFormat] = {
         norm_arrays={"bias": "beta", "mean": "moving_mean", "var": "moving_variance"},
         axes={},
     ),
-    # Its classifier over identities, which training alone uses, is in its published files.
+    # The published files hold the classifier over identities that only training uses.
     "facenet": dataclasses.replace(_TORCH, ignored=("logits.weight", "logits.bias"), default_classes=512),
     OURS: dataclasses.replace(_TORCH, counters=None),
 }
@@ -65,43 +65,43 @@ FORMATS: dict[str, PeerFormat] = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One array of ours and of the peer's."""
+    """An array of ours and its counterpart in the peer."""
 
     ours: Path
     our_shape: tuple[int, ...]
     theirs: str | None
-    """The peer's name; None where the array is 1 and not stored (Keras' batch normalisations have no scale)."""
+    """The peer's name; None if the array is 1 and not stored (Keras' batch normalisations have no scale)."""
     axes: tuple[int, ...]
-    """Transposing ours by these makes it theirs."""
+    """Transposition of ours to theirs."""
 
     @property
     def their_shape(self) -> tuple[int, ...]:
-        """The shape that the peer's array must have."""
+        """Shape of the peer's array."""
         return tuple(self.our_shape[axis] for axis in self.axes)
 
     def to_theirs(self, array: Any) -> np.ndarray:
-        """A copy of our array in the peer's layout."""
+        """Copies our array in the peer's layout."""
         return np.array(np.transpose(np.asarray(array), self.axes), order="C")
 
     def to_ours(self, array: Any) -> np.ndarray:
-        """A copy of the peer's array in our layout; half precision becomes float32."""
+        """Copies the peer's array in our layout; half precision becomes float32."""
         array = np.asarray(array)
         dtype = array.dtype if array.dtype.itemsize > 2 else np.dtype(np.float32)
         return np.array(np.transpose(array, np.argsort(self.axes)), dtype=dtype, order="C")
 
     @property
     def our_name(self) -> str:
-        """ "our params/stem_conv_2/conv/kernel (3, 3, 32, 32)"."""
+        """Our name and shape for messages: "our params/stem_conv_2/conv/kernel (3, 3, 32, 32)"."""
         return f"our {'/'.join(self.ours)} {self.our_shape}"
 
     @property
     def their_name(self) -> str:
-        """ "conv2d_1/kernel (3, 3, 32, 32)"."""
+        """The peer's name and shape for messages: "conv2d_1/kernel (3, 3, 32, 32)"."""
         return f"{self.theirs} {self.their_shape}"
 
 
 def entries(format: PeerFormat, table: Table, variables: Any) -> list[Entry]:
-    """An entry for each leaf of `variables` (arrays or their shapes) that the table has a layer for."""
+    """Entries for the leaves of `variables` (arrays or their shapes) whose layers are in the table."""
     found = []
     for path, leaf in flax.traverse_util.flatten_dict(variables).items():
         layer, name = "/".join(path[1:-1]), path[-1]
@@ -115,16 +115,16 @@ def entries(format: PeerFormat, table: Table, variables: Any) -> list[Entry]:
 
 
 def our_table(variables: Any) -> Table:
-    """The table of `OURS` for the layers of `variables`."""
+    """Table of the format `OURS` for the layers of `variables`."""
     layers = {"/".join(path[1:-1]): None for path in flax.traverse_util.flatten_dict(variables)}
     return {layer: layer.replace("/", ".") for layer in layers}
 
 
 def without_scales(variables: Mapping[Path, Any]) -> dict[Path, np.ndarray]:
-    """The same function of the images by batch normalisations whose scales are 1.
+    """Folds the scales of batch normalisations into the kernels and running means before them.
 
-    (k * x - mean) / std * scale + bias: the scale moves into the kernel and the mean before it, so a scale of 0 or
-    less is no exception. In training the two differ.
+    In (k * x - mean) / std * scale + bias the scale may be of any sign, or 0. The function of the images stays the same
+    in inference, not in training.
     """
     moved = {path: np.asarray(array) for path, array in variables.items()}
     for path in variables:
@@ -133,7 +133,7 @@ def without_scales(variables: Mapping[Path, Any]) -> dict[Path, np.ndarray]:
         _, *layer, _, _ = path
         scale = moved[path]
         if np.all(scale == 1) or ("params", *layer, "conv", "kernel") not in moved:
-            continue  # a normalisation after a dense layer, which no peer without scales has, stays
+            continue  # normalisations after a dense layer stay: no peer without scales has one
         for target in (("params", *layer, "conv", "kernel"), ("batch_stats", *layer, "bn", "mean")):
             moved[target] = moved[target] * scale
         moved[path] = np.ones_like(scale)
@@ -141,25 +141,25 @@ def without_scales(variables: Mapping[Path, Any]) -> dict[Path, np.ndarray]:
 
 
 def counters(format: PeerFormat, table: Table, layers: Iterable[str]) -> list[str]:
-    """The peer's names of the integers beside the batch normalisations among our `layers`."""
+    """Names of the peer's counters for the batch normalisations among our `layers`."""
     if format.counters is None:
         return []
     return [f"{table[ours]}{format.separator}{format.counters}" for ours in layers if ours.endswith("bn")]
 
 
 def classes_in(format: PeerFormat, table: Table, given: Mapping[str, np.ndarray]) -> int | None:
-    """The outputs of the source's head, None where it has none."""
+    """Number of outputs of the source's head; None if it has none."""
     layer = table.get("classifier/dense") or table["classifier"]
     kernel = given.get(f"{layer}{format.separator}{format.arrays['kernel']}")
     if kernel is not None and kernel.ndim == 2:
         return kernel.shape[format.axes.get(2, (0, 1)).index(1)]
     heads = {theirs for ours, theirs in table.items() if ours.startswith("classifier")}
     parts = (name.rpartition(format.separator)[0] for name in given)
-    # A head in pieces is for the check to report.
+    # `checks.check_source` reports an incomplete head.
     return format.default_classes if any(part in heads for part in parts) else None
 
 
 def holds_aux_head(table: Table, given: Iterable[str]) -> bool:
-    """Whether the source has anything of the peer's auxiliary head."""
+    """Whether the source has arrays of the peer's auxiliary head."""
     heads = [theirs for ours, theirs in table.items() if ours.startswith("aux_head")]
     return any(name.startswith(head) for name in given for head in heads)

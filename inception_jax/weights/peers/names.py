@@ -1,8 +1,7 @@
-"""Names of the peers' layers: one table per peer and network, used for reading and writing.
+"""Names of the peers' layers: one table per peer and network, for reading and writing.
 
-A row relates one of our convolutions, normalisations or dense layers, by its path in the variables, to the peer's name
-for it. Rows stand in the order in which the peers' sources create their layers; for Keras, which numbers its layers,
-that order is the name.
+A row maps the path of one of our convolutions, normalisations or dense layers to the peer's name. The rows are in the
+order in which the peers' sources create their layers, from which Keras numbers them.
 """
 
 import dataclasses
@@ -10,14 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 Table = dict[str, str]
-"""Our layer's path in the variables ("stem_conv_1/conv") -> the peer's name for it ("features.0.conv")."""
+"""Path of our layer in the variables ("stem_conv_1/conv") -> the peer's name ("features.0.conv")."""
 
 Rows = Mapping[str, str]
-"""Within one block, our `ConvNorm`'s path -> the peer's name for it."""
+"""Path of our `ConvNorm` within a block -> the peer's name."""
 
 
 def _towers(*lengths: int) -> dict[str, str]:
-    """Branches as chains: "branch_2/conv_1" -> "branch1.0"; a chain of one has no number."""
+    """Rows of branches by their lengths: "branch_2/conv_1" -> "branch1.0", or "branch1" for a single layer."""
     rows = {}
     for i, length in enumerate(lengths):
         for j in range(length):
@@ -26,7 +25,7 @@ def _towers(*lengths: int) -> dict[str, str]:
 
 
 def _chain(branch: str, theirs: str, length: int) -> dict[str, str]:
-    """One branch in torchvision's names: "branch_2/conv_1" -> "branch5x5_1"."""
+    """Rows of one branch in torchvision's names: "branch_2/conv_1" -> "branch5x5_1"."""
     return {f"{branch}/conv_{j}": f"{theirs}_{j}" for j in range(1, length + 1)}
 
 
@@ -35,7 +34,7 @@ _AFTER_POOL: Rows = {"branch_pool/conv_1": "branch3.1"}
 
 
 def _blocks(ours: str, theirs: str, rows: Rows, linear: bool = False) -> Table:
-    """The table of one stage, its residual block's linear layer last."""
+    """Table of one stage, the linear layer of a residual block last."""
     table = {}
     for our_branch, their_branch in rows.items():
         for leaf in ("conv", "bn"):
@@ -54,7 +53,7 @@ def _stages(stages: Iterable[tuple], head: Table) -> Table:
 
 
 def _numbered(ours: str, theirs: str, count: int, first: int, rows: Rows, linear: bool = False) -> list[tuple]:
-    """`count` stages alike: ours numbered from 1, theirs from `first`."""
+    """`count` identical stages: ours numbered from 1, theirs from `first`."""
     return [(f"{ours}_{i + 1}", f"{theirs}.{first + i}", rows, linear) for i in range(count)]
 
 
@@ -148,10 +147,10 @@ def _facenet_inception_resnet_v1() -> Table:
 
 
 def _keras(rows: Table) -> Table:
-    """Keras' names for our layers in the order of `rows`, in a fresh session.
+    """Keras' names in a fresh session for our layers in the order of `rows`.
 
-    Most layers are called after their class and counted as the source creates them, which both Keras networks do in
-    the order of timm's rows.
+    Most layers are named after their class and numbered as they are created, in both networks in the order of timm's
+    rows.
     """
     blocks = {"block_a": "block35", "block_b": "block17", "block_c": "block8"}
     fixed_names = {
@@ -180,10 +179,10 @@ _NUMBERED_CLASSES = {"conv": "conv2d", "bn": "batch_normalization"}
 
 
 def keras_groups(table: Table) -> dict[str, str]:
-    """The layers of a Keras table by their groups in a `.weights.h5` file: {"conv2d_5": "conv2d_8", ...}.
+    """Layers of a Keras table by their groups in a `.weights.h5` file: {"conv2d_5": "conv2d_8", ...}.
 
-    A group is called after its layer's class, counted in the order of `model.layers`: the farthest from the output
-    first, and of those as far from it, the first created.
+    A group is named after its layer's class and numbered in the order of `model.layers`: by distance from the output,
+    the farthest first, then by creation.
     """
     blocks = list(dict.fromkeys(ours.split("/")[0] for ours in table))
     places = {block: place for place, block in enumerate(blocks)}
@@ -197,7 +196,7 @@ def keras_groups(table: Table) -> dict[str, str]:
 
 
 def _layers_above(ours: str, table: Table) -> int:
-    """Keras layers between a layer and the same layer of the last convolution before its block's concatenation."""
+    """Number of Keras layers between a layer and its counterpart in the last convolution before the concatenation."""
     block, _, rest = ours.partition("/")
     if rest.count("/") != 2:
         return 0
@@ -211,7 +210,7 @@ def _layers_above(ours: str, table: Table) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class PeerNetwork:
-    """A network as one peer has it."""
+    """A peer's network."""
 
     table: Callable[[], Table]
     count_include_pad: bool
@@ -234,15 +233,15 @@ PEERS_NAMES = {
     "inception_resnet_v1": "inception_resnet_v1_facenet",
     "inception_resnet_v2": "inception_resnet_v2_slim",
 }
-"""Our names of networks to which the peers give the paper's name."""
+"""Our names for networks that peers call by the paper's names."""
 
 
 def renumber(table: Table, layers: Iterable[str]) -> Table:
-    """A Keras table in the numbers of the session that named `layers`.
+    """Renumbers a Keras table to the session that named `layers`.
 
-    Keras goes on counting for as long as a session lasts, so a second network's first convolution may be conv2d_94:
-    what counts is the order of the numbers. Where there are more or fewer layers than there should be, the order would
-    shift the blame from the missing layer to all after it, so there the first number decides.
+    Keras numbers layers throughout a session, so a second network's first convolution may be conv2d_94. The order of
+    the numbers identifies the layers. If their count is wrong, the first number does, so that an error names the
+    missing layer and not all after it.
     """
     fresh = set(table.values())
     theirs: dict[str, str] = {}
