@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import threading
 from collections import Counter
 
 import numpy as np
@@ -339,17 +338,6 @@ def test_a_broken_image_is_left_out_and_said_once(crops):
 def test_rows_that_cannot_be_shared():
     with pytest.raises(UserError, match="10 cannot be shared by 4 devices .* the nearest that can is 8 or 12.$"):
         next(stream(rows=10, process_count=2))
-
-
-def test_closing_and_errors_end_the_threads():
-    before = set(threading.enumerate())
-    batches = stream()
-    next(batches)
-    assert set(threading.enumerate()) - before
-    batches.close()
-    with pytest.raises(BrokenImage):
-        rows(stream(SOME_BROKEN))
-    assert not set(threading.enumerate()) - before
 
 
 # The exclude list.

@@ -223,13 +223,6 @@ def test_a_source_of_nothing_but_broken_images_is_said_to_be():
         train(source, on_error="skip")
 
 
-def test_an_exception_leaves_no_thread():
-    before = set(threading.enumerate())
-    with pytest.raises(BrokenImage):
-        evaluate(SOME_BROKEN, threads=5)
-    assert not set(threading.enumerate()) - before
-
-
 MEMORY = """
 import itertools, resource
 from inception_jax.config import DataConfig
@@ -253,14 +246,15 @@ def test_the_memory_of_a_long_run_is_flat():
     assert int(done.stdout) < 50
 
 
-def test_closing_ends_the_threads():
+def test_closing_and_errors_end_the_threads():
     before = set(threading.enumerate())
     batches = evaluation_batches(NUMBERS, DATA, batch_size=1, shard=Shard(), loading=Loading(threads=3, prefetch=3))
     next(batches)
-    threads = set(threading.enumerate()) - before
-    assert threads
+    assert set(threading.enumerate()) - before
     batches.close()
-    for thread in threads:
+    with pytest.raises(BrokenImage):
+        evaluate(SOME_BROKEN, threads=5)
+    for thread in set(threading.enumerate()) - before:
         thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 

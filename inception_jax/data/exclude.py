@@ -1,13 +1,13 @@
 """Validation images excluded from evaluation: ILSVRC's blacklist, by the numbers in the images' names."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grain
 import numpy as np
 
-from inception_jax.data.prefetch import prefetch_map
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
@@ -74,12 +74,9 @@ def _is_in_order(source: Source, excluded_numbers: np.ndarray) -> bool:
 
 def _numbers(source: Source) -> Iterator[int]:
     """The number in the name of every image, or `_NO_NUMBER`."""
-
-    def submit(pool: ThreadPoolExecutor, index: int) -> Callable[[], int]:
-        return pool.submit(_number, source, index).result
-
     threads = available_cores()
-    return prefetch_map(submit, range(len(source)), threads, _AHEAD * threads)
+    numbers = grain.MapDataset.range(len(source)).map(functools.partial(_number, source))
+    return iter(numbers.to_iter_dataset(grain.ReadOptions(threads, _AHEAD * threads)))
 
 
 def _number(source: Source, index: int) -> int:

@@ -71,8 +71,8 @@ def multicrop_batches(
     count = batch_count(len(indices), protocol=protocol, rows=rows, process_count=shard.process_count)
     return fill_batches(
         fill,
-        range(count),
-        images=len(own),
+        range(len(own)),
+        batches=count,
         views=protocol.views,
         rows=shard.rows(rows),
         image_size=preprocessing.image_size,

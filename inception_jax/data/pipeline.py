@@ -5,7 +5,7 @@ on how the devices are spread over processes. So the state of a run's data is on
 """
 
 import functools
-import itertools
+import sys
 from collections.abc import Generator, Sequence
 
 import grain
@@ -81,9 +81,9 @@ def training_batches(
         )
         return FilledImage(label, index, skipped)
 
-    numbers = itertools.count(start)
+    images = range(start * rows, sys.maxsize)
     for batch in fill_batches(
-        fill, numbers, rows=rows, image_size=data.image_size, devices=shard.devices, loading=loading
+        fill, images, rows=rows, image_size=data.image_size, devices=shard.devices, loading=loading
     ):
         del batch["positions"]
         yield batch

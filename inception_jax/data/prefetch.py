@@ -1,12 +1,12 @@
 """Batches that a pool of threads fills ahead of their use, each image written straight into its place."""
 
-import collections
+import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+import sys
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
 
+import grain
 import numpy as np
 
 from inception_jax.config import DataConfig, OnError
@@ -15,11 +15,8 @@ from inception_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 """Arrays whose first two axes are the devices of this process and the rows of each."""
 
-# Of one task of a thread: fewer cost more in handing out, more leave threads without work at the end of a batch.
-_IMAGES_PER_TASK = 8
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+# Images of one element of Grain: fewer cost more in handing out, more leave threads idle at the end of a batch.
+_MAX_IMAGES_PER_BLOCK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,130 +65,88 @@ class FilledImage(NamedTuple):
     """What was wrong with each broken image that was passed over for this one."""
 
 
-FillImage = Callable[[int, Sequence[np.ndarray]], FilledImage]
-"""(number of the image in the stream, where to write its views) -> what was written."""
+_Block = tuple[Batch, list[str]]
+"""Arrays without the axis of devices, and what was wrong with each image that was skipped."""
 
-_Row = tuple[Batch, int]
-"""The arrays of a batch that is being filled, and a place in them."""
+FillImage = Callable[[int, Sequence[np.ndarray]], FilledImage]
+"""(number of an image in the stream, arrays for its views) -> its label and status."""
 
 
 def fill_batches(
     fill: FillImage,
-    numbers: Iterable[int],
+    images: range,
     *,
-    images: int | None = None,
+    batches: int = sys.maxsize,
     views: int = 1,
     rows: int,
     image_size: int,
     devices: int,
     loading: Loading,
 ) -> Generator[Batch, None, None]:
-    """Batches of the stream of all images' views, one after another without a gap; threads fill them ahead.
+    """Batches of the views of `images`, one image after another without a gap, filled ahead by Grain's threads.
 
-    Each has `images` uint8 [devices, N, S, S, 3] and int32 [devices, N]: `labels`; `positions`, which image a row is of
-    or -1; `skipped`, on the first row of an image how many broken ones were passed over for it. The views of an image
-    may begin in one batch and end in the next. Beyond the last image rows are black, with the label 0.
+    Each has `images` uint8 [devices, N, S, S, 3] and int32 [devices, N]: `labels`; `positions`; `skipped`, on the first
+    row of an image the number of broken images passed over for it. The views of an image may begin in one batch and
+    end in the next. Beyond the last image rows are black, with label 0 and position -1.
 
     About `threads` + `prefetch` images' views are in memory, or those of `prefetch` batches where these are more.
 
     Args:
-      fill: Reads an image and writes its views, in any thread.
-      numbers: The batches wanted, rising by one; nothing is read for those before the first.
-      images: How many images the stream has; None is without end.
+      fill: Reads an image and writes its views, in any thread; the views of position -1 are made black.
+      images: Numbers that `fill` is called with, in order.
+      batches: Number of batches.
       views: Rows of each image.
-      rows: Rows of each batch, of all devices.
+      rows: Rows of each batch, over all devices of this process.
       image_size: Side of a view in pixels.
-      devices: How many pieces each batch is divided into.
-      loading: Threads and prefetching; errors are for `fill` to handle.
+      devices: Number of equal pieces of each batch.
+      loading: Threads and prefetch; errors are left to `fill`.
     """
-    pending: dict[int, _PendingBatch] = collections.defaultdict(lambda: _PendingBatch(rows, image_size))
-    images_per_task = _IMAGES_PER_TASK if views == 1 else 1
-    begun = 0
+    # A divisor of the rows, so that only an image of many views is ever divided between batches.
+    images_per_block = 1 if views > 1 else max(n for n in range(1, _MAX_IMAGES_PER_BLOCK + 1) if rows % n == 0)
 
-    def submit(pool: ThreadPoolExecutor, number: int) -> Callable[[], Batch]:
-        nonlocal begun
-        # The images from the first that has a view in this batch: one that began in a batch nobody takes is read too.
-        first = max(begun, number * rows // views)
-        begun = -(-(number + 1) * rows // views)
-        last = begun if images is None else min(images, begun)
-        for image in range(first, last, images_per_task):
-            own = range(image, min(image + images_per_task, last))
-            places = [divmod(row, rows) for row in range(own[0] * views, (own[-1] + 1) * views)]
-            task = pool.submit(_fill_rows, fill, own, [(pending[batch].arrays, place) for batch, place in places])
-            for batch in range(places[0][0], places[-1][0] + 1):
-                pending[batch].add(task, begins=batch == places[0][0])
-        finish = pending[number].finish
-        del pending[number]
-        return functools.partial(finish, devices, loading.report)
+    def fill_block(first: int) -> _Block:
+        numbers = range(first, min(first + images_per_block, images.stop))
+        arrays = _uninitialised(len(numbers) * views, image_size)
+        messages: list[str] = []
+        for place, number in enumerate(numbers):
+            own = {key: array[place * views : (place + 1) * views] for key, array in arrays.items()}
+            filled = fill(number, list(own["images"]))
+            own["labels"][:], own["positions"][:], own["skipped"][:] = filled.label, filled.position, 0
+            own["skipped"][0] = len(filled.skipped)
+            messages += filled.skipped
+            if filled.position < 0:
+                own["images"][:] = 0
+        return arrays, messages
 
-    ahead = max(loading.prefetch, -(-(loading.threads + loading.prefetch) * views // rows))
-    return prefetch_map(submit, numbers, loading.threads, ahead)
-
-
-class _PendingBatch:
-    """A batch that threads are filling."""
-
-    def __init__(self, rows: int, image_size: int):
-        self.arrays: Batch = {
-            "images": np.empty((rows, image_size, image_size, 3), np.uint8),
-            "positions": np.full(rows, -1, np.int32),
-            "labels": np.zeros(rows, np.int32),
-            "skipped": np.zeros(rows, np.int32),
-        }
-        self._tasks: list[tuple[Future[list[str]], bool]] = []
-
-    def add(self, task: Future[list[str]], begins: bool) -> None:
-        """Adds a task to wait for, whose images begin in this batch or began in an earlier one."""
-        self._tasks.append((task, begins))
-
-    def finish(self, devices: int, report: Callable[[str], None]) -> Batch:
-        """Waits for the threads; raises what the first image to fail raised."""
-        for task, begins in self._tasks:
-            messages = task.result()
-            for message in messages if begins else ():
-                report(message)
-        self.arrays["images"][self.arrays["positions"] < 0] = 0
-        return {key: array.reshape(devices, -1, *array.shape[1:]) for key, array in self.arrays.items()}
+    ahead = max(loading.prefetch * rows, (loading.threads + loading.prefetch) * views)
+    blocks_ahead = -(-ahead // (images_per_block * views))
+    blocks = (
+        grain.MapDataset.range(images.start, images.stop, images_per_block)
+        .map(fill_block)
+        .to_iter_dataset(grain.ReadOptions(min(loading.threads, blocks_ahead), blocks_ahead))
+    )
+    with contextlib.closing(iter(blocks)) as filled_blocks:
+        block = _uninitialised(0, image_size)
+        for _ in range(batches):
+            batch, place = _uninitialised(rows, image_size), 0
+            while place < rows:
+                if not len(block["labels"]):
+                    block, messages = next(filled_blocks, None) or (_padding(rows, image_size), [])
+                    for message in messages:
+                        loading.report(message)
+                count = min(rows - place, len(block["labels"]))
+                for key, array in block.items():
+                    batch[key][place : place + count] = array[:count]
+                    block[key] = array[count:]
+                place += count
+            yield {key: array.reshape(devices, -1, *array.shape[1:]) for key, array in batch.items()}
 
 
-def _fill_rows(fill: FillImage, images: range, rows: Sequence[_Row]) -> list[str]:
-    """Fills the rows of some images; returns what was wrong with those that were skipped."""
-    messages: list[str] = []
-    views = len(rows) // len(images)
-    for number, image in enumerate(images):
-        own = rows[number * views : (number + 1) * views]
-        # Straight into their places: copying them would take longer than cropping them.
-        filled = fill(image, [batch["images"][place] for batch, place in own])
-        if filled.position >= 0:
-            for batch, place in own:
-                batch["positions"][place], batch["labels"][place] = filled.position, filled.label
-        batch, place = own[0]
-        batch["skipped"][place] = len(filled.skipped)
-        messages += filled.skipped
-    return messages
+def _uninitialised(rows: int, image_size: int) -> Batch:
+    integers = {key: np.empty(rows, np.int32) for key in ("labels", "positions", "skipped")}
+    return {"images": np.empty((rows, image_size, image_size, 3), np.uint8), **integers}
 
 
-def prefetch_map(
-    submit: Callable[[ThreadPoolExecutor, Item], Callable[[], Result]], items: Iterable[Item], threads: int, ahead: int
-) -> Generator[Result, None, None]:
-    """Ordered results of a thread pool, with up to `ahead` items in flight.
-
-    The threads end, with the items that they are working on, when the generator is closed or garbage-collected.
-
-    Args:
-      submit: Submits an item's work to a pool of `threads`; returns a function that waits for the result.
-      items: Consumed one by one, up to `ahead` items early.
-      threads: Number of threads.
-      ahead: Number of results in flight or ready while the newest is used; the memory needed is one more.
-    """
-    pool = ThreadPoolExecutor(threads, "images")
-    pending: collections.deque[Callable[[], Result]] = collections.deque()
-    try:
-        for item in items:
-            pending.append(submit(pool, item))
-            if len(pending) > ahead:
-                yield pending.popleft()()
-        while pending:
-            yield pending.popleft()()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _padding(rows: int, image_size: int) -> Batch:
+    zeros = {key: np.zeros_like(array) for key, array in _uninitialised(rows, image_size).items()}
+    return zeros | {"positions": np.full(rows, -1, np.int32)}
