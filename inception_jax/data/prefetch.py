@@ -1,8 +1,10 @@
-"""Batches that a pool of threads fills ahead of their use, each image written straight into its place."""
+"""Batches of images, read and preprocessed ahead of their use by the threads of Grain."""
 
+import collections
 import contextlib
 import dataclasses
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from inception_jax.config import DataConfig, OnError
 from inception_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-"""Arrays whose first two axes are the devices of this process and the rows of each."""
+"""Arrays [devices, rows of each device, ...] of this process."""
 
 # Images of one element of Grain: fewer cost more in handing out, more leave threads idle at the end of a batch.
 _MAX_IMAGES_PER_BLOCK = 8
@@ -21,52 +23,49 @@ _MAX_IMAGES_PER_BLOCK = 8
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One process's share of every batch; alone and with one device unless said otherwise."""
+    """Part of every batch that one process makes; by default all of it, for one device."""
 
     process_index: int = 0
     process_count: int = 1
     devices: int = 1
-    """Devices of this process; every process must have as many."""
+    """Number of devices of each process."""
 
     def rows(self, batch_size: int) -> int:
-        """Rows of each batch on each process; UserError where the devices cannot share `batch_size` evenly."""
+        """Rows of each batch on each process; UserError unless `batch_size` is a multiple of the number of devices."""
         all_devices = self.devices * self.process_count
         if batch_size % all_devices:
             below = batch_size // all_devices * all_devices
             nearest = f"{below} or {below + all_devices}" if below else f"{all_devices}"
             raise UserError(
                 f"the batch size {batch_size} cannot be shared by {all_devices} devices "
-                f"({self.process_count} processes of {self.devices}); the nearest that can is {nearest}."
+                f"({self.process_count} processes of {self.devices}); use {nearest}."
             )
         return batch_size // self.process_count
 
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
-    """How images are loaded: by how many threads, how far ahead, and what a broken one does."""
+    """Number of threads, prefetch, and treatment of broken images."""
 
     threads: int
-    """Threads that read, decode and crop."""
+    """Number of threads that read, decode and crop."""
     prefetch: int = DataConfig.prefetch
-    """Batches being filled or ready while the newest is used; the memory needed is one more."""
+    """Batches being filled or ready while another is in use."""
     on_error: OnError = DataConfig.on_error
-    """What a broken image does: "stop" raises, "skip" replaces it in training and leaves it out elsewhere."""
+    """Treatment of a broken image: "stop" raises, "skip" replaces it in training and leaves it out elsewhere."""
     report: Callable[[str], None] = lambda message: None
-    """Told what is wrong with each image that is skipped, in the thread that iterates."""
+    """Called with the fault of each skipped image, in the thread that iterates."""
 
 
 class FilledImage(NamedTuple):
-    """Label and status of an image whose views have been written into their batches."""
+    """Label and status of an image whose views have been written."""
 
     label: int = 0
     position: int = -1
-    """Which image it is; -1 is one that was left out, whose views are black."""
+    """Number of the image; -1 for one that is left out."""
     skipped: tuple[str, ...] = ()
-    """What was wrong with each broken image that was passed over for this one."""
+    """Faults of the broken images that this one replaces, or its own where it is left out."""
 
-
-_Block = tuple[Batch, list[str]]
-"""Arrays without the axis of devices, and what was wrong with each image that was skipped."""
 
 FillImage = Callable[[int, Sequence[np.ndarray]], FilledImage]
 """(number of an image in the stream, arrays for its views) -> its label and status."""
@@ -74,27 +73,27 @@ FillImage = Callable[[int, Sequence[np.ndarray]], FilledImage]
 
 def fill_batches(
     fill: FillImage,
-    images: range,
+    batches: range,
     *,
-    batches: int = sys.maxsize,
+    images: int = sys.maxsize,
     views: int = 1,
     rows: int,
     image_size: int,
     devices: int,
     loading: Loading,
 ) -> Generator[Batch, None, None]:
-    """Batches of the views of `images`, one image after another without a gap, filled ahead by Grain's threads.
+    """Batches of the views of a stream of images, one image after another without a gap, filled ahead.
 
     Each has `images` uint8 [devices, N, S, S, 3] and int32 [devices, N]: `labels`; `positions`; `skipped`, on the first
-    row of an image the number of broken images passed over for it. The views of an image may begin in one batch and
-    end in the next. Beyond the last image rows are black, with label 0 and position -1.
+    row of an image its number of faults. The views of an image may begin in one batch and end in the next. Beyond the
+    last image rows are black, with label 0 and position -1.
 
     About `threads` + `prefetch` images' views are in memory, or those of `prefetch` batches where these are more.
 
     Args:
       fill: Reads an image and writes its views, in any thread; the views of position -1 are made black.
-      images: Numbers that `fill` is called with, in order.
-      batches: Number of batches.
+      batches: Numbers of the batches; nothing is read for those before the first.
+      images: Number of images in the stream.
       views: Rows of each image.
       rows: Rows of each batch, over all devices of this process.
       image_size: Side of a view in pixels.
@@ -103,50 +102,47 @@ def fill_batches(
     """
     # A divisor of the rows, so that only an image of many views is ever divided between batches.
     images_per_block = 1 if views > 1 else max(n for n in range(1, _MAX_IMAGES_PER_BLOCK + 1) if rows % n == 0)
+    pending: dict[int, Batch] = collections.defaultdict(lambda: _empty_batch(rows, image_size))
+    lock = threading.Lock()
 
-    def fill_block(first: int) -> _Block:
-        numbers = range(first, min(first + images_per_block, images.stop))
-        arrays = _uninitialised(len(numbers) * views, image_size)
+    def fill_block(first: int) -> list[str]:
+        """Fills the rows of some images; returns the faults of those that were skipped."""
         messages: list[str] = []
-        for place, number in enumerate(numbers):
-            own = {key: array[place * views : (place + 1) * views] for key, array in arrays.items()}
-            filled = fill(number, list(own["images"]))
-            own["labels"][:], own["positions"][:], own["skipped"][:] = filled.label, filled.position, 0
-            own["skipped"][0] = len(filled.skipped)
+        for image in range(first, min(first + images_per_block, images)):
+            places = [divmod(row, rows) for row in range(image * views, (image + 1) * views)]
+            with lock:
+                own = [(pending[number], place) for number, place in places]
+            # Straight into their places: to copy the views of 144 crops takes as long as to cut them.
+            filled = fill(image, [batch["images"][place] for batch, place in own])
+            if filled.position >= 0:
+                for batch, place in own:
+                    batch["positions"][place], batch["labels"][place] = filled.position, filled.label
+            batch, place = own[0]
+            batch["skipped"][place] = len(filled.skipped)
             messages += filled.skipped
-            if filled.position < 0:
-                own["images"][:] = 0
-        return arrays, messages
+        return messages
 
-    ahead = max(loading.prefetch * rows, (loading.threads + loading.prefetch) * views)
-    blocks_ahead = -(-ahead // (images_per_block * views))
-    blocks = (
-        grain.MapDataset.range(images.start, images.stop, images_per_block)
-        .map(fill_block)
-        .to_iter_dataset(grain.ReadOptions(min(loading.threads, blocks_ahead), blocks_ahead))
-    )
-    with contextlib.closing(iter(blocks)) as filled_blocks:
-        block = _uninitialised(0, image_size)
-        for _ in range(batches):
-            batch, place = _uninitialised(rows, image_size), 0
-            while place < rows:
-                if not len(block["labels"]):
-                    block, messages = next(filled_blocks, None) or (_padding(rows, image_size), [])
-                    for message in messages:
-                        loading.report(message)
-                count = min(rows - place, len(block["labels"]))
-                for key, array in block.items():
-                    batch[key][place : place + count] = array[:count]
-                    block[key] = array[count:]
-                place += count
+    done = batches.start * rows // views
+    rows_ahead = max(loading.prefetch * rows, (loading.threads + loading.prefetch) * views)
+    blocks_ahead = -(-rows_ahead // (images_per_block * views))
+    blocks = grain.MapDataset.range(done, images, images_per_block).map(fill_block)
+    options = grain.ReadOptions(min(loading.threads, blocks_ahead), blocks_ahead)
+    with contextlib.closing(iter(blocks.to_iter_dataset(options))) as filled_blocks:
+        for number in batches:
+            while done < min(images, -(-(number + 1) * rows // views)):
+                for message in next(filled_blocks):
+                    loading.report(message)
+                done += images_per_block
+            batch = pending.pop(number, None) or _empty_batch(rows, image_size)
+            batch["images"][batch["positions"] < 0] = 0
             yield {key: array.reshape(devices, -1, *array.shape[1:]) for key, array in batch.items()}
 
 
-def _uninitialised(rows: int, image_size: int) -> Batch:
-    integers = {key: np.empty(rows, np.int32) for key in ("labels", "positions", "skipped")}
-    return {"images": np.empty((rows, image_size, image_size, 3), np.uint8), **integers}
-
-
-def _padding(rows: int, image_size: int) -> Batch:
-    zeros = {key: np.zeros_like(array) for key, array in _uninitialised(rows, image_size).items()}
-    return zeros | {"positions": np.full(rows, -1, np.int32)}
+def _empty_batch(rows: int, image_size: int) -> Batch:
+    """A batch without images; its pixels are uninitialised."""
+    return {
+        "images": np.empty((rows, image_size, image_size, 3), np.uint8),
+        "positions": np.full(rows, -1, np.int32),
+        "labels": np.zeros(rows, np.int32),
+        "skipped": np.zeros(rows, np.int32),
+    }
