@@ -1,10 +1,8 @@
 """Batches of images, read and preprocessed ahead of their use by the threads of Grain."""
 
-import collections
 import contextlib
 import dataclasses
 import sys
-import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
@@ -92,7 +90,7 @@ def fill_batches(
 
     Args:
       fill: Reads an image and writes its views, in any thread; the views of position -1 are made black.
-      batches: Numbers of the batches; nothing is read for those before the first.
+      batches: Numbers of the batches, from 0 where images have several views; nothing is read for earlier ones.
       images: Number of images in the stream.
       views: Rows of each image.
       rows: Rows of each batch, over all devices of this process.
@@ -102,16 +100,16 @@ def fill_batches(
     """
     # A divisor of the rows, so that only an image of many views is ever divided between batches.
     images_per_block = 1 if views > 1 else max(n for n in range(1, _MAX_IMAGES_PER_BLOCK + 1) if rows % n == 0)
-    pending: dict[int, Batch] = collections.defaultdict(lambda: _empty_batch(rows, image_size))
-    lock = threading.Lock()
+    rows_ahead = max(loading.prefetch * rows, (loading.threads + loading.prefetch) * views)
+    blocks_ahead = -(-rows_ahead // (images_per_block * views))
+    pending: dict[int, Batch] = {}
 
     def fill_block(first: int) -> list[str]:
         """Fills the rows of some images; returns the faults of those that were skipped."""
         messages: list[str] = []
         for image in range(first, min(first + images_per_block, images)):
             places = [divmod(row, rows) for row in range(image * views, (image + 1) * views)]
-            with lock:
-                own = [(pending[number], place) for number, place in places]
+            own = [(pending[number], place) for number, place in places]
             # Straight into their places: to copy the views of 144 crops takes as long as to cut them.
             filled = fill(image, [batch["images"][place] for batch, place in own])
             if filled.position >= 0:
@@ -123,17 +121,20 @@ def fill_batches(
         return messages
 
     done = batches.start * rows // views
-    rows_ahead = max(loading.prefetch * rows, (loading.threads + loading.prefetch) * views)
-    blocks_ahead = -(-rows_ahead // (images_per_block * views))
     blocks = grain.MapDataset.range(done, images, images_per_block).map(fill_block)
     options = grain.ReadOptions(min(loading.threads, blocks_ahead), blocks_ahead)
     with contextlib.closing(iter(blocks.to_iter_dataset(options))) as filled_blocks:
         for number in batches:
-            while done < min(images, -(-(number + 1) * rows // views)):
+            needed = min(images, -(-(number + 1) * rows // views))
+            furthest = min(images, needed + blocks_ahead * images_per_block)
+            # In this thread, because glibc keeps freed memory only of the main thread (`system.malloc`).
+            for later in range(number + len(pending), max(number + 1, -(-furthest * views // rows))):
+                pending[later] = _empty_batch(rows, image_size)
+            while done < needed:
                 for message in next(filled_blocks):
                     loading.report(message)
                 done += images_per_block
-            batch = pending.pop(number, None) or _empty_batch(rows, image_size)
+            batch = pending.pop(number)
             batch["images"][batch["positions"] < 0] = 0
             yield {key: array.reshape(devices, -1, *array.shape[1:]) for key, array in batch.items()}
 
