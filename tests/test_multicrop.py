@@ -1,4 +1,4 @@
-"""The paper's crops: boxes by hand, pixels by another derivation, the rows of their batches, the exclude list."""
+"""Crops of the paper's evaluation: boxes by hand, pixels by another derivation, batches, and the exclude list."""
 
 import contextlib
 import dataclasses
@@ -429,10 +429,10 @@ def test_mistakes_in_a_list_name_the_line(text, message, listed):
 
 def test_a_list_that_is_not_there(tmp_path):
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(UserError, match=f"^the exclude list {path} cannot be read: {why}"):
+        with pytest.raises(UserError, match=f"{path} .*{why}"):
             excluded(path, named(1)[0])
 
 
 def test_images_that_ilsvrc_did_not_name(listed):
-    with pytest.raises(UserError, match="no image of the source is named ILSVRC2012_val_NNNNNNNN; the first is number"):
+    with pytest.raises(UserError, match="ILSVRC2012_val_NNNNNNNN.*number"):
         excluded(listed("1\n"), SOURCE)

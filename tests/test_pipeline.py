@@ -1,4 +1,4 @@
-"""The stream of batches: which image is where, whatever the threads, the processes and the start."""
+"""Batches of training and validation: independent of threads, processes and start."""
 
 import contextlib
 import itertools
