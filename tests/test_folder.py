@@ -138,7 +138,7 @@ def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(errno.ESTALE, 5), (errno.ETIMEDOUT, 5), (errno.EACCES, 1)])
-def test_a_network_disk_is_asked_again(tmp_path, monkeypatch, error, attempts):
+def test_reads_from_a_network_disk_are_retried(tmp_path, monkeypatch, error, attempts):
     fill(tmp_path / "train", "cat/1.jpg")
     source = open_source(f"folder:{tmp_path}", "train")
     monkeypatch.setattr("inception_jax.data.sources.retry._PAUSES", (0, 0, 0, 0))
@@ -205,7 +205,7 @@ def test_a_folder_in_a_bucket(bucket):
     assert pickle.loads(pickle.dumps(train))[0] == train[0]
 
 
-def test_a_bucket_that_is_away_for_a_while(bucket):
+def test_a_bucket_that_is_unreachable_for_a_while(bucket):
     put(bucket, "train/cat/1.jpg")
     errors = [OSError("reset"), TimeoutError(), ConnectionError("refused"), EOFError()]
     bucket.failures.update(ls=list(errors), find=list(errors), cat_file=list(errors))
@@ -214,7 +214,7 @@ def test_a_bucket_that_is_away_for_a_while(bucket):
     assert [call for call, _ in bucket.calls] == ["ls"] * 6 + ["find"] * 5 + ["cat_file"] * 5
 
 
-def test_a_bucket_that_stays_away_is_no_broken_image(bucket):
+def test_a_bucket_that_stays_unreachable_is_not_a_broken_image(bucket):
     put(bucket, "train/cat/1.jpg")
     source = open_source("folder:gs://pets", "train")
     bucket.failures["cat_file"] = [OSError("reset\nby peer")] * 9
@@ -225,7 +225,7 @@ def test_a_bucket_that_stays_away_is_no_broken_image(bucket):
     expect("gs://pets .*refused", "folder:gs://pets")
 
 
-def test_the_pauses_grow_and_patience_ends(bucket, monkeypatch):
+def test_pauses_grow_until_the_deadline(bucket, monkeypatch):
     put(bucket, "train/cat/1.jpg")
     source = open_source("folder:gs://pets", "train")
     pauses = []
@@ -241,7 +241,7 @@ def test_the_pauses_grow_and_patience_ends(bucket, monkeypatch):
     assert len(bucket.failures["cat_file"]) == 3
 
 
-def test_an_image_missing_in_a_bucket_is_broken_and_asked_for_once(bucket):
+def test_an_image_missing_in_a_bucket_is_broken_and_not_retried(bucket):
     put(bucket, "train/cat/1.jpg")
     source = open_source("folder:gs://pets", "train")
     bucket.rm("gs://pets/train/cat/1.jpg")

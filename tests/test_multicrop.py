@@ -101,7 +101,7 @@ def test_other_scales():
     [(1, (), 1, 1), (10, (), 5, 10), (12, (), 6, 12), (144, (), 72, 144), (12, (256, 300), 12, 24)]
     + [(10, (256, 300, 320), 15, 30), (144, (256, 300), 36, 72), (144, (512,), 18, 36)],
 )
-def test_how_many_crops_there_are(crops, scales, views, total):
+def test_number_of_crops(crops, scales, views, total):
     protocol = Protocol(crops, scales)
     assert (protocol.views, protocol.total, protocol.mirrored) == (views, total, crops > 1)
     shown = cut(noise(9, 12), protocol, size=8, central_fraction=0.875, resize="bilinear")
@@ -165,7 +165,7 @@ def derived(image, size, scales, squares, resized):
 @pytest.mark.parametrize(
     "shape, size", [((60, 97), 75), ((97, 60), 75), ((400, 301), 32), ((5, 7), 75), ((300, 300), 75)]
 )
-def test_every_view_is_what_another_derivation_gives(shape, size, resize, resized, tolerance):
+def test_every_view_agrees_with_another_derivation(shape, size, resize, resized, tolerance):
     image = noise(*shape)
     expected = derived(image, size, (256, 288, 320, 352), (0, 0.5, 1), resized)
     options = {"size": size, "central_fraction": 0.875, "resize": resize}
@@ -182,7 +182,7 @@ def test_a_single_crop_is_the_central_one():
 
 
 @pytest.mark.parametrize("crops", [1, 10, 12, 144])
-def test_views_are_written_where_they_shall_be(crops):
+def test_views_are_written_to_out(crops):
     protocol, options = Protocol(crops), {"size": 16, "central_fraction": 0.875, "resize": "bilinear"}
     out = np.zeros((protocol.views, 16, 16, 3), np.uint8)
     assert cut(noise(30, 20), protocol, out=out, **options) is out
@@ -190,7 +190,7 @@ def test_views_are_written_where_they_shall_be(crops):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_line_of_pixels_is_not_resized_whole(turned, monkeypatch):
+def test_a_line_of_pixels_is_not_resized_in_full(turned, monkeypatch):
     # Brighter from left to right, so that a view's brightness says where it is.
     line = np.repeat((np.arange(3000) * 255 / 3000).astype(np.uint8)[None, :, None], 3, axis=2)
     sides = []
@@ -311,7 +311,7 @@ def test_an_image_is_decoded_once(crops, row_count):
 
 
 @pytest.mark.parametrize("crops, images_of_a_batch, ahead", [(144, 1, 3), (12, 1, 3), (1, 4, 4)])
-def test_how_many_images_are_made_ahead(crops, images_of_a_batch, ahead):
+def test_number_of_prefetched_images(crops, images_of_a_batch, ahead):
     source, reads = counting()
     with contextlib.closing(stream(source, crops=crops, rows=4, threads=2, prefetch=1)) as batches:
         next(batches)
@@ -387,7 +387,7 @@ def test_a_set_whose_order_is_another(tmp_path, listed):
     assert said == [f"reading the names of 4 images for {path}"]
 
 
-def test_a_set_in_the_order_of_its_numbers_is_not_read_whole(listed):
+def test_of_a_set_in_the_order_of_its_numbers_few_names_are_read(listed):
     source, reads = named(*range(1, 101))
     assert excluded(listed("36\n99\n1\n"), source).tolist() == [0, 35, 98]
     assert reads == {0: 1, 35: 1, 98: 1}

@@ -86,7 +86,7 @@ def test_threads_and_prefetch_change_nothing():
 
 
 @pytest.mark.parametrize("start", [1, 3, 20])
-def test_a_resumed_run_sees_what_it_would_have_seen(start):
+def test_a_resumed_run_has_the_same_batches(start):
     assert_same(train(count=start + 3)[start:], train(count=3, start=start))
 
 

@@ -157,7 +157,7 @@ def test_scratch_is_used_again_and_is_each_threads_own():
     np.testing.assert_array_equal(decode(encode(NOISE, "JPEG"), "x"), kept)
 
 
-def test_crops_are_written_where_they_are_wanted():
+def test_crops_are_written_to_out():
     out = np.zeros((3, 8, 8, 3), np.uint8)
     options = {"size": 8, "area": (0.05, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True, "resize": "bilinear"}
     for seed in range(6):
@@ -217,7 +217,7 @@ def test_central_crop_at_the_paper_size():
 WHOLE = {"area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": False, "resize": "bilinear"}
 
 
-def test_the_whole_image_is_the_identity_and_flip_mirrors_half():
+def test_a_crop_of_everything_is_the_identity_and_flip_mirrors_half():
     image = GRADIENT[:40, :40]
     np.testing.assert_array_equal(distorted_crop(image, np.random.default_rng(0), size=40, **WHOLE), image)
     rng = np.random.default_rng(0)
@@ -249,7 +249,7 @@ def test_crops_lie_within_the_ranges_and_everywhere():
     assert left.min() == 0 and (left + crop_width).max() == width
 
 
-def test_a_crop_that_cannot_fit_is_the_whole_image():
+def test_a_crop_that_cannot_fit_is_the_full_image():
     image = GRADIENT  # 40 x 60: a square of the whole area does not fit
     crop = distorted_crop(image, np.random.default_rng(0), size=40, **WHOLE)
     np.testing.assert_array_equal(crop, central_crop(image, size=40, fraction=1.0, resize="bilinear"))

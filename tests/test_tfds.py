@@ -276,7 +276,7 @@ def test_a_set_in_a_bucket_is_copied_once_and_only_the_split_that_is_wanted(buck
     assert open_source("tfds:pets", "train", **place)[0] == train[0]
 
 
-def test_a_copy_that_was_cut_short_goes_on(bucket, far, tmp_path):
+def test_an_incomplete_copy_is_resumed(bucket, far, tmp_path):
     place = {"data_dir": str(tmp_path)}
     folder = tmp_path / "pets/1.0.0"
     open_source(f"tfds:{far}", "train", **place)
@@ -303,7 +303,7 @@ def test_a_bucket_that_goes_away_while_a_set_is_copied(bucket, far, tmp_path, mo
     assert len(list(open_source(f"tfds:{far}", "train", **place))) == 5
 
 
-def test_a_file_that_comes_short_is_not_kept(bucket, far, tmp_path, monkeypatch):
+def test_an_incomplete_file_is_not_kept(bucket, far, tmp_path, monkeypatch):
     monkeypatch.setattr(type(bucket), "get_file", lambda self, url, path, **options: Path(path).write_bytes(b"x"))
     expect(r"\b1 of \d+ bytes", f"tfds:{far}", data_dir=str(tmp_path))
     assert not list((tmp_path / "pets/1.0.0").iterdir())
@@ -327,7 +327,7 @@ def test_mistakes_with_a_set_in_a_bucket(bucket, far, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "info", [b"{", b"[]", {"name": "../../pets"}, {"version": "/1.0.0"}, {"name": 3}, {"version": ""}]
 )
-def test_a_bucket_cannot_say_to_write_outside_data_dir(bucket, far, tmp_path, info):
+def test_a_bucket_cannot_cause_writes_outside_data_dir(bucket, far, tmp_path, info):
     if isinstance(info, dict):
         info = json.dumps({"name": "pets", "version": "1.0.0", **info}).encode()
     bucket.pipe_file(f"{far}/dataset_info.json", info)
