@@ -1,4 +1,4 @@
-"""The report on what checkpoints cost: its numbers belong together."""
+"""Report on the cost of checkpoints: consistent numbers."""
 
 import json
 
@@ -11,7 +11,7 @@ from inception_jax.cli.benchmark import MeasureSave
 
 
 @pytest.mark.slow
-def test_the_numbers_belong_together(tmp_path, capsys):
+def test_the_numbers_are_consistent(tmp_path, capsys):
     script = write_experiment(tmp_path, SMALL)
     measure = MeasureSave(str(script), seconds=0.2, repeats=2, json=True)
     assert measure(["--train.checkpoint-every", "50"]) == 0

@@ -1,4 +1,4 @@
-"""The report on starts: its numbers belong together, and are those of the real command."""
+"""Start-up report: consistent numbers, measured on the real command."""
 
 import dataclasses
 import subprocess
@@ -28,14 +28,14 @@ def test_medians_and_spread_are_those_of_the_starts():
 
 
 @pytest.mark.slow
-def test_a_warm_start_reads_what_the_cold_one_compiled():
+def test_a_warm_start_uses_the_cache_of_the_cold_one():
     report = dataclasses.asdict(startup.benchmark(changed(SMALL, data={"colour": False}), repeats=1))
     assert report["model"] == "inception_resnet_v1" and report["image_size"] == 75 and report["batch_size"] == 8
     assert report["help_seconds"] > 0
     for start in (report["cold"], report["warm"]):
         assert start["seconds"] == start["least_seconds"] == start["most_seconds"]
         assert sum(start["stages"].values()) == pytest.approx(start["seconds"])
-        # A stage that nothing fell into was not watched.
+        # A stage of no duration was not measured.
         assert set(start["stages"]) == {*startup.STAGES, "other"} and min(start["stages"].values()) > 0
     # Compiling this network takes ten times as long as reading it.
     assert report["warm"]["stages"]["compiling"] < report["cold"]["stages"]["compiling"]
@@ -44,29 +44,24 @@ def test_a_warm_start_reads_what_the_cold_one_compiled():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"repeats": 0}, "--repeats is 0; it must be 1 or more."),
-        ({"image_size": 32}, "data.image_size is 32; it must be 75 or more."),
+        ({"repeats": 0}, "--repeats.* 0"),
+        ({"image_size": 32}, r"data\.image_size.* 32"),
     ],
 )
-def test_a_mistake_is_one_sentence(values, message):
+def test_invalid_values_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         MeasureStartup(**values)([])
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "error", "message"),
+    ("code", "stderr", "error", "message"),
     [
-        (
-            2,
-            "inception-jax: there is no network 'vgg'; there are inception_v3.\n",
-            UserError,
-            "there is no network 'vgg'",
-        ),
-        (1, "a line\nMemoryError\n", RunFailed, "MemoryError"),
-        (0, "", RunFailed, "a start ended before its first step."),
+        (2, "inception-jax: there is no network 'vgg'\n", UserError, "^there is no network 'vgg'"),
+        (1, "a line\nMemoryError\n", RunFailed, "^MemoryError"),
+        (0, "", RunFailed, "first step"),
     ],
 )
-def test_a_start_that_ends_early_says_why(monkeypatch, code, said, error, message):
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], code, "", said))
-    with pytest.raises(error, match=f"^{message}"):
+def test_a_start_that_ends_early_raises_its_last_line(monkeypatch, code, stderr, error, message):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], code, "", stderr))
+    with pytest.raises(error, match=message):
         MeasureStartup(model="vgg")([])

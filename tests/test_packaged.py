@@ -63,8 +63,8 @@ def test_a_file_of_the_users_goes_before_a_packaged_one(tmp_path):
     ("arguments", "message"),
     [
         (("train", "digts", "--workdir", "x"), "no experiment digts; give a Python file, or a packaged one: digits, "),
-        (("train", "inception_v4", "--workdir", "x"), "inception_v4; it is imagenet --run inception_v4."),
-        (("train", "digits.py", "--workdir", "x"), "file digits.py; the packaged experiment is called digits."),
+        (("train", "inception_v4", "--workdir", "x"), "imagenet --run inception_v4"),
+        (("train", "digits.py", "--workdir", "x"), "digits.py"),
         (("train", "digits", "--workdir", "x"), "digits has several runs; choose one with --run: inception_v3, "),
         (("compare", "digts", "--workdir", "x"), "no experiment digts; give a Python file, or a packaged one"),
         (("compare", "digits"), "say with --workdir where the runs of digits shall go."),
@@ -88,8 +88,7 @@ def test_help_with_a_name_lists_its_fields(capfd):
 def test_compare_tells_a_name_from_a_run(monkeypatch, tmp_path):
     drawn, trained = [], []
     monkeypatch.setattr(compare, "compare", lambda directories, out: drawn.append([str(d) for d in directories]) or [])
-    module = sys.modules[train.fit.__module__]
-    monkeypatch.setattr(module, "fit", lambda experiment, directory, **options: trained.append(str(directory)))
+    monkeypatch.setattr(train.run, "fit", lambda experiment, directory, **options: trained.append(str(directory)))
     names = ["inception_v3", "inception_resnet_v1", "inception_v4", "inception_resnet_v2"]
     # A workdir of the same name is there at the second time, when the command goes on.
     for _ in range(2):

@@ -143,16 +143,16 @@ def test_the_largest_batch_is_where_the_line_meets_the_memory(line):
 
 def test_memory_that_does_not_grow_is_told(monkeypatch):
     monkeypatch.setattr(step_memory, "step_bytes", lambda experiment, images: 500)
-    with pytest.raises(UserError, match="batches of 3 and 7 take the same memory; give larger ones."):
+    with pytest.raises(UserError, match="3 and 7 .*same memory"):
         step_memory.predict(SMALL, (3, 7), (16,))
 
 
 @pytest.mark.parametrize(
     ("batches", "gigabytes", "message"),
     [
-        ((5, 5), (16,), "the batches are 5 and 5; they must rise, from 1 or more."),
-        ((0, 5), (16,), "the batches are 0 and 5"),
-        ((1, 2), (16, 0), "every memory must be of more than 0 gigabytes."),
+        ((5, 5), (16,), "5 and 5"),
+        ((0, 5), (16,), "0 and 5"),
+        ((1, 2), (16, 0), "gigabytes are 16, 0"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_compiled(batches, gigabytes, message):
@@ -176,19 +176,10 @@ def test_summary_prints_it_as_json(shallow, capsys):
 def test_summary_prints_it_as_text(line, shallow, capsys):
     assert main(["summary", "inception_v4", "--memory", "--remat", "--gigabytes", "0.4", "16"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        lines[-5] == "training on each device, float32, with remat: what cpu's compiler gives for batches of 8 and 32"
-    )
-    assert lines[-4].startswith("each image                   2.0 MB (") and lines[-3].split() == [
-        "all",
-        "else",
-        "500.0",
-        "MB",
-    ]
-    assert lines[-2:] == [
-        "0.4 GB                         0 images at most",
-        "16 GB                      7,750 images at most",
-    ]
+    assert "float32, with remat" in lines[-5] and "8 and 32" in lines[-5]
+    words = [line.split() for line in lines[-4:]]
+    assert words[0][2:4] == ["2.0", "MB"] and words[1][-2:] == ["500.0", "MB"]
+    assert [row[:3] for row in words[2:]] == [["0.4", "GB", "0"], ["16", "GB", "7,750"]]
 
 
 def test_what_belongs_to_memory_needs_it(capsys):
