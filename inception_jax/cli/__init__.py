@@ -89,12 +89,15 @@ def _run(arguments: list[str]) -> int:
 
 
 def parse_verb(arguments: list[str]) -> tuple[Any, list[str]]:
-    """The verb, and the flags that are left for an experiment; ends the command for --help and mistakes."""
+    """Parses a verb and its arguments; returns it and the remaining flags, the fields of an experiment.
+
+    Ends the command for --help and for arguments that cannot be parsed.
+    """
     words, verb = [PROG], VERBS
     while isinstance(verb, dict) and arguments and arguments[0] in verb:
         words, verb, arguments = [*words, arguments[0]], verb[arguments[0]], arguments[1:]
     parse = functools.partial(experiment_files.parse, prog=" ".join(words))
-    if isinstance(verb, dict):  # No verb, or one that does not exist: tyro lists those that do.
+    if isinstance(verb, dict):  # No verb or an unknown one: tyro lists the verbs and exits.
         flags = arguments or ["--help"] * (verb is VERBS)
         return parse(_any_of(verb), flags, description=DESCRIPTIONS[words[-1]]), []
     config = (tyro.conf.FlagCreatePairsOff,)
@@ -105,7 +108,7 @@ def parse_verb(arguments: list[str]) -> tuple[Any, list[str]]:
 
 def _any_of(verbs: dict[str, Any]) -> Any:
     """The union of verbs, from which tyro prints their list."""
-    return Union[  # noqa: UP007 (of as many as there are)
+    return Union[  # noqa: UP007 (of a tuple)
         tuple(
             Annotated[_any_of(kind), tyro.conf.subcommand(name, description=DESCRIPTIONS[name])]
             if isinstance(kind, dict)
@@ -174,7 +177,7 @@ def _exit_now(code: int) -> None:
 
 def _print_fields(path: str, flags: list[str]) -> int:
     runs = experiment_files.load_runs(path)
-    named = dict(itertools.pairwise(flags)).get("--run", next(iter(runs)))
-    _, run = experiment_files.choose_run(runs, named, path)
+    name = dict(itertools.pairwise(flags)).get("--run", next(iter(runs)))
+    _, run = experiment_files.choose_run(runs, name, path)
     experiment_files.override(run, ["--help"], prog=f"{PROG} train {path}")
     return 0

@@ -87,9 +87,9 @@ class Show:
     crop_aspect: Annotated[tuple[float, float], arg(metavar="MIN MAX")] = DataConfig.crop_aspect
     """Minimum and maximum width / height of a training crop."""
     flip: bool = DataConfig.flip
-    """Mirror half of the training crops; --no-flip mirrors none."""
+    """Mirror no training crop; by default half of them are mirrored."""
     colour: bool = DataConfig.colour
-    """Distort the colours of training crops; --no-colour leaves them unchanged."""
+    """Do not distort the colours of training crops."""
     central_fraction: float = DataConfig.central_fraction
     """Fraction of each side in a validation crop."""
     resize: Annotated[Resize, arg(metavar="KIND")] = DataConfig.resize

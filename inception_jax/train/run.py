@@ -122,7 +122,7 @@ def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: 
     runs.write_config(workdir, info, experiment)
     say(
         f"{info.name}: {experiment.model.name}, {info.parameters:,} parameters, "
-        f"{info.multiply_adds / 1e6:,.0f} M multiply-adds an image; {info.training_images:,} training and "
+        f"{info.multiply_adds / 1e6:,.0f} M multiply-adds per image; {info.training_images:,} training and "
         f"{info.validation_images:,} validation images; steps {start} to {info.steps}\n"
         f"  learning rate {experiment.optim.learning_rate:g} for the global batch of {batch} images = "
         f"{devices} device{'s' * (devices > 1)} x {batch // devices}; {info.machine}"
@@ -134,11 +134,11 @@ def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
     """Locks the directory on process 0; a UserError is raised on every process, so that none hangs."""
     with contextlib.ExitStack() as stack:
 
-        def hold() -> None:
+        def lock() -> None:
             check_writable(workdir)
             stack.enter_context(lock_workdir(workdir, report=say))
 
-        hosts.on_process_zero(hold)
+        hosts.on_process_zero(lock)
         yield
 
 
