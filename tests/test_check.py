@@ -112,8 +112,6 @@ def test_mistakes(tmp_path):
         check(f"folder:{tmp_path}/none", threads=1)
     with pytest.raises(UserError, match="threads.* 0.* 1 or more"):
         check("digits", threads=0)
-    with pytest.raises(UserError, match="--fast"):
-        Check("digits")(["--fast"])
 
 
 def test_a_split_of_broken_images_alone(tmp_path):

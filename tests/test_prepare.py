@@ -139,7 +139,7 @@ def test_the_verb_prints_a_summary(photos, tmp_path, capfd):
     assert rows[4][-1] == f"tfds:{tmp_path / 'out'}" and not err
     before = contents(tmp_path / "out")
     assert verb([]) == 0
-    assert "done" in capfd.readouterr().out and contents(tmp_path / "out") == before
+    assert "complete" in capfd.readouterr().out and contents(tmp_path / "out") == before
 
 
 # What is already there

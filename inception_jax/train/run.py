@@ -1,4 +1,4 @@
-"""Training of one run: checks, restore, and the loop."""
+"""Training of one run: checks and restoring before the loop."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,6 @@ from inception_jax.system.progress import say
 from inception_jax.system.workdir import check_writable, lock_workdir
 from inception_jax.train import loop
 from inception_jax.train.metrics_log import MetricsLog
-from inception_jax.train.watchdog import Watchdog
 from inception_jax.weights.checkpoint import transfer
 
 
@@ -32,22 +31,23 @@ def fit(
     preemption: Preemption | None = None,
     strict: bool = False,
 ) -> runs.Run:
-    """Trains a run to its end in `workdir`, going on from the newest checkpoint there.
+    """Trains a run to its end, resuming from the newest checkpoint in `workdir`.
 
     Args:
-      experiment: what to train.
-      workdir: of the run; made if need be. One that holds another experiment is refused, its differences named.
-      name: of the run, for the eyes of people.
-      preemption: with an open context, SIGTERM ends the run after its step; otherwise signals are left as they are.
-      strict: stop at a broken newest checkpoint rather than go on from an older one.
+      experiment: the experiment to train.
+      workdir: directory of the run, created if necessary; must not hold a run of another experiment.
+      name: display name of the run.
+      preemption: if its context is open, SIGTERM stops the run after the current step; otherwise signals are left
+        alone.
+      strict: stop at a broken newest checkpoint rather than resume from an older one.
 
     Returns:
       The finished run.
 
     Raises:
-      UserError: the experiment, its data or the directory's contents do not allow it.
+      UserError: the experiment, its data or the contents of `workdir` are invalid.
       RunFailed: the loss or a gradient is not finite, or a checkpoint could not be written.
-      Preempted: SIGTERM came; the run is saved.
+      Preempted: SIGTERM arrived; the run is saved.
     """
     workdir = Path(workdir)
     config.check(experiment)
@@ -56,36 +56,25 @@ def fit(
     training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
     experiment = build.with_classes(experiment, len(training.class_names))
     check_same_experiment(workdir, experiment)
-    setup = build.build(experiment, len(training))  # Refuses a model that cannot be before anything is written.
+    setup = build.build(experiment, len(training))  # Raises for an invalid model before anything is written.
     with _lock_on_process_zero(workdir):
         saved = checkpoint.newest(workdir, strict=strict)
         start = saved.step if saved else 0
         counts = {"checkpoint": start, "training images": len(training), "validation images": len(validation)}
         hosts.check_agreement({**config.shared_fields(experiment), **counts})
         if start >= setup.plan.steps:
-            say(f"{name}: {workdir} is already trained to step {start}; nothing is left to do.")
+            say(f"{name}: {workdir} is already trained to step {start}.")
             return runs.read_run(workdir)
         _check_disk_space(workdir, setup)
         with contextlib.closing(checkpoint.Checkpoints(workdir, keep=experiment.train.keep)) as checkpoints:
             state = _first_state(setup, saved, name)
             if jax.process_index() == 0:
                 _write_header(setup, workdir, name, start, training, validation)
-            watchdog = Watchdog(experiment.train, report=lambda line: _say_first(f"{name}: {line}"))
-            with contextlib.closing(MetricsLog(setup, workdir, name, start, watchdog)) as log:
-                loop.train(
-                    setup,
-                    state,
-                    step=start,
-                    next_batch=saved.next_batch if saved else 0,
-                    training=training,
-                    validation=validation,
-                    workdir=workdir,
-                    checkpoints=checkpoints,
-                    log=log,
-                    watchdog=watchdog,
-                    preemption=preemption or Preemption(),
-                    report=_say_first,
+            with contextlib.closing(MetricsLog(setup, workdir, name, start)) as log:
+                run = loop.TrainingRun(
+                    setup, training, validation, workdir, checkpoints, log, preemption or Preemption()
                 )
+                loop.train(run, state, step=start, next_batch=saved.next_batch if saved else 0)
     return runs.read_run(workdir)
 
 
@@ -96,7 +85,7 @@ def fit_all(
     preemption: Preemption | None = None,
     strict: bool = False,
 ) -> tuple[list[Path], list[str]]:
-    """Trains each run in a directory of its name; returns the directories and what stopped the runs that failed."""
+    """Trains each run in the directory `workdir`/NAME; returns the directories and the messages of failed runs."""
     failed = []
     for name, experiment in experiments.items():
         try:
@@ -107,18 +96,18 @@ def fit_all(
 
 
 def _first_state(setup: Setup, saved: checkpoint.RunCheckpoint | None, name: str) -> steps.TrainState:
-    """The state to train from, on the devices: the checkpoint's, another network's weights, or the seed's."""
+    """The state before the first step, on the devices: of a checkpoint, of transferred weights, or of the seed."""
     if saved:
         return steps.place(saved.state(setup.state_shapes()))
     variables, init_from = setup.initial_variables(), setup.experiment.train.init_from
     if init_from:
         variables, new = transfer(init_from, setup.model, variables)
-        _say_first(f"{name}: starts from {init_from}" + "; its head is new" * new)
+        hosts.say_on_process_zero(f"{name}: starts from {init_from}" + "; its head is new" * new)
     return setup.initial_state(variables)
 
 
 def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: Source, validation: Source) -> None:
-    """Writes config.json and prints what is known of the run before its first step."""
+    """Writes config.json and prints the header of the run."""
     experiment, size = setup.experiment, setup.experiment.data.image_size
     batch, devices = experiment.train.batch_size, jax.device_count()
     info = runs.RunInfo(
@@ -133,54 +122,45 @@ def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: 
     runs.write_config(workdir, info, experiment)
     say(
         f"{info.name}: {experiment.model.name}, {info.parameters:,} parameters, "
-        f"{info.multiply_adds / 1e6:,.0f} M multiply-adds an image; {info.training_images:,} training and "
+        f"{info.multiply_adds / 1e6:,.0f} M multiply-adds per image; {info.training_images:,} training and "
         f"{info.validation_images:,} validation images; steps {start} to {info.steps}\n"
         f"  learning rate {experiment.optim.learning_rate:g} for the global batch of {batch} images = "
         f"{devices} device{'s' * (devices > 1)} x {batch // devices}; {info.machine}"
     )
 
 
-def _say_first(line: str) -> None:
-    """Prints a line on process 0."""
-    if jax.process_index() == 0:
-        say(line)
-
-
 @contextlib.contextmanager
 def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
-    """Locks the directory on process 0; a refusal is raised on every process, so that none hangs."""
+    """Locks the directory on process 0; a UserError is raised on every process, so that none hangs."""
     with contextlib.ExitStack() as stack:
 
-        def hold() -> None:
+        def lock() -> None:
             check_writable(workdir)
             stack.enter_context(lock_workdir(workdir, report=say))
 
-        hosts.on_process_zero(hold)
+        hosts.on_process_zero(lock)
         yield
 
 
 def _check_disk_space(workdir: Path, setup: Setup) -> None:
-    """Raises UserError where the disk has no room for the checkpoints that are kept and one that is being written."""
+    """Raises UserError if the disk lacks space for the checkpoints to keep and the one being written."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.state_shapes()))
     existing = len(list((workdir / checkpoint.DIRECTORY).glob("[0-9]*")))
-    # The newest, the best one, and one that is written before another is removed.
+    # The `keep` newest, the best, and the one being written before an old one is removed.
     needed = size * max(setup.experiment.train.keep + 2 - existing, 1)
     hosts.on_process_zero(lambda: check_writable(workdir, needed))
 
 
 def enable_compilation_cache(workdir: str | Path) -> None:
-    """Caches compiled programs in `workdir`/.compilation-cache, so that a second start is quick.
-
-    A user's own cache, as by JAX_COMPILATION_CACHE_DIR, and what is kept in it stay as they are.
-    """
+    """Caches compiled programs in `workdir`/.compilation-cache, unless the user has set a cache of their own."""
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(Path(workdir).resolve() / ".compilation-cache"))
-        # Small programs too, of which a start has dozens: by default those of under a second are compiled every time.
+        # A start compiles dozens of small programs; by default those that take under a second are not cached.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def check_same_experiment(workdir: Path, experiment: Experiment) -> None:
-    """Raises UserError, naming the fields that differ, when `workdir` holds a run of another experiment."""
+    """Raises UserError, naming the fields that differ, if `workdir` holds a run of another experiment."""
     if not (workdir / runs.CONFIG).is_file():
         return
     differences = config.differences(experiment, runs.read_run(workdir).experiment)
