@@ -1,12 +1,9 @@
 """Arguments shared by several verbs."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-
-from inception_jax.errors import UserError
 
 PROG = "inception-jax"
 
@@ -43,9 +40,3 @@ class Processes:
         import jax
 
         return jax.process_index() == 0
-
-
-def refuse_extra(flags: Sequence[str], verb: str) -> None:
-    """Raises UserError for extra arguments of a verb without an experiment."""
-    if flags:
-        raise UserError(f"{verb} does not take {' '.join(flags)}; see {PROG} {verb} --help.")
