@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# flatbuffers: jax.export serialises with it, and JAX does not require it.
+# flatbuffers: needed by jax.export to serialise, but not required by JAX.
 WEIGHTS = ["safetensors>=0.4.5", "h5py>=3.12", "flatbuffers>=25.12"]
 HERE = Path(__file__).parent
 
@@ -19,7 +19,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     keywords=["inception", "inception-v4", "inception-resnet", "image classification", "jax", "flax"],
-    # An SPDX expression takes the place of the licence's classifier; setuptools refuses both together.
+    # An SPDX expression replaces the licence classifier; setuptools rejects both together.
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[
@@ -37,7 +37,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=[*find_packages(include=["inception_jax", "inception_jax.*"]), "inception_jax.experiments"],
-    # In a checkout the experiments lie where they are read and edited; installed, inside the package.
+    # The experiments are a top-level folder in a checkout, and part of the package once installed.
     package_dir={"inception_jax.experiments": "experiments"},
     package_data={"inception_jax": ["py.typed"]},
     install_requires=requirements(),
@@ -45,16 +45,15 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "weights": WEIGHTS,
-        # Newer versions of jax2onnx want an older Orbax than this package.
+        # Newer versions of jax2onnx require an older Orbax than this package.
         "onnx": ["jax2onnx==0.13.0", "onnxruntime>=1.32"],
         "hub": ["huggingface_hub>=1.0"],
-        # The program that shows what tensorboardX writes; it does so without TensorFlow.
+        # Displays the files of tensorboardX; does not need TensorFlow.
         "tensorboard": ["tensorboard>=2.21"],
         "gcs": ["gcsfs>=2026.10.1"],
-        # For benchmarks/compare_peers.py alone. facenet-pytorch is not among them: it asks for a PyTorch and a NumPy of
-        # years ago, without need.
+        # For benchmarks/compare_peers.py; without facenet-pytorch, which needlessly requires an old PyTorch and NumPy.
         "peers": ["torch>=2.13", "timm>=1.0.31", "keras>=3.15"],
-        # setuptools: the wheel is built by the tests, without a network.
+        # setuptools: builds the wheel in the tests, without network access.
         "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", "setuptools>=80", *WEIGHTS],
     },
     entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},

@@ -1,16 +1,15 @@
-"""Our input pipeline against tf.data's fused decode-and-crop: the same JPEGs, the same cores, in turn.
+"""Comparison of our input pipeline with tf.data's fused decode-and-crop on the same JPEGs and cores.
 
     pip install tensorflow-cpu
     python benchmarks/compare_input.py
 
-Four contestants, each in a process of its own: ours and tf.data's, up to uint8 batches, and with TF-Slim's colours up
-to float32 in [-1, 1]. In training our colours are the device's work; here they are the CPU's, so that they can be
-compared. Every round lets each of them run alone for a few seconds. Reported are the medians of the rounds and their
-ratios: images a second, the same for a second of processor time (which other work on the machine disturbs less), the
-most memory that the process held, and how much of it came after the imports.
+Four contestants, each in its own process: both pipelines up to uint8 batches, and both with TF-Slim's colours up to
+float32 in [-1, 1], here on the CPU. In every round each of them runs alone for a few seconds. The table has medians of
+the rounds and their ratios: images per second, images per second of processor time (less disturbed by other work on the
+machine), peak memory, and its part after the imports.
 
-tf.data does here what is fastest in TensorFlow: it decodes only the rows of the crop (decode_and_crop_jpeg). The crop
-is drawn from the same range of areas and aspects as ours, and resized bilinearly.
+tf.data decodes only the rows of the crop (decode_and_crop_jpeg), which is fastest in TensorFlow. Crops are drawn from
+the same range of areas and aspects as ours, and resized bilinearly.
 """
 
 import argparse
@@ -19,7 +18,6 @@ import importlib.util
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,31 +27,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from inception_jax.system.cores import available_cores
+from inception_jax.system.memory import peak_megabytes
+
 SIZE, PREFETCH = 299, 2
 AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
 CONTESTANTS = ("ours uint8", "tf.data uint8", "ours colour", "tf.data colour")
 
-# TF-Slim's four orders, as functions of tf.image and their limits.
+# TF-Slim's four orders of brightness, saturation, hue and contrast.
 ORDERS = ("bshc", "sbch", "chbs", "hscb")
 
 
 def main() -> int:
-    """Runs the rounds and prints the table; with --contestant, the part of one of them."""
+    """Runs the rounds and prints the table; with --contestant, runs one contestant."""
     parser = argparse.ArgumentParser(description="Our input pipeline against tf.data's.")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each contestant in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of each contestant in each round")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--images", type=int, default=512, help="photographs that are made for it")
+    parser.add_argument("--images", type=int, default=512, help="number of photographs")
     parser.add_argument("--contestant", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if importlib.util.find_spec("tensorflow") is None:
-        print("compare_input: this comparison needs TensorFlow; pip install tensorflow-cpu.", file=sys.stderr)
+        print("compare_input: TensorFlow is missing; pip install tensorflow-cpu.", file=sys.stderr)
         return 2
     if args.contestant:
         serve(*args.contestant, seconds=args.seconds, batch_size=args.batch_size)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        # In another process, because a child's peak of memory starts from its parent's.
+        # In another process, because the peak memory of a child starts at that of its parent.
         make = "import sys, pathlib; from inception_jax.benchmark.photographs import write_photographs as write; "
         call = "write(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
         subprocess.run([sys.executable, "-c", make + call, folder, str(args.images)], check=True)
@@ -62,7 +63,7 @@ def main() -> int:
 
 
 def race(folder: str, rounds: int, seconds: float, batch_size: int) -> dict[str, list[dict[str, float]]]:
-    """The measurements of each contestant, one a round; a first round for warming up is left out."""
+    """Measurements of each contestant, one per round after a warm-up."""
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
     with contextlib.ExitStack() as stack:
         processes = {}
@@ -84,9 +85,8 @@ def race(folder: str, rounds: int, seconds: float, batch_size: int) -> dict[str,
 
 
 def table(measured: dict[str, list[dict[str, float]]], batch_size: int) -> str:
-    """The medians of each contestant, and the ratios of ours to tf.data's."""
-    cores = len(os.sched_getaffinity(0))
-    lines = [f"{SIZE} pixels, batches of {batch_size}, {cores} cores"]
+    """Table of the medians of each contestant, and the ratios of ours to tf.data's."""
+    lines = [f"{SIZE} pixels, batches of {batch_size}, {available_cores()} cores"]
     lines.append(f"{'':<16}{'images/s':>10}{'range':>16}{'per core':>10}{'peak':>10}")
     medians = {}
     for name, rounds in measured.items():
@@ -109,13 +109,13 @@ def table(measured: dict[str, list[dict[str, float]]], batch_size: int) -> str:
 
 
 def serve(name: str, folder: str, *, seconds: float, batch_size: int) -> None:
-    """One contestant: for every line on standard input a measurement as JSON on standard output."""
+    """Runs one contestant: writes a measurement as JSON for every line on standard input."""
     side, kind = name.split()
     make = {"ours": our_batches, "tf.data": their_batches}[side]
     with contextlib.closing(make(folder, batch_size, colour=kind == "colour")) as batches:
         imported = next(batches)
         for _ in sys.stdin:
-            # Not measured: what was made ahead while the others ran, and compiling.
+            # Not measured: prefetched batches and compilation.
             for _ in range(4 * PREFETCH):
                 next(batches)
             processor, begin, taken, took = time.process_time(), time.perf_counter(), 0, 0.0
@@ -129,7 +129,7 @@ def serve(name: str, folder: str, *, seconds: float, batch_size: int) -> None:
 
 
 def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
-    """First the peak of memory after the imports, then batches without end."""
+    """Yields the peak memory after the imports, then endless batches."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     from inception_jax.system import xla_flags
 
@@ -151,7 +151,7 @@ def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
         batch_size=batch_size,
         seed=0,
         shard=Shard(),
-        loading=Loading(len(os.sched_getaffinity(0)), PREFETCH),
+        loading=Loading(available_cores(), PREFETCH),
     )
     with contextlib.closing(batches):
         for step, batch in enumerate(batches):
@@ -160,7 +160,7 @@ def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
 
 
 def their_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
-    """As `our_batches`."""
+    """Yields the same as `our_batches`."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
@@ -182,12 +182,12 @@ def their_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any
 
     files = sorted(map(str, Path(folder).rglob("*.jpg")))
     dataset = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files)).repeat()
-    dataset = dataset.map(preprocess, num_parallel_calls=len(os.sched_getaffinity(0)))
+    dataset = dataset.map(preprocess, num_parallel_calls=available_cores())
     yield from iter(dataset.batch(batch_size).prefetch(PREFETCH))
 
 
 def their_colours(tf: Any, image: Any) -> Any:
-    """TF-Slim's distort_color with tf.image: float32 [H, W, 3] in [0, 1] -> [-1, 1]."""
+    """Distorts colours like TF-Slim's distort_color: float32 [H, W, 3] in [0, 1] -> [-1, 1]."""
     distortions = {
         "b": lambda x: tf.image.random_brightness(x, 32 / 255),
         "s": lambda x: tf.image.random_saturation(x, 0.5, 1.5),
@@ -204,11 +204,6 @@ def their_colours(tf: Any, image: Any) -> Any:
     which = tf.random.uniform((), 0, len(ORDERS), tf.int32)
     image = tf.switch_case(which, [lambda order=order: in_order(order) for order in ORDERS])
     return (tf.clip_by_value(image, 0.0, 1.0) - 0.5) * 2.0
-
-
-def peak_megabytes() -> float:
-    """The most memory that this process ever held, in 1,000,000 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 if __name__ == "__main__":

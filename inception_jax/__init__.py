@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if sys.platform == "win32":
-    # Before anything else is imported: fcntl and resource are not there, nor is array_record.
-    _REASON = "inception_jax does not run on Windows itself; use WSL2 there, or Linux or macOS."
+    # Before other imports: fcntl, resource and array_record do not exist on Windows.
+    _REASON = "inception_jax does not run on native Windows; use WSL2, Linux or macOS."
     _script = os.path.basename(sys.argv[0]) if sys.argv else ""
     if _script.startswith("inception-jax") or sys.orig_argv[1:3] == ["-m", "inception_jax"]:
         print(f"inception-jax: {_REASON}", file=sys.stderr)
@@ -31,7 +31,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: the command line answers --help without JAX's second of start-up.
+    # Imported lazily, so that --help does not wait a second for JAX.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""From an experiment to the objects that train and evaluate it: `build`, and the data that they run on."""
+"""Build the model, optimiser, steps and batches of an experiment."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from inception_jax.system.progress import say
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Length of a run and its evaluations, in steps."""
+    """Length of a run, and the steps after which it is evaluated."""
 
     steps: int
     steps_per_epoch: float
@@ -35,13 +35,13 @@ IMAGENET_IMAGES = 1_281_167
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """An experiment as the objects that train and evaluate it; nothing is compiled yet."""
+    """Model, optimiser and steps of an experiment; nothing is compiled yet."""
 
     experiment: Experiment
     plan: Plan
     model: Network
     schedule: optax.Schedule
-    """Step -> factor on `optim.learning_rate`."""
+    """Step -> factor applied to `optim.learning_rate`."""
     optimizer: optax.GradientTransformation
     train_step: Any
     """(state, batch) -> (state, metrics) on all devices; the state's memory is donated."""
@@ -49,26 +49,26 @@ class Setup:
     """(params, batch_stats, batch) -> sums on all devices."""
 
     def initial_variables(self) -> dict[str, Any]:
-        """The variables that the experiment's seed draws, on the host."""
+        """Initial variables drawn from the experiment's seed, on the host."""
         return initial_variables(self.model, self.experiment.seed, self.experiment.data.image_size)
 
     def initial_state(self, variables: dict[str, Any] | None = None) -> steps.TrainState:
-        """The state before the first step, on the devices; from `initial_variables` unless given others."""
+        """State before the first step, on the devices; `variables` default to `initial_variables()`."""
         variables = self.initial_variables() if variables is None else variables
         return steps.place(steps.create_state(variables, self.optimizer, self.experiment.seed))
 
     def state_shapes(self) -> steps.TrainState:
-        """The shapes of the state, by which a checkpoint is restored."""
+        """Shapes of the state, the template to restore a checkpoint into."""
         variables = variable_shapes(self.model, self.experiment.data.image_size)
         return jax.eval_shape(lambda v: steps.create_state(v, self.optimizer, self.experiment.seed), variables)
 
 
 def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Setup:
-    """Turns an experiment into objects, once; nothing else makes a model, an optimiser or a training step.
+    """Builds the `Setup` of an experiment.
 
     Args:
-      experiment: with `model.num_classes` filled in, see `with_classes`; checked.
-      training_images: images of an epoch, which schedule and plan depend on.
+      experiment: a checked experiment with `model.num_classes` set, see `with_classes`.
+      training_images: images per epoch, which determine the schedule and the plan.
     """
     plan = make_plan(experiment, training_images)
     model = make_model(experiment)
@@ -90,7 +90,7 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
 
 
 def make_plan(experiment: Experiment, images: int) -> Plan:
-    """The plan of a run over a training set of `images` images."""
+    """Plan of a run over a training set of `images` images."""
     steps_per_epoch = images / experiment.train.batch_size
     total = experiment.train.steps or max(1, round(experiment.train.epochs * steps_per_epoch))
     every = experiment.evaluation.every_epochs * steps_per_epoch
@@ -99,7 +99,7 @@ def make_plan(experiment: Experiment, images: int) -> Plan:
 
 
 def source(experiment: Experiment, split: str) -> Source:
-    """The images of one split ("train" or "validation"), limited to the number in the experiment."""
+    """Source of one split ("train" or "validation"), limited to the experiment's number of images."""
     d = experiment.data
     images = open_source(d.source, split, data_dir=d.data_dir)
     field, count = (
@@ -112,7 +112,7 @@ def source(experiment: Experiment, split: str) -> Source:
 
 
 def with_classes(experiment: Experiment, classes: int) -> Experiment:
-    """The experiment with the data set's number of classes filled in; UserError if its own is too small for them."""
+    """Sets an unset `model.num_classes` to the data set's; UserError if one that is set is too small."""
     requested = experiment.model.num_classes
     if requested is not None and requested < classes:
         raise UserError(f"model.num_classes is {requested}, but {experiment.data.source} has {classes} classes.")
@@ -122,7 +122,7 @@ def with_classes(experiment: Experiment, classes: int) -> Experiment:
 
 
 def check_batches(experiment: Experiment) -> None:
-    """Raises UserError unless the devices here can share the batches evenly."""
+    """Raises UserError unless the batch sizes are multiples of the number of devices."""
     sizes = {"train.batch_size": experiment.train.batch_size, "evaluation.batch_size": experiment.evaluation.batch_size}
     for field, size in sizes.items():
         try:
@@ -132,7 +132,7 @@ def check_batches(experiment: Experiment) -> None:
 
 
 def make_model(experiment: Experiment) -> Network:
-    """The network; `model.num_classes` must be filled in."""
+    """The network of an experiment; `model.num_classes` must be set."""
     m = experiment.model
     return create_model(
         m.name,
@@ -169,7 +169,7 @@ def make_train_step(experiment: Experiment, model: Network, optimizer: optax.Gra
 
 
 def train_batches(experiment: Experiment, images: Source, start: int) -> Generator[dict[str, Any], None, None]:
-    """This process's share of the batches `start`, `start` + 1, ..."""
+    """Training batches `start`, `start` + 1, ...: the rows of this process."""
     return training_batches(
         images,
         experiment.data,
@@ -182,7 +182,7 @@ def train_batches(experiment: Experiment, images: Source, start: int) -> Generat
 
 
 def validation_batches(experiment: Experiment, images: Source) -> Generator[dict[str, Any], None, None]:
-    """This process's share of one pass over the validation images."""
+    """Batches of one pass over the validation images: the rows of this process."""
     return evaluation_batches(
         images,
         experiment.data,
@@ -193,12 +193,12 @@ def validation_batches(experiment: Experiment, images: Source) -> Generator[dict
 
 
 def local_shard() -> Shard:
-    """This process's share of every batch."""
+    """The part of every batch that this process loads."""
     return Shard(jax.process_index(), jax.process_count(), jax.local_device_count())
 
 
 def make_loading(data: DataConfig) -> Loading:
-    """Threads, prefetching and errors as configured; each image that is skipped is logged once."""
+    """Threads, prefetching and error handling from the configuration; each skipped image is logged once."""
     return Loading(data.threads or available_cores(), data.prefetch, data.on_error, say_skipped)
 
 
@@ -210,7 +210,7 @@ def _plain_input(key: jax.Array, images: jax.Array, mean: Sequence[float], std: 
     return colour.to_network_range(images, mean, std)
 
 
-@functools.cache  # once for each image, not in every epoch
+@functools.cache  # Once per image, not in every epoch.
 def say_skipped(message: str) -> None:
     """Logs why an image is skipped."""
     say(f"  skipped: {message}")

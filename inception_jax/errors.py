@@ -1,31 +1,31 @@
-"""The ways in which a command ends early without a traceback."""
+"""Errors that end a command without a traceback."""
 
 
 class UserError(ValueError):
-    """An invalid request; the message is one sentence that says what to change.
+    """An invalid request; the message is one sentence with what to change.
 
     The command line prints it and exits with 2.
     """
 
 
 class RunFailed(RuntimeError):
-    """A valid run failed and cannot continue, e.g. the loss became non-finite.
+    """A valid run that failed and cannot continue, e.g. because the loss became non-finite.
 
     The command line prints the message and exits with 1.
     """
 
 
 class Preempted(Exception):
-    """A command stopped at SIGTERM after saving what is done; it has neither finished nor failed.
+    """A command that SIGTERM stopped after its work was saved; it can be resumed.
 
     The command line prints the message and exits with 75, EX_TEMPFAIL of sysexits.h: try again. A supervisor can tell
-    it from a failed run (1), a mistake (2), Ctrl-C (130) and a killed process (128 + signal).
+    it from a failed run (1), an invalid request (2), Ctrl-C (130) and a killed process (128 + signal).
     """
 
     def __init__(self, saved: str):
-        """`saved` names what is done and saved, as "step 7"."""
-        super().__init__(f"stopped by SIGTERM after {saved}; the same command goes on from there.")
+        """`saved` names the last saved work, as in "step 7"."""
+        super().__init__(f"stopped by SIGTERM after {saved}; run the same command again to resume.")
 
 
 class BrokenImage(UserError):
-    """An image that cannot be read or decoded; the message names it. `data.on_error` "skip" replaces it by another."""
+    """An unreadable or undecodable image; the message names it. `data.on_error` "skip" replaces it by another."""

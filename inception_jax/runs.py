@@ -1,22 +1,21 @@
-"""A run's directory: what training writes there and what everything else reads. No jax.
+"""Directory of a run: its configuration and metrics. No jax.
 
 RUN/config.json     the format, the experiment, and metadata of the run that do not change (`RunInfo`)
-RUN/metrics.jsonl   one JSON object a line: step, epoch, split, loss, top1_error, top5_error, ...
+RUN/metrics.jsonl   one JSON object per line: step, epoch, split, loss, top1_error, top5_error, ...
 RUN/tensorboard/    the same numbers as TensorBoard events
 RUN/checkpoints/    see checkpoint/training.py
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inception_jax import config
-from inception_jax.errors import RunFailed, UserError
-from inception_jax.system.atomic import atomic_write
+from inception_jax.errors import UserError
+from inception_jax.system.atomic import as_run_failed, atomic_write
 from inception_jax.system.file_format import KEY, check_format, with_format
 
 if TYPE_CHECKING:
@@ -39,16 +38,16 @@ class RunInfo:
     validation_images: int
     """Images of one evaluation."""
     parameters: int
-    """Number of trained parameters, the auxiliary head's included."""
+    """Number of trained parameters, including the auxiliary head's."""
     multiply_adds: int
-    """Multiply-adds of one forward pass of one image, in evaluation."""
+    """Multiply-adds per image of a forward pass in evaluation."""
     machine: str
-    """Devices and versions, in words."""
+    """Devices and versions, for display."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's directory as read."""
+    """Contents of a run's directory."""
 
     directory: Path
     info: RunInfo
@@ -62,7 +61,7 @@ class Run:
 
 
 def read_run(directory: str | Path) -> Run:
-    """Reads a run's configuration and metrics; UserError when the directory holds no run."""
+    """Reads a run's configuration and metrics; UserError if the directory holds no run."""
     directory = Path(directory)
     path = directory / CONFIG
     if not path.is_file():
@@ -77,7 +76,7 @@ def read_run(directory: str | Path) -> Run:
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that a killed process left half written is dropped."""
+    """Reads metrics.jsonl; an incomplete last line, left by a killed process, is dropped."""
     path = Path(directory) / METRICS
     if not path.is_file():
         return []
@@ -87,7 +86,7 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
         records = [json.loads(line) for line in lines if line]
         return [*records, json.loads(partial)] if partial.endswith("}") else records
     except ValueError as error:
-        raise UserError(f"{path} holds a line that is not JSON: {error}; mend or remove that line.") from error
+        raise UserError(f"{path} holds a line that is not JSON: {error}; fix or remove that line.") from error
 
 
 def write_config(directory: str | Path, info: RunInfo, experiment: config.Experiment) -> None:
@@ -98,24 +97,25 @@ def write_config(directory: str | Path, info: RunInfo, experiment: config.Experi
 
 
 class MetricsWriter:
-    """Appends to metrics.jsonl and TensorBoard, after dropping what was written past `step`.
+    """Writer of metrics.jsonl and TensorBoard events.
 
-    A run that was killed after step 70 and resumes from its checkpoint of step 50 so has each step once.
+    Records after `step` are dropped, so that a run killed after step 70 and resumed from its checkpoint of step 50 has
+    each step once.
     """
 
     def __init__(self, directory: str | Path, *, step: int):
-        """Opens the files of `directory`, keeping the lines up to and including `step`."""
+        """Opens the files of `directory`, keeping the records up to and including `step`."""
         directory = Path(directory)
         self._directory, self._step = directory, step
         kept = [record for record in read_metrics(directory) if record["step"] <= step]
         with atomic_write(directory / METRICS) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
-        with _as_run_failed(directory):
+        with as_run_failed(directory):
             self._file = (directory / METRICS).open("a")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Writes one record; `step` and `split` name it, every other number becomes a TensorBoard scalar."""
-        with _as_run_failed(self._directory):
+        """Writes one record; each number but `step` also becomes a TensorBoard scalar."""
+        with as_run_failed(self._directory):
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
         group = "/".join(str(record[k]) for k in ("split", "parameters") if k in record)
@@ -124,31 +124,20 @@ class MetricsWriter:
                 self._events.add_scalar(f"{group}/{name}", value, record["step"])
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Closes the files."""
         self._file.close()
         if "_events" in vars(self):
             self._events.close()
 
     @functools.cached_property
     def _events(self) -> "SummaryWriter":
-        # Not before the first record, when the devices have a step to do meanwhile: it imports PyTorch where there is
-        # one, which takes seconds.
+        # Imported at the first record, while the devices run a step: if PyTorch is installed it is imported too, which
+        # takes seconds.
         from tensorboardX import SummaryWriter
 
-        # The suffix, because tensorboardX names its file by the second and empties one of that name.
+        # tensorboardX names its file by the second and truncates an existing one; the suffix makes the name unique.
         suffix = f".{self._step:09d}"
-        with _as_run_failed(self._directory):
+        with as_run_failed(self._directory):
             return SummaryWriter(
                 str(self._directory / "tensorboard"), purge_step=self._step + 1, flush_secs=10, filename_suffix=suffix
             )
-
-
-@contextlib.contextmanager
-def _as_run_failed(directory: str | Path) -> Iterator[None]:
-    """Turns an error of the file system into a RunFailed of one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise RunFailed(
-            f"{directory} cannot be written: {error.strerror}; mend that and start the same command again."
-        ) from error

@@ -1,4 +1,4 @@
-"""What several test files share: a network that compiles in a second, a run that is over in two, processes."""
+"""Helpers of several test files: a network that compiles in a second, a short run, processes, a tfds data set."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from inception_jax.models.network import Network
 
 
 class Shallow(Network):
-    """Three convolutions: a step treats it as any network, and it compiles in a second."""
+    """Three convolutions, which compile in a second; steps treat them as any network."""
 
     def stages(self):
         return [
@@ -47,12 +47,12 @@ def changed(experiment, **parts):
     return dataclasses.replace(experiment, **new)
 
 
-def timeless(metrics):
+def without_times(metrics):
     return [{k: v for k, v in record.items() if k not in TIMES} for record in metrics]
 
 
 def write_experiment(folder, experiment):
-    """An experiment file for a process of its own."""
+    """Writes an experiment file for a subprocess."""
     script = folder / "experiment.py"
     values = json.dumps(config.to_dict(experiment))
     script.write_text(
@@ -71,7 +71,7 @@ def with_value(field, value):
 
 
 def start(arguments, *, processes=2, devices=2):
-    """Processes that know of one another, each `python ARGUMENTS`, an argument called ID being its number."""
+    """Starts processes `python ARGUMENTS` that join each other; the argument ID is replaced by a process's index."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -88,9 +88,9 @@ def start(arguments, *, processes=2, devices=2):
 
 
 def finish(processes):
-    """Exit codes and what was said."""
-    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
-    return [process.returncode for process in processes], said
+    """Waits for processes; returns their exit codes and outputs."""
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    return [process.returncode for process in processes], outputs
 
 
 def write_tfds(
@@ -105,17 +105,17 @@ def write_tfds(
     shards=1,
     damage=lambda i, record: record,
 ):
-    """A prepared set as tensorflow-datasets writes it, by its parts that need neither TensorFlow nor anything more.
+    """Writes a data set as tensorflow-datasets does, but without TensorFlow, and returns its directory.
 
-    Returns the set's directory. Image i of a split is `example(i)`, after `damage` of its record.
+    Example i of a split is `example(i)`; `damage` may change its record.
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
 
     folder = root / name / version
     folder.mkdir(parents=True)
-    usual = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
-    features = tfds.features.FeaturesDict(features or usual)
+    default = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+    features = tfds.features.FeaturesDict(features or default)
     infos = []
     for split, count in splits.items():
         files = tfds.core.ShardedFileTemplate(

@@ -1,4 +1,4 @@
-"""`benchmark data`: the photographs that it makes, and that its numbers belong together. Nothing here is timed."""
+"""`benchmark data`: its photographs, and the consistency of its numbers. Nothing here is timed."""
 
 import json
 import re
@@ -89,13 +89,13 @@ def test_a_rate_by_hand(monkeypatch):
 
 def test_mistakes(capsys):
     for message, options in {
-        "0 repeats of 0.05 seconds": {"repeats": 0},
-        "repeats of nan seconds": {"seconds": float("nan")},
-        "data.threads is 0; it must be 1 or more": {"threads": 0},
-        "train.batch_size is 0": {"batch_size": 0},
-        "batch size 7 cannot be shared by 4 devices": {"batch_size": 7},
+        "0 repeats": {"repeats": 0},
+        "nan seconds": {"seconds": float("nan")},
+        "data.threads.* 0": {"threads": 0},
+        "train.batch_size.* 0": {"batch_size": 0},
+        "batch size 7 .*4 devices": {"batch_size": 7},
     }.items():
         with pytest.raises(UserError, match=message):
             run(capsys, "digits", **options)
-    with pytest.raises(UserError, match="must be digits, idx:PATH"):
+    with pytest.raises(UserError, match="'nothing'.*idx:PATH"):
         run(capsys, "nothing")

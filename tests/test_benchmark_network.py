@@ -1,6 +1,7 @@
-"""`benchmark train` and `infer`: the steps they time, the limits beside them, and where time goes. Nothing is timed."""
+"""`benchmark train` and `infer`: the steps that they time, and the rooflines. No test depends on time."""
 
 import json
+import re
 import types
 
 import jax
@@ -49,7 +50,7 @@ def test_the_training_step_is_that_of_train(training):
         state, analytical = setup.train_step(state, batch)
         losses.append(float(analytical["loss"]))
     assert metrics == jax.device_get(analytical)
-    assert len(set(losses)) == 3  # so that one step more or less would have been seen
+    assert len(set(losses)) == 3  # so that a step too many or too few would show
 
 
 def test_inference_gives_the_probabilities_of_uint8_images(inference):
@@ -59,10 +60,10 @@ def test_inference_gives_the_probabilities_of_uint8_images(inference):
     model, images = build.make_model(EXPERIMENT), network._random_batch(EXPERIMENT)["images"].reshape(BATCH, 75, 75, 3)
     logits = model.apply(initial_variables(model, 0, 75), colour.to_network_range(images))
     np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), rtol=1e-4)
-    assert inference.finish() is None  # nothing is under way
+    assert inference.finish() is None  # nothing is in flight
 
 
-def test_a_step_is_launched_before_the_one_before_is_read(monkeypatch):
+def test_a_step_is_launched_before_the_results_of_the_previous_one_are_read(monkeypatch):
     log = []
 
     def step(fixed, batch):
@@ -71,22 +72,22 @@ def test_a_step_is_launched_before_the_one_before_is_read(monkeypatch):
 
     step.lower = lambda *arguments: types.SimpleNamespace(compile=lambda: None)
     monkeypatch.setattr(jax, "device_get", lambda results: log.append(f"read {results}"))
-    prepared = network.CompiledStep(step, (np.zeros(3, np.float32),), None)
-    prepared()
-    prepared()
-    prepared.finish()
+    compiled = network.CompiledStep(step, (np.zeros(3, np.float32),), None)
+    compiled()
+    compiled()
+    compiled.finish()
     assert log == ["launch 0", "read None", "launch 2", "read launch 0", "read launch 2"]
-    assert prepared.held_bytes == 12
+    assert compiled.held_bytes == 12
 
 
-def test_steps_a_second_by_hand(inference, monkeypatch):
-    # Begun at 10; after three steps the clock says 13.5, and when the last of them is read 14.
+def test_steps_per_second(inference, monkeypatch):
+    # Starts at 10; the third step is launched by 13.5 and read at 14.
     clock = iter([10.0, 11.0, 12.0, 13.5, 14.0])
     monkeypatch.setattr(network.time, "perf_counter", lambda: next(clock))
     assert inference.steps_per_second(3.0) == 3 / 4
 
 
-def test_maps_and_bytes_by_hand():
+def test_activations_and_bytes_equal_those_computed_by_hand():
     # 75x75x3 -> 5x5/4 -> 19x19x12 -> 3x3/2 -> 10x10x16 -> 3x3 -> 10x10x20, and 20 -> 1000.
     maps = (75 * 75 * 3 + 19 * 19 * 12) + (19 * 19 * 12 + 10 * 10 * 16) + (10 * 10 * 16 + 10 * 10 * 20) + (20 + 1000)
     assert roofline.activation_count(build.make_model(EXPERIMENT), 75) == maps == 31_759
@@ -94,27 +95,27 @@ def test_maps_and_bytes_by_hand():
     assert roofline.analytical_bytes(100, 7, train=True) == 214
 
 
-def test_a_floor_by_hand():
+def test_the_roofline_is_bound_by_operations_or_bytes():
     rates = Rates(flops_per_second=100.0, bytes_per_second=10.0)
     assert roofline.roofline(300, 20, rates) == Roofline(300, 20, 3.0, "operations")
     assert roofline.roofline(300, 40, rates) == Roofline(300, 40, 4.0, "bytes")
 
 
-def test_the_rates_of_all_devices_by_hand(monkeypatch):
+def test_rates_are_summed_over_all_devices(monkeypatch):
     monkeypatch.setattr(roofline, "_median_seconds", lambda launch: 2.0)
-    # On each of four devices twice 2 x 64^3 operations, and twice 256 numbers of 4 bytes read and written.
+    # On each of four devices two products of 2 x 64^3 operations, and two passes over 256 numbers of 4 bytes.
     assert roofline.measured_rates("float32") == Rates(4 * 2 * 2 * 64**3 / 2, 4 * 2 * 2 * 256 * 4 / 2)
 
 
-def test_cards_are_known_in_bfloat16_alone(monkeypatch):
+def test_gpus_have_known_rates_in_bfloat16_only(monkeypatch):
     assert roofline.known_rates("bfloat16") is None
-    card = types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
-    monkeypatch.setattr(jax, "local_devices", lambda: [card] * DEVICES)
+    gpu = types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(jax, "local_devices", lambda: [gpu] * DEVICES)
     assert roofline.known_rates("bfloat16") == Rates(4 * 790e12, 4 * 3e12)
     assert roofline.known_rates("float32") is None
 
 
-def test_xla_counts_the_operations_of_a_product_and_all_devices():
+def test_compiled_operations_are_those_of_all_devices():
     product = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
     operations, moved = roofline.compiled(product)
     assert operations == DEVICES * 2 * 8**3 and moved >= DEVICES * 2 * 8 * 8 * 4
@@ -125,7 +126,7 @@ def measure(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_the_numbers_belong_together(capsys, monkeypatch, training):
+def test_the_numbers_are_consistent(capsys, monkeypatch, training):
     monkeypatch.setattr(speed, "compile_step", lambda mode, experiment: training)
     models = ("--model", "inception_v4", "inception_v3", "--batch-size", "8", "--json")
     reports = [json.loads(line) for line in measure(capsys, "train", *models).splitlines()]
@@ -150,51 +151,50 @@ def test_the_numbers_belong_together(capsys, monkeypatch, training):
 def test_the_table_and_the_profile(capsys, monkeypatch, inference, tmp_path):
     monkeypatch.setattr(speed, "compile_step", lambda mode, experiment: inference)
     lines = measure(capsys, "infer", "--batch-size", "8", "--profile", str(tmp_path)).splitlines()
-    assert lines[0].startswith("inception_resnet_v2, inference: 8 images of 75 pixels, float32; 4 x cpu, cores: ")
+    assert lines[0].startswith("inception_resnet_v2, inference: 8 images of 75 pixels, float32; 4 x cpu")
     heads = ["speed", "a step", "arithmetic", "limits", "roofline", "roofline by XLA", "memory", "profile"]
     assert [line[:16].strip() for line in lines[1:9]] == heads
     written = tmp_path / "infer-inception_resnet_v2-75-8-float32"
     assert lines[8].endswith(f"xprof server --logdir {written}")
-    # The file is whole: Ctrl-C or a crash of the profiler would leave none, or an empty one.
+    # A crash of the profiler would leave no file or an empty one.
     (trace,) = written.glob("plugins/profile/*/*.xplane.pb")
     assert b"/host:CPU" in trace.read_bytes()
 
 
 def test_bfloat16_reaches_the_network_and_the_product(monkeypatch):
-    asked = network.recipe("inception_v4", batch_size=8, image_size=75, dtype="bfloat16")
-    assert build.make_model(asked).dtype == "bfloat16"
+    recipe = network.recipe("inception_v4", batch_size=8, image_size=75, dtype="bfloat16")
+    assert build.make_model(recipe).dtype == "bfloat16"
     dtypes = []
     monkeypatch.setattr(roofline, "measured_rates", lambda dtype: dtypes.append(dtype) or Rates(1.0, 1.0))
     program = types.SimpleNamespace(cost_analysis=lambda: {"flops": 1.0, "bytes accessed": 1.0})
     limits = roofline.limits(
-        program, build.make_model(asked), image_size=75, batch_size=8, operations=5, held=11, train=False
+        program, build.make_model(recipe), image_size=75, batch_size=8, operations=5, held=11, train=False
     )
     assert dtypes == ["bfloat16"] and limits.analytical == Roofline(40, 4 * 11 + 8 * 2 * 31_759, 508_188.0, "bytes")
 
 
-def test_too_little_memory_is_a_sentence(monkeypatch):
+def test_a_batch_that_exceeds_the_memory_is_refused(monkeypatch):
     def fail(mode, experiment):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
 
     monkeypatch.setattr(speed, "compile_step", fail)
-    with pytest.raises(speed.UserError, match="inception_v4 with 8 images of 75 pixels needs more memory"):
+    with pytest.raises(speed.UserError, match="inception_v4.* 8 .* 75 .*memory"):
         speed.benchmark("train", EXPERIMENT, seconds=1.0, repeats=1, directory=None)
 
 
-def test_mistakes(capsys, monkeypatch, tmp_path):
+def test_invalid_arguments_are_refused(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(build, "make_model", REAL_MODEL)
     file = tmp_path / "file"
     file.touch()
     for arguments, message in {
-        ("--batch-size", "0"): "train.batch_size is 0; it must be 1 or more.",
-        ("--batch-size", "8", "7"): "train.batch_size: the batch size 7 cannot be shared by 4 devices",
-        ("--model", "inception_v4", "inception_v9"): "there is no network 'inception_v9'; there are inception_v3",
-        ("--image-size", "50"): "data.image_size is 50; it must be 75 or more.",
-        ("--profile", str(file)): f"{file} cannot be written: it is a file and not a directory",
-        ("--repeats", "0"): "0 repeats of 5 seconds cannot be measured",
-        ("--seconds", "nan"): "3 repeats of nan seconds cannot be measured",
-        ("--crops", "10"): "benchmark infer does not take --crops 10",
+        ("--batch-size", "0"): r"train\.batch_size.* 0",
+        ("--batch-size", "8", "7"): r"train\.batch_size.* 7 .*4 devices",
+        ("--model", "inception_v4", "inception_v9"): "'inception_v9'.*inception_v3",
+        ("--image-size", "50"): r"data\.image_size.* 50.*75",
+        ("--profile", str(file)): f"{file} cannot be written",
+        ("--repeats", "0"): "--repeats.* 0 ",
+        ("--seconds", "nan"): "--seconds.* nan",
     }.items():
         assert cli.main(["benchmark", "infer", *arguments]) == 2
-        said = capsys.readouterr()
-        assert message in said.err and said.err.count("\n") == 1 and not said.out
+        out, err = capsys.readouterr()
+        assert re.search(message, err) and err.count("\n") == 1 and not out

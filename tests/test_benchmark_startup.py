@@ -28,7 +28,7 @@ def test_medians_and_extremes_are_over_the_starts():
 
 
 @pytest.mark.slow
-def test_a_warm_start_reads_the_programs_of_the_cold_one():
+def test_a_warm_start_uses_the_cache_of_the_cold_one():
     report = dataclasses.asdict(startup.benchmark(changed(SMALL, data={"colour": False}), repeats=1))
     assert report["model"] == "inception_resnet_v1" and report["image_size"] == 75 and report["batch_size"] == 8
     assert report["help_seconds"] > 0
@@ -44,11 +44,11 @@ def test_a_warm_start_reads_the_programs_of_the_cold_one():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"repeats": 0}, "--repeats.* 0.* 1 "),
-        ({"image_size": 32}, "data.image_size.* 32.* 75 "),
+        ({"repeats": 0}, "--repeats.* 0"),
+        ({"image_size": 32}, r"data\.image_size.* 32"),
     ],
 )
-def test_a_mistake_is_one_sentence(values, message):
+def test_invalid_values_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         MeasureStartup(**values)([])
 
@@ -56,7 +56,7 @@ def test_a_mistake_is_one_sentence(values, message):
 @pytest.mark.parametrize(
     ("code", "stderr", "error", "message"),
     [
-        (2, "inception-jax: no network 'vgg'.\n", UserError, "^no network 'vgg'"),
+        (2, "inception-jax: there is no network 'vgg'\n", UserError, "^there is no network 'vgg'"),
         (1, "a line\nMemoryError\n", RunFailed, "^MemoryError"),
         (0, "", RunFailed, "first step"),
     ],

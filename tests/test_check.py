@@ -1,4 +1,4 @@
-"""`data check`: what it counts in a folder whose every file is known, and how it ends."""
+"""`data check`: counts in a folder of known files, and exit codes."""
 
 import dataclasses
 import io
@@ -84,11 +84,11 @@ def test_every_kind_is_counted_and_every_broken_file_named(tmp_path):
     assert (validation.images, validation.classes, validation.broken) == (1, (1, 0), ())
 
 
-def test_the_command_prints_it_and_says_by_its_exit_code_whether_an_image_is_broken(tmp_path, capsys):
+def test_the_command_prints_the_report_and_exits_with_1_for_a_broken_image(tmp_path, capsys):
     spec = write(tmp_path, GOOD | BROKEN)
     assert Check(spec)([]) == 1
     out = capsys.readouterr().out
-    assert all(f"the image {tmp_path / name} is" in out for name in BROKEN)
+    assert all(str(tmp_path / name) in out for name in BROKEN)
     rows = {line[:20].strip(): line[20:].split() for line in out.splitlines()}
     assert rows["images"] == ["9", "1"] and rows["broken images"] == ["3", "0"] and rows["dog"] == ["5", "0"]
     assert rows["classes with images"] == ["2", "1"]
@@ -101,19 +101,17 @@ def test_the_command_prints_it_and_says_by_its_exit_code_whether_an_image_is_bro
     assert printed["splits"]["train"]["classes"] == [4, 5]
 
 
-def test_a_split_that_does_not_exist_is_said(tmp_path):
+def test_a_split_that_does_not_exist_is_reported(tmp_path):
     report = check(write(tmp_path, {"val/cat/1.jpg": GOOD["val/cat/1.jpg"]}), threads=1)
     assert list(report.splits) == ["validation"] and report.broken == 0
-    assert f"train: not there: folder:{tmp_path} has a folder val but no folder train." in table(report)
+    assert f"folder:{tmp_path}" in report.missing["train"] and report.missing["train"] in table(report)
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(UserError, match="none is not a folder"):
+    with pytest.raises(UserError, match="none "):
         check(f"folder:{tmp_path}/none", threads=1)
-    with pytest.raises(UserError, match="threads is 0; it must be 1 or more"):
+    with pytest.raises(UserError, match="threads.* 0.* 1 or more"):
         check("digits", threads=0)
-    with pytest.raises(UserError, match="data check does not take --fast"):
-        Check("digits")(["--fast"])
 
 
 def test_a_split_of_broken_images_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,16 +11,14 @@ import jax
 import pytest
 
 from inception_jax import compare, train
-from inception_jax.cli import VERBS, VERBS_OF, main
+from inception_jax.cli import VERBS, main
 from inception_jax.errors import RunFailed
-
-FIT = sys.modules[train.fit.__module__]
 
 EXPERIMENT = """
 from inception_jax.config import *
 
 def runs():
-    # One network twice, which is compiled once.
+    # The same network twice, so that it is compiled once.
     return {
         name: Experiment(
             seed=seed,
@@ -41,6 +40,12 @@ def experiment(tmp_path):
     return str(path)
 
 
+@pytest.fixture
+def in_tmp_path(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def run(capfd, *arguments):
     """Exit code, standard output and standard error of one command."""
     try:
@@ -51,11 +56,18 @@ def run(capfd, *arguments):
     return code, out, err
 
 
-@pytest.mark.parametrize("verb", [(), *((verb,) for verb in VERBS)])
+def commands(verbs, words=()):
+    """The words of every verb and of every group of verbs."""
+    if not isinstance(verbs, dict):
+        return [words]
+    return [words, *(command for name, verb in verbs.items() for command in commands(verb, (*words, name)))]
+
+
+@pytest.mark.parametrize("verb", commands(VERBS), ids=" ".join)
 def test_help_fits_a_screen(capfd, verb):
     code, out, err = run(capfd, *verb, "--help")
     assert code == 0 and not err and "inception-jax" in out
-    assert len(out.splitlines()) <= 40 and max(map(len, out.splitlines())) <= 110
+    assert len(out.splitlines()) <= 45 and max(map(len, out.splitlines())) <= 110
     assert "None}" not in out
 
 
@@ -67,88 +79,74 @@ def test_help_of_an_experiment_lists_its_fields_with_their_values(capfd, experim
     assert "(default: 0.05)" in out
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--optim.learning-rate", "-1"), "optim.learning_rate is -1.0; it must be above 0."),
-        (("--data.image-size", "32"), "data.image_size is 32; it must be 75 or more."),
-        (("--model.name", "vgg"), "no network 'vgg'; there are inception_v3"),
-        (("--data.source", "cifar"), "cifar"),
-        (("--run", "inception_v3"), "has no run 'inception_v3'; it has first, second."),
-        (("--train.batch-size", "6"), "train.batch_size: the batch size 6 cannot be shared by 4 devices"),
-    ],
-)
-def test_mistakes_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, message):
+MISTAKES = {
+    ("--optim.learning-rate", "-1"): r"optim\.learning_rate.*-1",
+    ("--data.image-size", "32"): r"data\.image_size.*32.*75",
+    ("--model.name", "vgg"): r"'vgg'.*inception_v3",
+    ("--data.source", "cifar"): "cifar",
+    ("--run", "inception_v3"): r"'inception_v3'.*first, second",
+    ("--train.batch-size", "6"): r"train\.batch_size.*6.*4 devices",
+}
+
+
+@pytest.mark.parametrize(("flags", "message"), MISTAKES.items())
+def test_mistakes_in_fields_are_one_line_and_exit_2(capfd, tmp_path, experiment, flags, message):
     chosen = () if "--run" in flags else ("--run", "first")
     code, out, err = run(capfd, "train", experiment, "--workdir", tmp_path / "run", *chosen, *flags)
     assert code == 2 and not out
-    assert message in err and len(err.strip().splitlines()) == 1
+    assert re.search(message, err) and err.count("\n") == 1
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+TRAIN = ("train", "FILE", "--run", "first", "--workdir", "run")
+
+
 @pytest.mark.parametrize(
-    ("flags", "named"),
+    ("arguments", "named"),
     [
-        (("--optim.learnin-rate", "1"), ("--optim.learnin-rate", "Perhaps you meant", "--optim.learning-rate")),
-        (("--train.nonsense", "1"), ("--train.nonsense",)),
-        (("--optim.learning-rate", "fast"), ("--optim.learning-rate", "'fast'")),
-        (("--data.resize", "cubic"), ("--data.resize", "'cubic'", "'bilinear'")),
-        (("--optim.learning-rate",), ("Missing value for argument '--optim.learning-rate'",)),
-        (("--model.depths", "1", "2"), ("--model.depths", "['1', '2']")),
-        (("stray",), ("stray",)),
+        ((*TRAIN, "--optim.learnin-rate", "1"), ("--optim.learnin-rate", "--optim.learning-rate")),
+        ((*TRAIN, "--train.nonsense", "1"), ("--train.nonsense",)),
+        ((*TRAIN, "--optim.learning-rate", "fast"), ("--optim.learning-rate", "'fast'")),
+        ((*TRAIN, "--data.resize", "cubic"), ("--data.resize", "'cubic'", "'bilinear'")),
+        ((*TRAIN, "--optim.learning-rate"), ("--optim.learning-rate",)),
+        ((*TRAIN, "--model.depths", "1", "2"), ("--model.depths", "['1', '2']")),
+        ((*TRAIN, "stray"), ("stray",)),
+        (("train", "FILE", "--wrkdir", "x"), ("--workdir", "--wrkdir", "inception-jax train --help")),
+        (("summary", "inception_v4", "--depth", "1"), ("--depth", "--depths", "inception-jax summary --help")),
+        (
+            ("benchmark", "infer", "--batc-size", "1"),
+            ("--batc-size", "--batch-size", "inception-jax benchmark infer --help"),
+        ),
+        (("sumary",), ("sumary", "train, compare, evaluate, experiments, summary")),
+        (("benchmark", "infr"), ("infr", "train, infer, data, save, startup", "inception-jax benchmark --help")),
+        (("data", "sho", "x"), ("sho", "prepare, check, show", "inception-jax data --help")),
+        (("data",), ("prepare, check, show",)),
     ],
 )
-def test_flags_that_cannot_be_read_are_named_and_exit_2(capfd, tmp_path, experiment, flags, named):
-    code, out, err = run(capfd, "train", experiment, "--run", "first", "--workdir", tmp_path / "run", *flags)
-    assert code == 2 and not out and not (tmp_path / "run").exists()
+def test_arguments_that_cannot_be_parsed_are_named_and_exit_2(capfd, experiment, in_tmp_path, arguments, named):
+    code, out, err = run(capfd, *(experiment if a == "FILE" else a for a in arguments))
+    assert code == 2 and not out and not (in_tmp_path / "run").exists()
     assert all(word in err for word in named) and "[bold]" not in err and "[/bold]" not in err
     assert len(set(map(len, err.splitlines()))) == 1  # tyro's box
-
-
-def test_a_mistyped_flag_is_named_beside_the_missing_one(capfd, experiment):
-    code, _, err = run(capfd, "train", experiment, "--wrkdir", "x")
-    assert code == 2 and "--workdir" in err and "--wrkdir" in err
-
-
-@pytest.mark.parametrize(("verb", "names"), VERBS_OF.items())
-def test_the_verbs_under_a_verb_are_those_that_it_has(capfd, verb, names):
-    code, _, err = run(capfd, verb)
-    assert code == 2 and f"{{{', '.join(names)}}}" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("benchmark", "infr"), "benchmark has no verb 'infr'; it has train, infer, data"),
-        (("data", "sho", "x"), "data has no verb 'sho'; it has prepare, check, show."),
-        (("train", "missing.py", "--workdir", "x"), "no experiment file missing.py"),
-        (("train", "FILE", "--workdir", "x"), "several runs; choose one with --run: first, second"),
-        (("compare", "FILE"), "say with --workdir"),
-        (("compare", "nowhere", "--out", "x"), "nowhere is not a run: it has no config.json"),
-        (("compare", "nowhere", "--out", "FILE"), "cannot be written: it is a file and not a directory; use another"),
-        (("evaluate", "nowhere"), "nowhere holds no checkpoint"),
-        (("summary", "inception_v9"), "no network 'inception_v9'"),
-        (("summary", "inception_v4", "--image-size", "60"), "60x60 pixels; the networks need 75"),
-        (("summary", "inception_v4", "--depth", "1"), "summary does not take --depth 1"),
-        (("sumary",), "no verb 'sumary'; there are train, compare, evaluate, experiments, "),
+        (("train", "missing.py", "--workdir", "x"), r"missing\.py"),
+        (("train", "FILE", "--workdir", "x"), r"--run.*first, second"),
+        (("compare", "FILE"), "--workdir"),
+        (("compare", "nowhere", "--out", "x"), r"nowhere.*config\.json"),
+        (("compare", "nowhere", "--out", "FILE"), r"pair\.py cannot be written: .*file"),
+        (("evaluate", "nowhere"), "nowhere.*checkpoint"),
+        (("summary", "inception_v9"), "'inception_v9'"),
+        (("summary", "inception_v4", "--image-size", "60"), "60.*75"),
     ],
 )
-def test_other_mistakes_are_one_line_and_exit_2(capfd, experiment, monkeypatch, tmp_path, arguments, message):
-    monkeypatch.chdir(tmp_path)
+def test_other_mistakes_are_one_line_and_exit_2(capfd, experiment, in_tmp_path, arguments, message):
     code, out, err = run(capfd, *(experiment if a == "FILE" else a for a in arguments))
     assert code == 2 and not out
-    assert message in err and len(err.strip().splitlines()) == 1, err
-
-
-def test_an_experiment_file_that_fails_is_named_with_its_line(capfd, tmp_path):
-    path = tmp_path / "broken.py"
-    path.write_text("def runs():\n    return {'a': Experimnt()}\n")
-    code, _, err = run(capfd, "train", path, "--workdir", tmp_path / "x")
-    assert code == 2 and f"{path}, line 2: NameError: name 'Experimnt' is not defined" in err
-    path.write_text("def runs(:\n")
-    assert "line 1: SyntaxError" in run(capfd, "train", path, "--workdir", tmp_path / "x")[2]
-    path.write_text("def runs():\n    return 3\n")
-    assert "runs() must return a dictionary" in run(capfd, "train", path, "--workdir", tmp_path / "x")[2]
+    assert re.search(message, err) and err.count("\n") == 1, err
 
 
 def test_summary_prints_the_figures_table(capfd):
@@ -157,8 +155,9 @@ def test_summary_prints_the_figures_table(capfd):
     assert code == 0 and lines[-1].split() == ["total", "42,679,816", "12,253,974,624"]
     assert "stem_mixed_3             35x35x384       332,160      406,425,600" in lines
     code, out, _ = run(capfd, "summary", "inception_resnet_v2", "--depths", 10, 20, 10, "--json")
-    facts = json.loads(out)
-    assert facts["parameters"] == 55_284_488 and len([s for s in facts["stages"] if "block_b" in s["name"]]) == 20
+    summary = json.loads(out)
+    assert summary["parameters"] == 55_284_488
+    assert len([stage for stage in summary["stages"] if "block_b" in stage["name"]]) == 20
 
 
 @pytest.mark.slow
@@ -174,9 +173,9 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
     assert config["experiment"]["seed"] == 3
 
     code, _, err = run(capfd, "compare", experiment, "--workdir", work, "--seed", "3")
-    assert code == 0 and err.count("nothing is left to do") == 2
+    assert code == 0 and err.count("already trained to step 2") == 2
     code, _, err = run(capfd, "compare", experiment, "--workdir", work)
-    assert code == 2 and "seed is 0 here and 3 there" in err
+    assert code == 2 and re.search("seed.* 0 .* 3 ", err)
 
     one = ("compare", work / "first", "--out", tmp_path / "one")
     code, out, _ = run(capfd, *one, "--metrics", "loss")
@@ -191,7 +190,7 @@ def test_compare_trains_draws_resumes_and_evaluate_reads(capfd, tmp_path, experi
     assert f"averaged parameters of step 2) | 1 | {100 * results['models'][0]['top1_error']:.2f} [" in out
 
 
-def test_a_run_that_fails_exits_1_and_the_others_go_on(capfd, tmp_path, experiment, monkeypatch):
+def test_a_run_that_fails_exits_1_and_the_others_are_trained(capfd, tmp_path, experiment, monkeypatch):
     trained = []
 
     def fit(experiment, directory, *, name, **options):
@@ -199,7 +198,7 @@ def test_a_run_that_fails_exits_1_and_the_others_go_on(capfd, tmp_path, experime
         if name == "first":
             raise RunFailed("the loss is nan")
 
-    for module in (train, FIT):
+    for module in (train, train.run):
         monkeypatch.setattr(module, "fit", fit)
     monkeypatch.setattr(compare, "compare", lambda directories, out: [out])
     code, _, err = run(capfd, "compare", experiment, "--workdir", tmp_path / "pair")
@@ -209,11 +208,11 @@ def test_a_run_that_fails_exits_1_and_the_others_go_on(capfd, tmp_path, experime
     assert code == 1 and err == "inception-jax: the loss is nan\n"
 
 
-def test_what_stopped_all_runs_is_said_and_not_that_nothing_is_drawn_alone(capfd, tmp_path, experiment, monkeypatch):
+def test_where_every_run_fails_the_reasons_come_before_the_missing_runs(capfd, tmp_path, experiment, monkeypatch):
     def fit(experiment, directory, *, name, **options):
         raise RunFailed("the loss is nan")
 
-    for module in (train, FIT):
+    for module in (train, train.run):
         monkeypatch.setattr(module, "fit", fit)
     code, out, err = run(capfd, "compare", experiment, "--workdir", tmp_path / "pair")
     assert code == 1 and not out
@@ -221,9 +220,9 @@ def test_what_stopped_all_runs_is_said_and_not_that_nothing_is_drawn_alone(capfd
     assert "is not a run" in err.splitlines()[2]
 
 
-def test_of_several_processes_the_first_alone_draws(capfd, tmp_path, experiment, monkeypatch):
+def test_only_the_first_process_draws(capfd, tmp_path, experiment, monkeypatch):
     drawn = []
-    monkeypatch.setattr(FIT, "fit", lambda experiment, directory, **options: None)
+    monkeypatch.setattr(train.run, "fit", lambda experiment, directory, **options: None)
     monkeypatch.setattr(compare, "compare", lambda directories, out: drawn.append(out) or [])
     monkeypatch.setattr(compare, "draw_metrics", lambda directories, names, out: drawn.append(out) or [])
     for process in (1, 0):
@@ -249,7 +248,7 @@ def test_help_starts_quickly_and_without_jax():
     assert done.stdout.splitlines()[-1] == "imported: []"
 
 
-# JAX takes its devices down at the exit, and what still compiles then ends the process: here aborting stands for that.
+# At exit JAX closes its devices, and a compilation that still runs then crashes the process: os.abort stands for that.
 INTERRUPTED = """
 import atexit, os, sys
 from inception_jax import cli
@@ -263,13 +262,13 @@ sys.exit(cli.main())
 """
 
 
-def test_ctrl_c_does_not_wait_for_what_is_being_compiled():
+def test_ctrl_c_does_not_wait_for_compilation():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "still in the buffer\n")
-    assert done.stderr.splitlines()[-1] == "inception-jax: interrupted; the same command goes on."
+    assert done.stderr.splitlines()[-1] == "inception-jax: interrupted; run the same command again to resume."
 
 
-def test_a_reader_that_wants_no_more_is_no_mistake():
+def test_a_closed_pipe_ends_the_command_silently():
     command = [sys.executable, "-m", "inception_jax", "experiments"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
@@ -288,7 +287,7 @@ def test_output_that_cannot_be_written_is_one_sentence():
         command = [sys.executable, "-m", "inception_jax", "experiments"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert done.stderr == "inception-jax: the output cannot be written: No space left on device.\n"
+    assert "No space left on device" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_output_in_an_encoding_that_lacks_a_letter_is_escaped():
@@ -300,24 +299,24 @@ def test_output_in_an_encoding_that_lacks_a_letter_is_escaped():
 def test_devices_that_cannot_be_opened_are_one_sentence(platform):
     done = run_command("summary", "inception_v4", JAX_PLATFORMS=platform)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert f"JAX cannot open its devices: JAX_PLATFORMS is {platform}" in done.stderr
+    assert re.search(f"devices.*JAX_PLATFORMS.*{platform}", done.stderr)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1\ny = x / 0\n", "mine.py, line 2: ZeroDivisionError"),
-        ("x = (\n", "mine.py, line 1: SyntaxError: '(' was never closed"),
-        ("x = 1\n", "mine.py defines no runs()"),
+        ("def runs():\n    return {'a': Experimnt()}\n", r"mine\.py, line 2: .*'Experimnt'"),
+        ("x = (\n", r"mine\.py, line 1: SyntaxError"),
+        ("x = 1\n", r"mine\.py.*runs\(\)"),
+        ("def runs():\n    return 3\n", r"mine\.py.*runs\(\)"),
     ],
 )
-def test_a_mistake_in_an_experiment_file_is_named_by_its_line(tmp_path, monkeypatch, capfd, text, message):
-    (tmp_path / "mine.py").write_text(text)
-    monkeypatch.chdir(tmp_path)
+def test_a_mistake_in_an_experiment_file_is_named_by_its_line(in_tmp_path, capfd, text, message):
+    (in_tmp_path / "mine.py").write_text(text)
     assert main(["train", "mine.py", "--workdir", "run"]) == 2
-    assert message in capfd.readouterr().err
+    assert re.search(message, capfd.readouterr().err)
 
 
-def test_the_help_of_an_experiment_has_the_values_of_the_run_that_is_named(capfd):
+def test_the_help_of_an_experiment_has_the_values_of_the_chosen_run(capfd):
     rates = [run(capfd, "train", "digits", *name, "--help")[1] for name in ((), ("--run", "inception_v4"))]
     assert "0.015)" in rates[0] and "0.0045)" in rates[1]

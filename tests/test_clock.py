@@ -1,4 +1,4 @@
-"""The time of a run and the speed of its steps, by a clock that is set by hand."""
+"""Clock of a run and speed of its steps, with a fake system clock."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def now(monkeypatch):
     return now
 
 
-def test_compilation_is_not_counted_and_what_was_spent_before_is(now):
+def test_the_clock_excludes_compilation_and_continues_from_earlier_time(now):
     running = clock.Clock(spent=50.0)
     now[0] += 30.0
     running.exclude(20.0)
@@ -21,7 +21,7 @@ def test_compilation_is_not_counted_and_what_was_spent_before_is(now):
     assert running.now() == 65.0 and running.at(1032.0) == 62.0
 
 
-def test_the_speed_of_a_window_by_hand():
+def test_the_speed_of_a_window():
     window = clock.Window(step=10, begin=100.0, waited=1.0)
     assert window.speed(14, 108.0, batch_size=16) == {"images_per_second": 8.0, "data_wait_share": 0.125}
 

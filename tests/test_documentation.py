@@ -19,11 +19,10 @@ import numpy as np
 import PIL.Image
 import prepare_helpers
 import pytest
-import tyro
 from documentation_helpers import ROOT, Shown
 
 from inception_jax import config
-from inception_jax.cli import Verb, experiment_files, main, packaged
+from inception_jax.cli import experiment_files, main, packaged, parse_verb
 
 # One network for all runs, which is compiled once, and as few images as there may be.
 NETWORK = "inception_resnet_v1"
@@ -208,10 +207,7 @@ def check_flags(command: Shown, monkeypatch, capfd) -> None:
             main(arguments)
         assert not end.value.code, capfd.readouterr().err
         return
-    verb, flags = experiment_files.parse(
-        Verb, arguments, prog="", return_unknown_args=True, config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    verb = getattr(verb, "verb", verb)
+    verb, flags = parse_verb(arguments)
     what = getattr(verb, "experiment", None) or next(iter(getattr(verb, "what", ())), "")
     if not what.endswith(".py") and what not in packaged.files():
         assert not flags

@@ -1,4 +1,4 @@
-"""Folders of images: what they give on a disk and in a bucket, and every mistake."""
+"""Folders of images on a disk and in a bucket, and the error for each mistake."""
 
 import errno
 import os
@@ -55,23 +55,23 @@ def test_a_folder_of_classes_gives_a_tenth_of_each_to_validation(tmp_path):
 def test_a_folder_with_only_validation_images_can_be_evaluated(tmp_path):
     fill(tmp_path / "val", "cat/1.jpg", "dog/2.jpg")
     assert listing(open_source(f"folder:{tmp_path}", "validation"), tmp_path / "val")[1] == ("dog/2.jpg", 1)
-    expect("has a folder val but no folder train.", f"folder:{tmp_path}")
+    expect("folder val .*folder train", f"folder:{tmp_path}")
 
 
 def test_folder_mistakes(tmp_path):
-    expect(f"folder:{tmp_path}/none is not a folder.", f"folder:{tmp_path}/none")
-    expect(f"{tmp_path} has no folders; it must have one per class.", f"folder:{tmp_path}")
+    expect(f"{tmp_path}/none ", f"folder:{tmp_path}/none")
+    expect(f"{tmp_path} has no folders", f"folder:{tmp_path}")
     (tmp_path / "train/cat").mkdir(parents=True)
-    expect("train/cat holds no .jpg, .jpeg, .png file", f"folder:{tmp_path}")
+    expect("train/cat .*.jpg, .jpeg, .png", f"folder:{tmp_path}")
     fill(tmp_path / "train", "cat/1.jpg")
-    expect("has a folder train but no folder validation, val or test.", f"folder:{tmp_path}", "validation")
+    expect("folder train .*validation, val or test", f"folder:{tmp_path}", "validation")
     fill(tmp_path / "val", "cow/1.jpg")
-    expect("has the class 'cow', which", f"folder:{tmp_path}", "validation")
+    expect("'cow'", f"folder:{tmp_path}", "validation")
     fill(tmp_path / "small", "cat/1.jpg")
-    expect("is too small to split", f"folder:{tmp_path}/small", "validation")
+    expect("small .*two or more images", f"folder:{tmp_path}/small", "validation")
     source = open_source(f"folder:{tmp_path}", "train")
     (tmp_path / "train/cat/1.jpg").unlink()
-    with pytest.raises(UserError, match="train/cat/1.jpg cannot be read: No such file"):
+    with pytest.raises(UserError, match="train/cat/1.jpg .*No such file"):
         source[0]
 
 
@@ -120,7 +120,7 @@ def test_files_that_cannot_be_read_are_broken_images(tmp_path):
     (tmp_path / "train/cat/1.jpg").unlink()
     (tmp_path / "train/cat/1.jpg").mkdir()
     for index, reason in enumerate(["Is a directory", "No such file or directory", "Is a directory"]):
-        with pytest.raises(BrokenImage, match=rf"train/cat/{index + 1}\.jpg cannot be read: {reason}\.$"):
+        with pytest.raises(BrokenImage, match=rf"train/cat/{index + 1}\.jpg .*{reason}"):
             source[index]
 
 
@@ -134,11 +134,11 @@ def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    expect(f"the folder {tmp_path}/train/cat/closed/ cannot be listed: Permission denied.", f"folder:{tmp_path}")
+    expect(f"{tmp_path}/train/cat/closed/ .*Permission denied", f"folder:{tmp_path}")
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(errno.ESTALE, 5), (errno.ETIMEDOUT, 5), (errno.EACCES, 1)])
-def test_a_network_disk_is_asked_again(tmp_path, monkeypatch, error, attempts):
+def test_reads_from_a_network_disk_are_retried(tmp_path, monkeypatch, error, attempts):
     fill(tmp_path / "train", "cat/1.jpg")
     source = open_source(f"folder:{tmp_path}", "train")
     monkeypatch.setattr("inception_jax.data.sources.retry._PAUSES", (0, 0, 0, 0))
@@ -154,7 +154,7 @@ def test_a_network_disk_is_asked_again(tmp_path, monkeypatch, error, attempts):
     failures[:] = [error] * (attempts - 1)
     assert source[0].image == jpeg() and len(calls) == attempts
     failures[:], calls[:] = [error] * attempts, []
-    with pytest.raises(BrokenImage, match="train/cat/1.jpg cannot be read: away."):
+    with pytest.raises(BrokenImage, match="train/cat/1.jpg .*away"):
         source[0]
     assert len(calls) == attempts
 
@@ -205,7 +205,7 @@ def test_a_folder_in_a_bucket(bucket):
     assert pickle.loads(pickle.dumps(train))[0] == train[0]
 
 
-def test_a_bucket_that_is_away_for_a_while(bucket):
+def test_a_bucket_that_is_unreachable_for_a_while(bucket):
     put(bucket, "train/cat/1.jpg")
     errors = [OSError("reset"), TimeoutError(), ConnectionError("refused"), EOFError()]
     bucket.failures.update(ls=list(errors), find=list(errors), cat_file=list(errors))
@@ -214,20 +214,18 @@ def test_a_bucket_that_is_away_for_a_while(bucket):
     assert [call for call, _ in bucket.calls] == ["ls"] * 6 + ["find"] * 5 + ["cat_file"] * 5
 
 
-def test_a_bucket_that_stays_away_is_no_broken_image(bucket):
+def test_a_bucket_that_stays_unreachable_is_not_a_broken_image(bucket):
     put(bucket, "train/cat/1.jpg")
     source = open_source("folder:gs://pets", "train")
     bucket.failures["cat_file"] = [OSError("reset\nby peer")] * 9
-    with pytest.raises(
-        UserError, match=r"^gs://pets/train/cat/1.jpg could not be read in 0 s of trying: reset by peer\.$"
-    ) as e:
+    with pytest.raises(UserError, match=r"gs://pets/train/cat/1.jpg .*\b0 s .*reset by peer") as e:
         source[0]
     assert not isinstance(e.value, BrokenImage) and len(bucket.failures["cat_file"]) == 4
     bucket.failures["ls"] = [ConnectionError("refused")] * 5
-    expect("gs://pets could not be read in 0 s of trying: refused.", "folder:gs://pets")
+    expect("gs://pets .*refused", "folder:gs://pets")
 
 
-def test_the_pauses_grow_and_patience_ends(bucket, monkeypatch):
+def test_pauses_grow_until_the_deadline(bucket, monkeypatch):
     put(bucket, "train/cat/1.jpg")
     source = open_source("folder:gs://pets", "train")
     pauses = []
@@ -238,16 +236,16 @@ def test_the_pauses_grow_and_patience_ends(bucket, monkeypatch):
     # What tries for long itself is not asked again for ever.
     monkeypatch.setattr(retry, "_DEADLINE", -1)
     bucket.failures["cat_file"] = [TimeoutError()] * 4
-    with pytest.raises(UserError, match="trying: TimeoutError."):
+    with pytest.raises(UserError, match="TimeoutError"):
         source[0]
     assert len(bucket.failures["cat_file"]) == 3
 
 
-def test_an_image_missing_in_a_bucket_is_broken_and_asked_for_once(bucket):
+def test_an_image_missing_in_a_bucket_is_broken_and_not_retried(bucket):
     put(bucket, "train/cat/1.jpg")
     source = open_source("folder:gs://pets", "train")
     bucket.rm("gs://pets/train/cat/1.jpg")
-    with pytest.raises(BrokenImage, match="the image gs://pets/train/cat/1.jpg cannot be read: it is not there."):
+    with pytest.raises(BrokenImage, match="gs://pets/train/cat/1.jpg "):
         source[0]
     assert [call for call, _ in bucket.calls].count("cat_file") == 1
 
@@ -262,12 +260,12 @@ def test_a_mistake_in_the_program_is_not_taken_for_the_network(bucket):
 
 def test_bucket_mistakes(bucket):
     put(bucket, "one/train/cat/1.jpg", "two/cat/note.txt")
-    expect("gs://pets/none is not a folder.", "folder:gs://pets/none")
-    expect("gs://pets/two/cat holds no .jpg, .jpeg, .png file", "folder:gs://pets/two")
-    expect("has a folder train but no folder validation, val or test.", "folder:gs://pets/one", "validation")
-    expect("nosuch://pets cannot be opened: Protocol not known: nosuch.", "folder:nosuch://pets")
+    expect("gs://pets/none ", "folder:gs://pets/none")
+    expect("gs://pets/two/cat .*.jpg, .jpeg, .png", "folder:gs://pets/two")
+    expect("folder train .*validation, val or test", "folder:gs://pets/one", "validation")
+    expect("nosuch://pets .*Protocol not known", "folder:nosuch://pets")
     bucket.failures["ls"] = [PermissionError("anonymous may not")]
-    expect("gs://pets/one could not be read in 0 s of trying: anonymous may not.", "folder:gs://pets/one")
+    expect("gs://pets/one .*anonymous may not", "folder:gs://pets/one")
 
 
 def test_the_package_of_a_bucket_that_is_not_installed(monkeypatch):
@@ -277,4 +275,4 @@ def test_the_package_of_a_bucket_that_is_not_installed(monkeypatch):
         raise ImportError("Please install gcsfs to access Google Storage")
 
     monkeypatch.setattr(fsspec, "url_to_fs", missing)
-    expect("gs://pets cannot be opened: Please install gcsfs to access Google Storage.", "folder:gs://pets")
+    expect("gs://pets .*install gcsfs", "folder:gs://pets")

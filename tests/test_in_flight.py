@@ -1,4 +1,4 @@
-"""Where a step's metrics are while it goes on, and since when the devices are idle."""
+"""Metrics of the step in flight, and the time since which the devices are idle."""
 
 import math
 import threading
@@ -18,7 +18,7 @@ def flight():
 
 
 class Slow:
-    """An array of a step that ends when it is told to."""
+    """An array that is ready once `end` is set."""
 
     def __init__(self, value):
         self.value, self.end = value, threading.Event()
@@ -28,7 +28,7 @@ class Slow:
         return np.asarray(self.value)
 
 
-def test_a_step_is_taken_once(flight):
+def test_a_step_is_popped_once(flight):
     assert flight.pop() is None
     flight.push(3, {"loss": 2.5})
     step, metrics, ended = flight.pop()
@@ -36,7 +36,7 @@ def test_a_step_is_taken_once(flight):
     assert flight.pop() is None
 
 
-def test_the_devices_are_idle_from_the_end_of_the_step_on(flight):
+def test_the_devices_are_idle_after_the_end_of_the_step(flight):
     assert flight.idle_since() == -math.inf
     loss = Slow(np.float32(1.0))
     flight.push(1, {"loss": loss})

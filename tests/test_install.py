@@ -1,4 +1,4 @@
-"""The package as `pip install` leaves it: from an sdist and its wheel, without the checkout."""
+"""The package installed by pip, from an sdist and its wheel, without the checkout."""
 
 import os
 import shutil
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# What a checkout has for pip; in a copy, since building leaves build/ and egg-info beside it.
+# Files that pip needs of a checkout; copied, because building leaves build/ and egg-info behind.
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "requirements.txt", "README.md", "LICENSE")
 SDIST = "import setuptools.build_meta as build; build.build_sdist('dist')"
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def run(*command, cwd, **variables):
-    # Neither the checkout nor what else the caller's Python sees.
+    # Without the checkout or anything else on PYTHONPATH.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     done = subprocess.run([str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
@@ -26,7 +26,7 @@ def run(*command, cwd, **variables):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel, made from the sdist so that what is missing there is found out."""
+    """A wheel built from the sdist, so that a file missing there fails the tests."""
     copy = tmp_path_factory.mktemp("copy")
     for name in SOURCES:
         shutil.copy(ROOT / name, copy)
@@ -40,15 +40,15 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """A directory of programs, of a fresh environment that has the wheel, and only the dependencies of this one."""
+    """The bin directory of a new environment with the wheel and the dependencies of this environment."""
     environment = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=environment)
     programs = environment / "bin"
     run(*PIP, "--python", programs / "python", "install", "--no-deps", "--no-index", wheel, cwd=environment)
     packages = next(environment.glob("lib/python*/site-packages"))
-    # A .pth file within such a directory is not read, so that an editable installation there is not seen.
-    ours = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (packages / "dependencies.pth").write_text("".join(f"{path}\n" for path in ours))
+    # .pth files in these directories are not read, so that an editable installation there has no effect.
+    dependencies = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (packages / "dependencies.pth").write_text("".join(f"{path}\n" for path in dependencies))
     file = run(programs / "python", "-c", "import inception_jax; print(inception_jax.__file__)", cwd=environment)
     assert Path(file.strip()).is_relative_to(packages)
     return programs
@@ -64,7 +64,7 @@ def test_the_wheel_has_the_experiments_types_and_licence(wheel):
     assert "\nLicense-Expression: Apache-2.0\n" in metadata and "\n# inception_jax\n" in metadata
 
 
-def test_the_command_knows_itself_and_its_experiments(installed, tmp_path):
+def test_the_command_prints_its_version_and_experiments(installed, tmp_path):
     command = installed / "inception-jax"
     version = run(command, "--version", cwd=tmp_path)
     assert version.startswith("inception_jax  0.") and "backend        cpu\n" in version

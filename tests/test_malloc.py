@@ -1,4 +1,4 @@
-"""Freed memory is kept, and nobody's own settings are changed."""
+"""Freed memory is kept; the user's own settings are left alone."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ import pytest
 
 from inception_jax.system import malloc
 
-# 64 MiB, twice: how many pages the second had to be given.
+# Page faults of the second of two allocations of 64 MiB.
 FAULTS = """
 import ctypes, resource
 from inception_jax.system import malloc
@@ -26,8 +26,8 @@ use()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
-# The same of what a program needs that XLA runs; a trivial one it runs in line at any time.
-OF_XLA = """
+# The same for a program that XLA runs; a trivial one would be run inline.
+XLA_FAULTS = """
 import resource
 from inception_jax.system import xla_flags
 xla_flags.set_flags()
@@ -40,15 +40,15 @@ for _ in range(9):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(step(1.0))
     mapped.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-# The median: the first run maps all, and about one in a hundred, with either JAX, maps anew.
+# The median: the first run maps everything, and so does about one in a hundred.
 print(sorted(mapped)[4])
 """
 
 pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="glibc only")
 
 
-def pages(script, first):
-    # One device: XLA runs what is parallel in threads of its own.
+def page_faults(script, first):
+    # One device, because XLA runs parallel programs in threads of its own.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("GLIBC_", "MALLOC_", "XLA_FLAGS"))}
     command = [sys.executable, "-c", script.format(first=first)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -57,27 +57,27 @@ def pages(script, first):
 
 
 ALL = 2**26 // 2**21
-"""How many pages 64 MiB have at least, when they are huge ones."""
+"""Minimum number of pages of 64 MiB, if they are huge pages."""
 
 
-def test_memory_that_was_freed_need_not_be_mapped_again():
-    assert pages(FAULTS, "malloc.retain_freed_memory()") < ALL <= pages(FAULTS, "")
+def test_freed_memory_is_not_mapped_again():
+    assert page_faults(FAULTS, "malloc.retain_freed_memory()") < ALL <= page_faults(FAULTS, "")
 
 
-def test_what_xla_allocates_for_a_program_need_not_be_mapped_again():
-    assert pages(OF_XLA, "steps.use_synchronous_cpu_dispatch()") < ALL <= pages(OF_XLA, "")
+def test_memory_of_an_xla_program_is_not_mapped_again():
+    assert page_faults(XLA_FAULTS, "steps.use_synchronous_cpu_dispatch()") < ALL <= page_faults(XLA_FAULTS, "")
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("GLIBC_TUNABLES", "glibc.malloc.mmap_max=65536"), ("MALLOC_ARENA_MAX", "2")]
 )
 def test_a_users_settings_stay_as_they_are(monkeypatch, name, value):
-    asked = []
-    library = type("Library", (), {"mallopt": lambda self, *what: asked.append(what)})
+    calls = []
+    library = type("Library", (), {"mallopt": lambda self, *what: calls.append(what)})
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library())
     monkeypatch.setattr(os, "environ", {})
     malloc.retain_freed_memory()
-    assert asked == [(-4, 0), (-1, -1)]
+    assert calls == [(-4, 0), (-1, -1)]
     monkeypatch.setenv(name, value)
     malloc.retain_freed_memory()
-    assert len(asked) == 2
+    assert len(calls) == 2

@@ -1,8 +1,7 @@
-"""The paper's crops: boxes by hand, pixels by another derivation, the rows of their batches, the exclude list."""
+"""Crops of the paper's evaluation: boxes by hand, pixels by another derivation, batches, and the exclude list."""
 
 import contextlib
 import dataclasses
-import threading
 from collections import Counter
 
 import numpy as np
@@ -102,7 +101,7 @@ def test_other_scales():
     [(1, (), 1, 1), (10, (), 5, 10), (12, (), 6, 12), (144, (), 72, 144), (12, (256, 300), 12, 24)]
     + [(10, (256, 300, 320), 15, 30), (144, (256, 300), 36, 72), (144, (512,), 18, 36)],
 )
-def test_how_many_crops_there_are(crops, scales, views, total):
+def test_number_of_crops(crops, scales, views, total):
     protocol = Protocol(crops, scales)
     assert (protocol.views, protocol.total, protocol.mirrored) == (views, total, crops > 1)
     shown = cut(noise(9, 12), protocol, size=8, central_fraction=0.875, resize="bilinear")
@@ -112,11 +111,11 @@ def test_how_many_crops_there_are(crops, scales, views, total):
 @pytest.mark.parametrize(
     "crops, scales, message",
     [
-        (11, (), "the number of crops is 11; it must be 1, 10, 12 or 144."),
-        (1, (256,), "a single crop has no scales; ask for 10, 12 or 144 crops, or for no scales."),
-        (12, (256, 223), "the scale 223 must be from 224 to 2240: it is the length of an image's shorter side"),
-        (144, (2241,), "the scale 2241 must be from 224 to 2240"),
-        (144, (256, 300, 256), "the scales 256, 300, 256 must differ from each other."),
+        (11, (), "crops.* 11.* 1, 10, 12 or 144"),
+        (1, (256,), "scales.* 10, 12 or 144"),
+        (12, (256, 223), "scale 223.* 224 to 2240"),
+        (144, (2241,), "scale 2241.* 224 to 2240"),
+        (144, (256, 300, 256), "scales 256, 300, 256"),
     ],
 )
 def test_mistakes(crops, scales, message):
@@ -166,7 +165,7 @@ def derived(image, size, scales, squares, resized):
 @pytest.mark.parametrize(
     "shape, size", [((60, 97), 75), ((97, 60), 75), ((400, 301), 32), ((5, 7), 75), ((300, 300), 75)]
 )
-def test_every_view_is_what_another_derivation_gives(shape, size, resize, resized, tolerance):
+def test_every_view_agrees_with_another_derivation(shape, size, resize, resized, tolerance):
     image = noise(*shape)
     expected = derived(image, size, (256, 288, 320, 352), (0, 0.5, 1), resized)
     options = {"size": size, "central_fraction": 0.875, "resize": resize}
@@ -183,7 +182,7 @@ def test_a_single_crop_is_the_central_one():
 
 
 @pytest.mark.parametrize("crops", [1, 10, 12, 144])
-def test_views_are_written_where_they_shall_be(crops):
+def test_views_are_written_to_out(crops):
     protocol, options = Protocol(crops), {"size": 16, "central_fraction": 0.875, "resize": "bilinear"}
     out = np.zeros((protocol.views, 16, 16, 3), np.uint8)
     assert cut(noise(30, 20), protocol, out=out, **options) is out
@@ -191,7 +190,7 @@ def test_views_are_written_where_they_shall_be(crops):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_line_of_pixels_is_not_resized_whole(turned, monkeypatch):
+def test_a_line_of_pixels_is_not_resized_in_full(turned, monkeypatch):
     # Brighter from left to right, so that a view's brightness says where it is.
     line = np.repeat((np.arange(3000) * 255 / 3000).astype(np.uint8)[None, :, None], 3, axis=2)
     sides = []
@@ -312,20 +311,15 @@ def test_an_image_is_decoded_once(crops, row_count):
 
 
 @pytest.mark.parametrize("crops, images_of_a_batch, ahead", [(144, 1, 3), (12, 1, 3), (1, 4, 4)])
-def test_how_many_images_are_made_ahead(crops, images_of_a_batch, ahead):
+def test_number_of_prefetched_images(crops, images_of_a_batch, ahead):
     source, reads = counting()
     with contextlib.closing(stream(source, crops=crops, rows=4, threads=2, prefetch=1)) as batches:
         next(batches)
         assert images_of_a_batch <= reads.total() <= images_of_a_batch + ahead < len(INDICES)
 
 
-def test_a_broken_image_stops():
-    with pytest.raises(BrokenImage, match="the image number 4 is not an image"):
-        rows(stream(SOME_BROKEN))
-
-
 @pytest.mark.parametrize("crops", [1, 12])
-def test_a_broken_image_is_left_out_and_said_once(crops):
+def test_a_broken_image_is_left_out_and_reported_once(crops):
     said, views = [], Protocol(crops).views
     got, whole = rows(stream(SOME_BROKEN, crops=crops, on_error="skip", report=said.append)), rows(stream(crops=crops))
     place = slice(6 * views, 7 * views)
@@ -333,23 +327,7 @@ def test_a_broken_image_is_left_out_and_said_once(crops):
     assert np.flatnonzero(got["skipped"]).tolist() == [6 * views] and got["skipped"].sum() == 1
     for key in ("positions", "images", "labels"):
         np.testing.assert_array_equal(np.delete(got[key], place, 0), np.delete(whole[key], place, 0))
-    assert said == ["the image number 4 is not an image that can be read: the file is empty."]
-
-
-def test_rows_that_cannot_be_shared():
-    with pytest.raises(UserError, match="10 cannot be shared by 4 devices .* the nearest that can is 8 or 12.$"):
-        next(stream(rows=10, process_count=2))
-
-
-def test_closing_and_errors_end_the_threads():
-    before = set(threading.enumerate())
-    batches = stream()
-    next(batches)
-    assert set(threading.enumerate()) - before
-    batches.close()
-    with pytest.raises(BrokenImage):
-        rows(stream(SOME_BROKEN))
-    assert not set(threading.enumerate()) - before
+    assert len(said) == 1 and "number 4 " in said[0]
 
 
 # The exclude list.
@@ -409,7 +387,7 @@ def test_a_set_whose_order_is_another(tmp_path, listed):
     assert said == [f"reading the names of 4 images for {path}"]
 
 
-def test_a_set_in_the_order_of_its_numbers_is_not_read_whole(listed):
+def test_of_a_set_in_the_order_of_its_numbers_few_names_are_read(listed):
     source, reads = named(*range(1, 101))
     assert excluded(listed("36\n99\n1\n"), source).tolist() == [0, 35, 98]
     assert reads == {0: 1, 35: 1, 98: 1}
@@ -435,27 +413,26 @@ def test_a_broken_image_has_no_number(listed):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("36\n\nx7\n", "line 3: 'x7' is not the number of a validation image, as 36 is."),
-        ("-1\n", "line 1: '-1' is not the number"),
-        ("1 2\n", "line 1: '1 2' is not the number"),
-        ("123456789\n", "line 1: '123456789' is not the number"),
-        ("2\n0\n", "line 2: no image is named ILSVRC2012_val_00000000."),
-        ("2\n3\n50001\n50001\n", "line 3: no image is named ILSVRC2012_val_00050001."),
-        ("\u0661\n", "cannot be read: it is not plain text."),
+        ("36\n\nx7\n", "line 3: 'x7'"),
+        ("-1\n", "line 1: '-1'"),
+        ("1 2\n", "line 1: '1 2'"),
+        ("123456789\n", "line 1: '123456789'"),
+        ("2\n0\n", "line 2: .*ILSVRC2012_val_00000000"),
+        ("2\n3\n50001\n50001\n", "line 3: .*ILSVRC2012_val_00050001"),
+        ("\u0661\n", "plain text"),
     ],
 )
 def test_mistakes_in_a_list_name_the_line(text, message, listed):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=f"list.txt.*{message}"):
         excluded(listed(text), named(3, 2, 1)[0])
-    assert "list.txt" in str(caught.value) and message in str(caught.value)
 
 
 def test_a_list_that_is_not_there(tmp_path):
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(UserError, match=f"^the exclude list {path} cannot be read: {why}"):
+        with pytest.raises(UserError, match=f"{path} .*{why}"):
             excluded(path, named(1)[0])
 
 
 def test_images_that_ilsvrc_did_not_name(listed):
-    with pytest.raises(UserError, match="no image of the source is named ILSVRC2012_val_NNNNNNNN; the first is number"):
+    with pytest.raises(UserError, match="ILSVRC2012_val_NNNNNNNN.*number"):
         excluded(listed("1\n"), SOURCE)

@@ -97,11 +97,11 @@ def test_moved_images_are_found_in_their_new_place(pets, capfd):
     move_the_folder(pets / "pets")
     run = train.fit(of(pets / "elsewhere", train={"steps": 6}), pets / "run")
     assert run.finished and run.experiment.data.source == f"folder:{pets / 'elsewhere'}"
-    assert "images" not in capfd.readouterr().err.split("steps 4 to 6")[0].split("\n")[0].replace("training images", "")
+    assert "the training set had" not in capfd.readouterr().err
 
 
 def test_more_images_of_the_same_classes_are_told(pets, capfd):
     for copy in ("20", "21"):
         shutil.copy(pets / "pets" / "fox" / "00.jpg", pets / "pets" / "fox" / f"{copy}.jpg")
     train.fit(of(pets / "pets", train={"steps": 6}), pets / "run")
-    assert "54 training images were 54" not in capfd.readouterr().err
+    assert "had 54 images and has 56" in capfd.readouterr().err

@@ -89,8 +89,7 @@ def test_help_with_a_name_lists_its_fields(capfd):
 def test_compare_tells_a_name_from_a_run(monkeypatch, tmp_path):
     drawn, trained = [], []
     monkeypatch.setattr(compare, "compare", lambda directories, out: drawn.append([str(d) for d in directories]) or [])
-    module = sys.modules[train.fit.__module__]
-    monkeypatch.setattr(module, "fit", lambda experiment, directory, **options: trained.append(str(directory)))
+    monkeypatch.setattr(train.run, "fit", lambda experiment, directory, **options: trained.append(str(directory)))
     names = ["inception_v3", "inception_resnet_v1", "inception_v4", "inception_resnet_v2"]
     # The second time a workdir of the same name exists, and the command resumes.
     for _ in range(2):

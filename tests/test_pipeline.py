@@ -1,10 +1,12 @@
-"""The stream of batches: which image is where, whatever the threads, the processes and the start."""
+"""Batches of training and validation: independent of threads, processes and start."""
 
 import contextlib
 import itertools
+import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -84,7 +86,7 @@ def test_threads_and_prefetch_change_nothing():
 
 
 @pytest.mark.parametrize("start", [1, 3, 20])
-def test_a_resumed_run_sees_what_it_would_have_seen(start):
+def test_a_resumed_run_has_the_same_batches(start):
     assert_same(train(count=start + 3)[start:], train(count=3, start=start))
 
 
@@ -120,18 +122,6 @@ def test_processes_give_each_device_what_one_process_would(processes):
             np.testing.assert_array_equal(np.concatenate([share[k][key] for share in shares]), batch[key])
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 8])
-def test_an_epoch_of_all_processes_is_the_source_once(processes):
-    # 23 batches of 24 are 24 epochs; an epoch's end falls within a batch, and so within one process's share of it.
-    shares = [
-        train(NUMBERS, count=23, batch_size=24, devices=1, process_index=p, process_count=processes)
-        for p in range(processes)
-    ]
-    stream = np.concatenate([np.concatenate([share[k]["labels"].ravel() for share in shares]) for k in range(23)])
-    epochs = stream.reshape(24, COUNT)
-    assert (np.sort(epochs, axis=1) == np.arange(COUNT)).all() and len(np.unique(epochs, axis=0)) == 24
-
-
 def test_a_batch_larger_than_the_source():
     (batch,) = train(NUMBERS, count=1, batch_size=46)
     assert np.bincount(batch["labels"].ravel()).tolist() == [2] * COUNT
@@ -162,12 +152,9 @@ def test_evaluation_is_in_order():
 
 
 def test_a_batch_size_that_cannot_be_shared_names_those_that_can():
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=r"\b50\b.*\b16 devices.*\b48 or 64\b"):
         train(batch_size=50, devices=8, process_count=2)
-    assert str(caught.value) == (
-        "the batch size 50 cannot be shared by 16 devices (2 processes of 8); the nearest that can is 48 or 64."
-    )
-    with pytest.raises(UserError, match="by 8 devices .* the nearest that can is 8.$"):
+    with pytest.raises(UserError, match=r"\b7\b.*\b8 devices.*\b8\.$"):
         evaluate(batch_size=7, devices=8)
 
 
@@ -182,10 +169,10 @@ SOME_BROKEN = Source(NUMBERS.class_names, COUNT, read_broken)
 
 
 def test_a_broken_image_comes_out_as_the_users_error():
-    with pytest.raises(BrokenImage, match="the image number (4|11|12) is not"):
+    with pytest.raises(BrokenImage, match="number (4|11|12) "):
         train(SOME_BROKEN, count=COUNT)
     # In the order of the source, whichever thread was first.
-    with pytest.raises(BrokenImage, match="the image number 4 is not"):
+    with pytest.raises(BrokenImage, match="number 4 "):
         evaluate(SOME_BROKEN, threads=4)
 
 
@@ -200,12 +187,12 @@ def test_a_skipped_image_is_replaced_by_the_next_and_counted():
         assert (batch["images"] == batch["labels"][..., None, None, None] + 1).all()
         np.testing.assert_array_equal(batch["skipped"], cost[whole["labels"]])
     # 12 epochs; where 11 is drawn, 12 is found broken too.
-    assert sorted(said) == sorted(12 * [broken(4)] + 12 * [broken(11)] + 24 * [broken(12)])
+    assert Counter(map(broken_number, said)) == {4: 12, 11: 12, 12: 24}
     assert_same(skipping, train(SOME_BROKEN, count=COUNT, on_error="skip", threads=5))
 
 
-def broken(index):
-    return f"the image number {index} is not an image that can be read: the file is empty."
+def broken_number(message):
+    return int(re.search(r"number (\d+) ", message)[1])
 
 
 def test_evaluation_leaves_a_skipped_image_out():
@@ -213,21 +200,14 @@ def test_evaluation_leaves_a_skipped_image_out():
     batches = evaluate(SOME_BROKEN, on_error="skip", report=said.append)
     mask = np.concatenate([batch["mask"].ravel() for batch in batches])
     assert set(np.flatnonzero(~mask)) == BROKEN | {23}
-    assert said == [broken(i) for i in sorted(BROKEN)]
+    assert list(map(broken_number, said)) == sorted(BROKEN)
     assert set(np.flatnonzero(np.concatenate([batch["skipped"].ravel() for batch in batches]))) == BROKEN
 
 
-def test_a_source_of_nothing_but_broken_images_is_said_to_be():
+def test_a_source_of_broken_images_alone_is_an_error():
     source = Source(NUMBERS.class_names, COUNT, lambda index: Record(b"", 0, f"number {index}"))
-    with pytest.raises(UserError, match="^23 images in a row are broken, the last so: the image number .* is empty"):
+    with pytest.raises(UserError, match="^23 images .*number "):
         train(source, on_error="skip")
-
-
-def test_an_exception_leaves_no_thread():
-    before = set(threading.enumerate())
-    with pytest.raises(BrokenImage):
-        evaluate(SOME_BROKEN, threads=5)
-    assert not set(threading.enumerate()) - before
 
 
 MEMORY = """
@@ -253,14 +233,15 @@ def test_the_memory_of_a_long_run_is_flat():
     assert int(done.stdout) < 50
 
 
-def test_closing_ends_the_threads():
+def test_closing_and_errors_end_the_threads():
     before = set(threading.enumerate())
     batches = evaluation_batches(NUMBERS, DATA, batch_size=1, shard=Shard(), loading=Loading(threads=3, prefetch=3))
     next(batches)
-    threads = set(threading.enumerate()) - before
-    assert threads
+    assert set(threading.enumerate()) - before
     batches.close()
-    for thread in threads:
+    with pytest.raises(BrokenImage):
+        evaluate(SOME_BROKEN, threads=5)
+    for thread in set(threading.enumerate()) - before:
         thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 

@@ -1,4 +1,4 @@
-"""SIGTERM: noted and answered after the step, the same step everywhere; twice, or with SIGINT, at once."""
+"""SIGTERM stops a run after its step, the same on every process; a second one, or SIGINT, at once."""
 
 import signal
 import socket
@@ -13,7 +13,7 @@ from inception_jax import errors
 from inception_jax.system import preemption
 from inception_jax.system.preemption import Preemption
 
-# What the loop and the command line do with it, without a network: a step is 20 ms.
+# The training loop and the command line without a network.
 LOOP = """
 import signal, sys, time
 import jax
@@ -24,11 +24,11 @@ step_seconds = float(sys.argv[1])
 if sys.argv[2:]:
     jax.distributed.initialize(sys.argv[2], 2, int(sys.argv[3]))
 try:
-    with preemption.Preemption() as asked:
+    with preemption.Preemption() as preempted:
         for step in range(1, 1000):
             print(step, flush=True)
             time.sleep(step_seconds)
-            if asked.reached(step):
+            if preempted.reached(step):
                 raise errors.Preempted(f"step {step}")
 except errors.Preempted as error:
     print(error)
@@ -54,23 +54,23 @@ def ended(process):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands at `now[0]`."""
+    """A clock that reads `now[0]`."""
     now = [100.0]
     monkeypatch.setattr(preemption.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_the_handler_that_was_there_comes_back():
+def test_the_previous_handler_is_restored():
     def mine(number, frame):
         raise AssertionError("not while the context is open")
 
     before = signal.signal(signal.SIGTERM, mine)
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with Preemption() as asked:
+        with Preemption() as preempted:
             assert signal.getsignal(signal.SIGTERM) not in (mine, before)
             signal.raise_signal(signal.SIGTERM)
-            assert asked.reached(1)
+            assert preempted.reached(1)
         assert signal.getsignal(signal.SIGTERM) is mine and signal.getsignal(signal.SIGINT) is interrupt
         with pytest.raises(ZeroDivisionError), Preemption():
             _ = 1 / 0
@@ -79,50 +79,50 @@ def test_the_handler_that_was_there_comes_back():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_one_signal_is_answered_after_every_step_from_then_on():
-    with Preemption() as asked:
-        assert not asked.reached(1)
+def test_after_a_signal_every_later_step_is_the_last():
+    with Preemption() as preempted:
+        assert not preempted.reached(1)
         signal.raise_signal(signal.SIGTERM)
-        assert asked.reached(2) and asked.reached(3)
-    with Preemption() as afresh:
-        assert not afresh.reached(4)
+        assert preempted.reached(2) and preempted.reached(3)
+    with Preemption() as another:
+        assert not another.reached(4)
 
 
-def test_a_second_signal_within_a_second_is_the_first_and_a_later_one_leaves(clock):
-    with Preemption() as asked:
+def test_a_second_signal_interrupts_if_more_than_a_second_later(clock):
+    with Preemption() as preempted:
         signal.raise_signal(signal.SIGTERM)
         clock[0] += 1.0
         signal.raise_signal(signal.SIGTERM)
-        assert asked.reached(1)
+        assert preempted.reached(1)
         clock[0] += 0.25
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_sigint_leaves_whether_or_not_sigterm_came_before():
+def test_sigint_interrupts_with_and_without_an_earlier_sigterm():
     for before in ([], [signal.SIGTERM]):
-        with Preemption() as asked:
+        with Preemption() as preempted:
             for number in before:
                 signal.raise_signal(number)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
-            # Should a callback have swallowed that, which has happened, it comes again after the step.
+            # Raised again after the step, in case a callback has swallowed the first one.
             with pytest.raises(KeyboardInterrupt):
-                asked.reached(1)
+                preempted.reached(1)
 
 
-def test_without_its_context_nothing_is_touched():
+def test_outside_the_context_signals_are_left_alone():
     before = signal.getsignal(signal.SIGTERM)
     assert not Preemption().reached(1)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_outside_the_main_thread_signals_stay_as_they_are():
+def test_outside_the_main_thread_signals_are_left_alone():
     seen = []
 
     def run():
-        with Preemption() as asked:
-            seen.append((signal.getsignal(signal.SIGTERM), asked.reached(1)))
+        with Preemption() as preempted:
+            seen.append((signal.getsignal(signal.SIGTERM), preempted.reached(1)))
 
     thread = threading.Thread(target=run)
     before = signal.getsignal(signal.SIGTERM)
@@ -132,17 +132,17 @@ def test_outside_the_main_thread_signals_stay_as_they_are():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_step_at_hand_is_finished():
+def test_the_current_step_is_finished():
     process = loop(0.02)
     assert [process.stdout.readline() for _ in range(3)] == ["1\n", "2\n", "3\n"]
     process.terminate()
     code, lines = ended(process)
     assert code == 75
     last = int(lines[-2]) if len(lines) > 1 else 3
-    assert lines[-1] == f"stopped by SIGTERM after step {last}; the same command goes on from there."
+    assert lines[-1] == str(errors.Preempted(f"step {last}"))
 
 
-def test_sigint_leaves_without_more_ado():
+def test_sigint_ends_the_loop_at_once():
     process = loop(0.02)
     assert process.stdout.readline() == "1\n"
     process.send_signal(signal.SIGINT)
@@ -151,11 +151,11 @@ def test_sigint_leaves_without_more_ado():
     assert all(line.isdigit() for line in lines)
 
 
-def test_two_processes_stop_after_the_same_step_though_only_one_was_told():
+def test_two_processes_stop_after_the_same_step_though_only_one_is_signalled():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    # Not equally fast, as hosts without a collective in between.
+    # At different speeds, like hosts between two collectives.
     processes = [loop(0.02, address, 0), loop(0.03, address, 1)]
     assert processes[1].stdout.readline() == "1\n"
     processes[1].terminate()

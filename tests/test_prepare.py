@@ -1,4 +1,4 @@
-"""`data prepare`: what each kind of source becomes, what is left after a kill, and the sentence for each mistake."""
+"""`data prepare`: round trips of each kind of source, resuming after a kill, and the error for each mistake."""
 
 import contextlib
 import functools
@@ -31,10 +31,9 @@ def run(source, out, *, shard_images=4, threads=2, skip_broken=False):
     return prepare(str(source), out, shard_images=shard_images, threads=threads, skip_broken=skip_broken)
 
 
-def expect(message, source, out, error=UserError, **options):
-    with pytest.raises(error) as caught:
+def expect(pattern, source, out, error=UserError, **options):
+    with pytest.raises(error, match=pattern) as caught:
         run(source, out, **options)
-    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -140,7 +139,7 @@ def test_the_verb_prints_a_summary(photos, tmp_path, capfd):
     assert rows[4][-1] == f"tfds:{tmp_path / 'out'}" and not err
     before = contents(tmp_path / "out")
     assert verb([]) == 0
-    assert "all is done" in capfd.readouterr().out and contents(tmp_path / "out") == before
+    assert "complete" in capfd.readouterr().out and contents(tmp_path / "out") == before
 
 
 # What is already there
@@ -149,18 +148,18 @@ def test_the_verb_prints_a_summary(photos, tmp_path, capfd):
 def test_another_source_or_size_is_refused_and_named(photos, tmp_path):
     out = tmp_path / "out"
     run(f"folder:{photos}", out)
-    expect("has shards of 4 images, not 5; give another directory", f"folder:{photos}", out, shard_images=5)
+    expect(" 4 images.* 5", f"folder:{photos}", out, shard_images=5)
     photos.rename(tmp_path / "moved")
-    expect(f"is made from folder:{photos}, not folder:{tmp_path / 'moved'}; give", f"folder:{tmp_path}/moved", out)
+    expect(f"folder:{photos}.*folder:{tmp_path / 'moved'}", f"folder:{tmp_path}/moved", out)
     # A whole set needs its source no more.
     assert run(f"folder:{photos}", out) is None
 
 
-def test_another_listing_is_refused_when_going_on(photos, tmp_path):
+def test_another_listing_is_refused_on_resuming(photos, tmp_path):
     write(photos / "train" / "cat" / "bad.jpg", jpeg(1)[:400])
-    expect("broken images: 1, listed", f"folder:{photos}", tmp_path / "out", RunFailed)
+    expect("images: 1", f"folder:{photos}", tmp_path / "out", RunFailed)
     write(photos / "train" / "cat" / "new.jpg", jpeg(3))
-    expect("held other images, classes or files; give", f"folder:{photos}", tmp_path / "out")
+    expect(f"{tmp_path / 'out'}.*folder:{photos}.*images", f"folder:{photos}", tmp_path / "out")
     (photos / "train" / "cat" / "new.jpg").unlink()
     # The same listing, and the image mended.
     write(photos / "train" / "cat" / "bad.jpg", jpeg(1))
@@ -169,10 +168,10 @@ def test_another_listing_is_refused_when_going_on(photos, tmp_path):
 
 def test_a_directory_of_something_else_is_refused(photos, tmp_path):
     write(tmp_path / "out" / "notes.txt", b"mine")
-    expect("is not empty and was not begun by this command", f"folder:{photos}", tmp_path / "out")
-    expect("out/notes.txt cannot be used: Not a directory", f"folder:{photos}", tmp_path / "out" / "notes.txt")
-    expect("set cannot be written: Not a directory", f"folder:{photos}", tmp_path / "out" / "notes.txt" / "set")
-    expect("lies in the folder that is prepared", f"folder:{photos}", photos / "prepared")
+    expect("out is not empty", f"folder:{photos}", tmp_path / "out")
+    expect("notes.txt .*Not a directory", f"folder:{photos}", tmp_path / "out" / "notes.txt")
+    expect("set .*Not a directory", f"folder:{photos}", tmp_path / "out" / "notes.txt" / "set")
+    expect(f"{photos}/prepared ", f"folder:{photos}", photos / "prepared")
     assert contents(tmp_path / "out") == {"notes.txt": b"mine"} and not (photos / "prepared").exists()
 
 
@@ -184,28 +183,28 @@ def test_a_set_that_another_process_prepares_is_left_alone(photos, tmp_path):
         run(f"folder:{photos}", tmp_path / "out")
     plan = output.ConversionPlan(**json.loads((tmp_path / "out" / "preparing" / "plan.json").read_text()))
     with output.claim(tmp_path / "out", plan):
-        expect("another process is preparing", f"folder:{photos}", tmp_path / "out")
+        expect("another process", f"folder:{photos}", tmp_path / "out")
 
 
-def test_mistakes_in_what_is_asked(tmp_path, photos):
+def test_mistakes_in_the_arguments(tmp_path, photos):
     for spec in ("digits", "folder:", "imagenet", "idx:/x", ""):
-        expect("must be folder:PATH, imagenet:DIR or tfds:DIR.", spec, tmp_path / "out")
-    expect("one image or more", f"folder:{photos}", tmp_path / "out", shard_images=0)
-    expect("one thread or more", f"folder:{photos}", tmp_path / "out", threads=0)
-    expect("is not a folder", f"folder:{tmp_path}/none", tmp_path / "out")
+        expect("folder:PATH, imagenet:DIR or tfds:DIR", spec, tmp_path / "out")
+    expect(" 0 images per shard", f"folder:{photos}", tmp_path / "out", shard_images=0)
+    expect(" 0 threads", f"folder:{photos}", tmp_path / "out", threads=0)
+    expect("none is not a folder", f"folder:{tmp_path}/none", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 # Broken images
 
 
-def test_broken_images_are_named_and_go_with_skip_broken(photos, tmp_path, capfd):
+def test_broken_images_are_named_and_left_out_with_skip_broken(photos, tmp_path, capfd):
     write(photos / "train" / "cat" / "4.jpg", jpeg(4)[:300])
     write(photos / "val" / "dög 2" / "deep" / "1.jpg", jpeg(101)[:-200])
     (photos / "train" / "dög 2" / "9.jpg").unlink()
     (photos / "train" / "dög 2" / "9.jpg").symlink_to("nowhere")
     out = tmp_path / "out"
-    expect(f"broken images: 3, listed in {out}/broken.txt; mend them", f"folder:{photos}", out, RunFailed)
+    expect(f"images: 3.*{out}/broken.txt.*--skip-broken", f"folder:{photos}", out, RunFailed)
     lines = (out / "broken.txt").read_text().splitlines()
     for line, name in zip(lines, ("cat/4.jpg", "dög 2/9.jpg", "dög 2/deep/1.jpg"), strict=True):
         assert name in line
@@ -228,7 +227,7 @@ def test_broken_images_are_named_and_go_with_skip_broken(photos, tmp_path, capfd
 def test_the_screen_names_twenty_broken_images_and_counts_the_rest(tmp_path, capfd):
     for i in range(30):
         write(tmp_path / "p" / "cat" / f"{i:02}.jpg", b"no image" if i > 5 else jpeg(i))
-    expect("broken images: 24, listed", f"folder:{tmp_path / 'p'}", tmp_path / "out", RunFailed)
+    expect("images: 24", f"folder:{tmp_path / 'p'}", tmp_path / "out", RunFailed)
     lines = capfd.readouterr().err.splitlines()
     assert sum(line.startswith(f"the image {tmp_path / 'p' / 'cat'}/") for line in lines) == 20
     assert f"and 4 more, see {tmp_path / 'out' / 'broken.txt'}" in lines
@@ -246,19 +245,19 @@ def test_a_shard_of_broken_images_alone_is_empty_and_the_set_readable(photos, tm
 def test_a_split_of_broken_images_alone_is_no_set(photos, tmp_path):
     for path in (photos / "val").rglob("*.jpg"):
         path.write_bytes(b"no image")
-    expect("every image of the split validation", f"folder:{photos}", tmp_path / "o", RunFailed, skip_broken=True)
+    expect("split validation", f"folder:{photos}", tmp_path / "o", RunFailed, skip_broken=True)
     assert not (tmp_path / "o" / "dataset_info.json").exists()
 
 
-def test_images_left_out_before_are_missed_without_skip_broken(photos, tmp_path, monkeypatch):
-    """Ended before its metadata, a set with images left out is not taken for whole without --skip-broken."""
+def test_images_left_out_before_are_broken_without_skip_broken(photos, tmp_path, monkeypatch):
+    """Interrupted before its metadata, a data set with images left out is incomplete without --skip-broken."""
     from inception_jax.data.prepare import conversion
 
     write(photos / "train" / "cat" / "4.jpg", b"no image")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(conversion, "write_metadata", interrupt)
         run(f"folder:{photos}", tmp_path / "out", skip_broken=True)
-    expect("broken images: 1, listed", f"folder:{photos}", tmp_path / "out", RunFailed)
+    expect("images: 1", f"folder:{photos}", tmp_path / "out", RunFailed)
     made = run(f"folder:{photos}", tmp_path / "out", skip_broken=True)
     assert made.left_out == 1 and made.images["train"] == 9 and made.checked == 0
 
@@ -286,7 +285,7 @@ def slowing_down(photos, out):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
-def test_ended_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, how):
+def test_interrupted_in_the_middle_it_resumes_to_the_same_bytes(tmp_path, how):
     photos, out = tmp_path / "photos", tmp_path / "out"
     for i in range(60):
         write(photos / "cat" / f"{i:02}.jpg", jpeg(i))
@@ -306,8 +305,8 @@ def test_ended_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, how):
     assert contents(out) == contents(tmp_path / "undisturbed")
 
 
-def test_killed_at_each_step_it_goes_on_to_the_same_bytes(photos, tmp_path):
-    """Every step ends in a rename; here the process ends instead of the first, the second and so on."""
+def test_killed_at_each_step_it_resumes_to_the_same_bytes(photos, tmp_path):
+    """Every step ends in a rename; the process ends before the first, the second and so on."""
     write(photos / "train" / "cat" / "4.jpg", jpeg(4)[:300])
     code = f"""
         import os
@@ -347,7 +346,7 @@ def test_killed_at_each_step_it_goes_on_to_the_same_bytes(photos, tmp_path):
 
 def test_a_shard_cut_short_is_made_again(photos, tmp_path):
     write(photos / "val" / "cat" / "deep" / "0.jpg", b"no image")
-    expect("broken images: 1, listed", f"folder:{photos}", tmp_path / "out", RunFailed)
+    expect("images: 1", f"folder:{photos}", tmp_path / "out", RunFailed)
     shard = tmp_path / "out" / "my_photos-train.array_record-00001-of-00003"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
@@ -355,7 +354,7 @@ def test_a_shard_cut_short_is_made_again(photos, tmp_path):
     assert shard.read_bytes() == whole
 
 
-def test_a_full_disk_is_one_sentence_and_what_is_written_stays(photos, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_error_and_complete_shards_stay(photos, tmp_path, monkeypatch):
     class Full(shards.ArrayRecordWriter):
         def close(self):
             super().close()
@@ -370,8 +369,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(photos, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(shards, "ArrayRecordWriter", Full)
         expect(
-            "00002-of-00003 cannot be written: write() failed: No space left on device; when that is mended, the "
-            "same command goes on",
+            "00002-of-00003.*No space left on device",
             f"folder:{photos}",
             tmp_path / "out",
             RunFailed,
@@ -382,7 +380,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(photos, tmp_path,
     assert run(f"folder:{photos}", tmp_path / "out").checked in (2, 2 + 3)
 
 
-def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(photos, tmp_path, monkeypatch, capfd):
+def test_progress_without_a_terminal(photos, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(Progress, "__init__", functools.partialmethod(Progress.__init__, every_seconds=0.0))
     run(f"folder:{photos}", tmp_path / "out")
     lines = capfd.readouterr().err.splitlines()
@@ -422,19 +420,19 @@ def test_imagenet_s_tars_round_trip(imagenet, tmp_path, capfd):
     info = json.loads((out / "dataset_info.json").read_text())
     assert (info["name"], info["version"]) == ("imagenet2012", "5.1.0")
     err = capfd.readouterr().err
-    assert "has 3 of the 1,000 classes" in err and "has 3 of the 50,000 validation images" in err
+    assert re.search("3 of .*1,000", err) and re.search("3 of .*50,000", err)
     assert "tensorflow" not in sys.modules
 
 
-def test_imagenet_with_one_tar_says_which_split_is_missing(imagenet, tmp_path, capfd):
+def test_imagenet_with_one_tar_names_the_missing_split(imagenet, tmp_path, capfd):
     (imagenet / "ILSVRC2012_img_train.tar").unlink()
     assert run(f"imagenet:{imagenet}", tmp_path / "out").images == {"validation": 3}
-    assert "has no ILSVRC2012_img_train.tar: the split train is not made" in capfd.readouterr().err
+    assert "ILSVRC2012_img_train.tar" in capfd.readouterr().err
     (imagenet / "ILSVRC2012_img_val.tar").unlink()
-    expect("has neither ILSVRC2012_img_train.tar nor ILSVRC2012_img_val.tar", f"imagenet:{imagenet}", tmp_path / "o")
+    expect("ILSVRC2012_img_train.tar nor ILSVRC2012_img_val.tar", f"imagenet:{imagenet}", tmp_path / "o")
 
 
-def test_a_tar_cut_short_anywhere_is_one_sentence(imagenet, tmp_path):
+def test_an_incomplete_tar_is_one_error(imagenet, tmp_path):
     """Between two files and within the closing blocks, too, where Python's tarfile sees no fault."""
     path = imagenet / "ILSVRC2012_img_val.tar"
     whole = path.read_bytes()
@@ -445,11 +443,11 @@ def test_a_tar_cut_short_anywhere_is_one_sentence(imagenet, tmp_path):
     places = [0, 100, 512, members[1].offset, members[1].offset + 200, last.offset_data, last.offset_data + 9, end]
     for place in places:
         path.write_bytes(whole[:place])
-        expect("get it again.", f"imagenet:{imagenet}", tmp_path / "out")
+        expect("ILSVRC2012_img_val.tar ", f"imagenet:{imagenet}", tmp_path / "out")
     path.write_bytes(whole[: members[1].offset + 5] + b"x" + whole[members[1].offset + 6 :])
-    expect("damaged after its file 1; get it again.", f"imagenet:{imagenet}", tmp_path / "out")
+    expect("ILSVRC2012_img_val.tar .* file 1", f"imagenet:{imagenet}", tmp_path / "out")
     path.write_bytes(b"something else " * 500)
-    expect("cut short or no tar", f"imagenet:{imagenet}", tmp_path / "out")
+    expect("ILSVRC2012_img_val.tar ", f"imagenet:{imagenet}", tmp_path / "out")
 
 
 def test_an_inner_tar_cut_short_is_named(imagenet, tmp_path):
@@ -464,24 +462,24 @@ def test_an_inner_tar_cut_short_is_named(imagenet, tmp_path):
 
 def test_other_files_in_imagenet_s_tars_are_refused(imagenet, tmp_path):
     write(imagenet / "ILSVRC2012_img_train.tar", tar(TRAINING | {"n00000000.tar": tar({"a": b"a"})}))
-    expect("holds n00000000.tar, which is not the tar of one", f"imagenet:{imagenet}", tmp_path / "out")
+    expect("ILSVRC2012_img_train.tar .*n00000000.tar", f"imagenet:{imagenet}", tmp_path / "out")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         link = tarfile.TarInfo("n01440764.tar")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     write(imagenet / "ILSVRC2012_img_train.tar", buffer.getvalue())
-    expect("holds n01440764.tar, which is not a regular file", f"imagenet:{imagenet}", tmp_path / "out")
+    expect("n01440764.tar.*regular file", f"imagenet:{imagenet}", tmp_path / "out")
     (imagenet / "ILSVRC2012_img_train.tar").unlink()
     for name in ("cat.jpg", "ILSVRC2012_val_00050001.JPEG", "ILSVRC2012_val_00000000.JPEG"):
         write(imagenet / "ILSVRC2012_img_val.tar", tar(VALIDATION | {name: jpeg(1)}))
-        expect(f"holds {name}; its files must be", f"imagenet:{imagenet}", tmp_path / "out")
+        expect(f" {name}.*ILSVRC2012_val_00000001.JPEG", f"imagenet:{imagenet}", tmp_path / "out")
 
 
 def test_a_broken_image_in_a_tar_is_named(imagenet, tmp_path):
     files = VALIDATION | {"ILSVRC2012_val_00000002.JPEG": b"no image"}
     write(imagenet / "ILSVRC2012_img_val.tar", tar(files))
-    expect("broken images: 1, listed", f"imagenet:{imagenet}", tmp_path / "out", RunFailed)
+    expect("images: 1", f"imagenet:{imagenet}", tmp_path / "out", RunFailed)
     assert (tmp_path / "out" / "broken.txt").read_text().startswith("the image ILSVRC2012_val_00000002.JPEG is ")
 
 
@@ -490,7 +488,7 @@ def test_a_tar_that_shrinks_while_it_is_read_is_no_broken_image(imagenet):
     path = imagenet / "ILSVRC2012_img_val.tar"
     path.write_bytes(path.read_bytes()[:600])
     for number, name in ((2, "ILSVRC2012_val_00000003.JPEG"), (0, "ILSVRC2012_val_00000001.JPEG")):
-        with pytest.raises(UserError, match=f"ends within {name}; it has changed") as caught:
+        with pytest.raises(UserError, match=f"ILSVRC2012_img_val.tar .*{name}") as caught:
             split.read(number)
         assert not isinstance(caught.value, BrokenImage)
 
@@ -498,25 +496,9 @@ def test_a_tar_that_shrinks_while_it_is_read_is_no_broken_image(imagenet):
 # tfds
 
 
-def crc32c(data):
-    """CRC-32C, a bit at a time."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
 def framed(data):
-    """A record of a TFRecord file."""
-
-    def masked(data):
-        crc = crc32c(data)
-        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-    length = struct.pack("<Q", len(data))
-    return length + masked(length) + data + masked(data)
+    """A record of a TFRecord file, with checksums of 0, which readers ignore."""
+    return struct.pack("<QI", len(data), 0) + data + bytes(4)
 
 
 def write_tfrecord(folder, splits, *, image=jpeg, file_format="tfrecord"):
@@ -588,11 +570,6 @@ def test_tfrecord_round_trip_byte_for_byte(tmp_path):
     assert "tensorflow" not in sys.modules
 
 
-def test_crc32c_by_the_standard():
-    # RFC 3720, B.4: 32 bytes of zeros, then 0 to 31.
-    assert crc32c(bytes(32)) == 0x8A9136AA and crc32c(bytes(range(32))) == 0x46DD794E
-
-
 def test_a_broken_image_or_record_in_tfrecord_is_named(tmp_path):
     place = write_tfrecord(tmp_path / "pets", {"train": [3]}, image=lambda i: b"no image" if i == 1 else jpeg(i))
     path = next(place.glob("*tfrecord*"))
@@ -601,47 +578,47 @@ def test_a_broken_image_or_record_in_tfrecord_is_named(tmp_path):
     data[12:40] = b"\xff" * 28
     path.write_bytes(data)
     assert first > 40
-    expect("broken images: 2, listed", f"tfds:{place}", tmp_path / "out", RunFailed)
+    expect("images: 2", f"tfds:{place}", tmp_path / "out", RunFailed)
     lines = (tmp_path / "out" / "broken.txt").read_text().splitlines()
     assert lines[0].startswith(f"the record train 0 in {path} is broken: ")
     assert lines[1].startswith(f"the image train 1 in {path} is ")
 
 
-def test_tfrecord_files_cut_short_or_swapped_are_one_sentence(tmp_path):
+def test_incomplete_or_swapped_tfrecord_files_are_one_error(tmp_path):
     place = write_tfrecord(tmp_path / "pets", {"train": [2, 3]})
     path = next(place.glob("*00001-of*"))
     whole = path.read_bytes()
     second = 16 + struct.unpack("<Q", whole[:8])[0]
     for number, cut in enumerate((5, 12, 300, second + 3, second + 300, len(whole) - 1)):
         path.write_bytes(whole[:cut])
-        expect(f"{path} is cut short or damaged in its record ", f"tfds:{place}", tmp_path / f"out{number}")
+        expect(f"{path} .* record ", f"tfds:{place}", tmp_path / f"out{number}")
     path.write_bytes(whole[:second])
-    expect(f"{path} holds 1 records; the metadata says 3: get it again.", f"tfds:{place}", tmp_path / "few")
+    expect(f"{path} .*\\b1 records.*\\b3\\b", f"tfds:{place}", tmp_path / "few")
     path.write_bytes(whole[:second] * 4)
-    expect(f"{path} holds 4 records; the metadata says 3", f"tfds:{place}", tmp_path / "many")
+    expect(f"{path} .*\\b4 records.*\\b3\\b", f"tfds:{place}", tmp_path / "many")
     path.write_bytes(struct.pack("<Q", 2**63) + whole[8:])
-    expect("cut short or damaged in its record 1 of 3", f"tfds:{place}", tmp_path / "huge")
+    expect("record 1 of 3", f"tfds:{place}", tmp_path / "huge")
     # The shard made of the other file alone is kept.
     assert not list((tmp_path / "huge").glob("*00001-of-00002"))
     path.unlink()
-    expect(f"{path} cannot be read: No such file", f"tfds:{place}", tmp_path / "gone")
+    expect(f"{path} .*No such file", f"tfds:{place}", tmp_path / "gone")
 
 
 def test_tfds_mistakes(tmp_path):
-    expect("has no dataset_info.json; give the directory", f"tfds:{tmp_path}", tmp_path / "out")
+    expect("dataset_info.json", f"tfds:{tmp_path}", tmp_path / "out")
     place = write_tfrecord(tmp_path / "array", {"train": [1]}, file_format="array_record")
-    expect("is stored as array_record and can be trained on as it is.", f"tfds:{place}", tmp_path / "out")
+    expect("stored as array_record", f"tfds:{place}", tmp_path / "out")
     place = write_tfrecord(tmp_path / "riegeli", {"train": [1]}, file_format="riegeli")
-    expect("is stored as riegeli and must be tfrecord", f"tfds:{place}", tmp_path / "out")
+    expect("riegeli.*tfrecord", f"tfds:{place}", tmp_path / "out")
     place = write_tfrecord(tmp_path / "empty", {"train": [0]})
-    expect("has no examples", f"tfds:{place}", tmp_path / "out")
+    expect(f"{place} has no examples", f"tfds:{place}", tmp_path / "out")
     place = write_tfrecord(tmp_path / "words", {"train": [1]})
     features = json.loads((place / "features.json").read_text())
     del features["featuresDict"]["features"]["image"]
     (place / "features.json").write_text(json.dumps(features))
-    expect("has no feature that is an image", f"tfds:{place}", tmp_path / "out")
+    expect(f"{place} .*image", f"tfds:{place}", tmp_path / "out")
     place = write_tfrecord(tmp_path / "pets", {"train": [1]})
     (place / "dataset_info.json").write_text("{")
-    expect("cannot be opened: ", f"tfds:{place}", tmp_path / "out")
+    expect(f"{place} cannot be opened", f"tfds:{place}", tmp_path / "out")
     (place / "dataset_info.json").unlink()
-    expect("has no dataset_info.json", f"tfds:{place}", tmp_path / "out")
+    expect("dataset_info.json", f"tfds:{place}", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Decoding, crops and colour: numbers by hand, by Pillow and by Python's colorsys, then ranges and shares."""
+"""Decoding, crops and colour: numbers by hand, by Pillow and by Python's colorsys, then ranges and fractions."""
 
 import colorsys
 import io
@@ -94,7 +94,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 @pytest.mark.parametrize("length", [3, 200, 700, -300])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_file_cut_short_is_named(kind, length):
-    with pytest.raises(BrokenImage, match="the image pets/9.jpg is (broken|not an image that can be read): "):
+    with pytest.raises(BrokenImage, match="pets/9.jpg "):
         decode(encode(NOISE, kind)[:length], "pets/9.jpg")
 
 
@@ -103,14 +103,14 @@ def test_a_file_cut_short_is_named(kind, length):
 def test_a_file_corrupt_in_the_middle_is_named(kind, garbage):
     data = encode(NOISE, kind)
     middle = len(data) // 2
-    with pytest.raises(BrokenImage, match="the image pets/9.jpg is broken: "):
+    with pytest.raises(BrokenImage, match="pets/9.jpg "):
         decode(data[:middle] + garbage + data[middle + 100 :], "pets/9.jpg")
 
 
 def test_a_file_of_another_kind_is_named_with_its_first_bytes():
-    with pytest.raises(BrokenImage, match=r"^the image x.jpg is not an image that can be read: the file is empty\.$"):
+    with pytest.raises(BrokenImage, match="x.jpg .*empty"):
         decode(b"", "x.jpg")
-    with pytest.raises(BrokenImage, match=r"can be read: the file starts with the bytes 3c 68 74 6d\.$"):
+    with pytest.raises(BrokenImage, match="x.jpg .*3c 68 74 6d"):
         decode(b"<html>Not found</html>", "x.jpg")
 
 
@@ -141,7 +141,7 @@ def test_a_huge_jpeg_is_decoded_at_a_fraction():
 
 
 def test_a_huge_png_is_refused():
-    with pytest.raises(BrokenImage, match="it has 9000 x 9000 pixels; only a JPEG may have over 67108864"):
+    with pytest.raises(BrokenImage, match="9000 x 9000 pixels.*67108864"):
         decode(encode(PIL.Image.new("1", (9_000, 9_000)), "PNG"), "x")
 
 
@@ -157,7 +157,7 @@ def test_scratch_is_used_again_and_is_each_threads_own():
     np.testing.assert_array_equal(decode(encode(NOISE, "JPEG"), "x"), kept)
 
 
-def test_crops_are_written_where_they_are_wanted():
+def test_crops_are_written_to_out():
     out = np.zeros((3, 8, 8, 3), np.uint8)
     options = {"size": 8, "area": (0.05, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True, "resize": "bilinear"}
     for seed in range(6):
@@ -169,9 +169,9 @@ def test_crops_are_written_where_they_are_wanted():
 
 
 def test_arrays_that_are_no_images_are_named():
-    with pytest.raises(UserError, match=r"digits 3 is float64 \[4, 4\]; it must be uint8"):
+    with pytest.raises(UserError, match=r"digits 3 .*float64 \[4, 4\].*uint8"):
         decode(np.zeros((4, 4)), "digits 3")
-    with pytest.raises(UserError, match="digits 3 has 2 channels; it must have 1, 3 or 4"):
+    with pytest.raises(UserError, match="digits 3 .*2 channels.*1, 3 or 4"):
         decode(np.zeros((4, 4, 2), np.uint8), "digits 3")
 
 
@@ -217,7 +217,7 @@ def test_central_crop_at_the_paper_size():
 WHOLE = {"area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": False, "resize": "bilinear"}
 
 
-def test_the_whole_image_is_the_identity_and_flip_mirrors_half():
+def test_a_crop_of_everything_is_the_identity_and_flip_mirrors_half():
     image = GRADIENT[:40, :40]
     np.testing.assert_array_equal(distorted_crop(image, np.random.default_rng(0), size=40, **WHOLE), image)
     rng = np.random.default_rng(0)
@@ -237,19 +237,19 @@ def test_crops_lie_within_the_ranges_and_everywhere():
     top, left, crop_height, crop_width = boxes.T
     assert (top >= 0).all() and (top + crop_height <= height).all()
     assert (left >= 0).all() and (left + crop_width <= width).all()
-    share = crop_height * crop_width / (height * width)
+    area = crop_height * crop_width / (height * width)
     aspect = crop_width / crop_height
     # Rounding to whole pixels moves both by no more than a pixel's worth.
-    assert share.min() > 0.045 and share.max() < 0.51
+    assert area.min() > 0.045 and area.max() < 0.51
     assert aspect.min() > 0.72 and aspect.max() < 1.37
     # Uniform draws: the means are those of the ranges.
-    assert abs(share.mean() - 0.275) < 0.01 and abs(aspect.mean() - (3 / 4 + 4 / 3) / 2) < 0.015
+    assert abs(area.mean() - 0.275) < 0.01 and abs(aspect.mean() - (3 / 4 + 4 / 3) / 2) < 0.015
     # Both ends of the image are reached.
     assert top.min() == 0 and (top + crop_height).max() == height
     assert left.min() == 0 and (left + crop_width).max() == width
 
 
-def test_a_crop_that_cannot_fit_is_the_whole_image():
+def test_a_crop_that_cannot_fit_is_the_full_image():
     image = GRADIENT  # 40 x 60: a square of the whole area does not fit
     crop = distorted_crop(image, np.random.default_rng(0), size=40, **WHOLE)
     np.testing.assert_array_equal(crop, central_crop(image, size=40, fraction=1.0, resize="bilinear"))

@@ -1,4 +1,4 @@
-"""`data show`: its tiles are the pixels of the batches, pixel for pixel."""
+"""`data show`: its tiles are the images of the batches, pixel for pixel."""
 
 import contextlib
 
@@ -99,15 +99,15 @@ def test_titles_name_the_classes_and_are_cut_at_the_crop():
 
 
 def test_mistakes(tmp_path):
-    def expect(message, out="x.png", **options):
-        with pytest.raises(UserError, match=message):
+    def expect(pattern, out="x.png", **options):
+        with pytest.raises(UserError, match=pattern):
             Show("digits", str(tmp_path / out), **options)([])
         assert not (tmp_path / out).exists()
 
-    expect("must end in .png", out="x.jpg")
-    expect("data.image_size is 20; it must be 75 or more", image_size=20)
-    expect("data.crop_area is", crop_area=(0.5, 2.0))
-    expect("0 rows and 6 columns must be 1 or more", rows=0)
-    expect("no more than 8,192 pixels a side", columns=200)
+    expect("x.jpg.*.png", out="x.jpg")
+    expect("data.image_size.* 20.* 75", image_size=20)
+    expect("data.crop_area", crop_area=(0.5, 2.0))
+    expect("0 rows and 6 columns", rows=0)
+    expect("200 columns.*8,192", columns=200)
     (tmp_path / "file").touch()
-    expect("file cannot be written: it is a file and not a directory", out="file/x.png")
+    expect("file .*directory", out="file/x.png")

@@ -1,4 +1,4 @@
-"""A run's directory: what is written can be read, by us and by TensorBoard, also after a kill and a resume."""
+"""Directory of a run: its files can be read back, also by TensorBoard and after a kill and a resume."""
 
 import json
 import struct
@@ -43,7 +43,7 @@ def scalars(directory):
     return {(e.step, v.tag): v.simple_value for e in events(directory) for v in e.summary.value}
 
 
-def test_configuration_comes_back_as_it_was_written(tmp_path):
+def test_the_configuration_is_read_as_it_was_written(tmp_path):
     experiment = config.Experiment(
         seed=7,
         model=config.ModelConfig(name="inception_v4", depths=(1, 2, 3), residual_scales=(0.1,)),
@@ -66,31 +66,29 @@ def edit(directory, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v["experiment"]["model"].update(widht=1.0), r"unknown field model\.widht; ModelConfig has name, "),
-        (lambda v: v["experiment"].update(other=1), r"unknown field other; Experiment has seed, model, "),
+        (lambda v: v["experiment"]["model"].update(widht=1.0), r"model\.widht.*name, "),
+        (lambda v: v["experiment"].update(other=1), r"other.*seed, model, "),
         (lambda v: v["info"].update(colour="red"), "colour"),
         (lambda v: v["info"].pop("steps"), "steps"),
         (lambda v: v.pop("info"), "info"),
     ],
 )
-def test_a_configuration_of_another_version_is_refused_by_name(tmp_path, change, message):
+def test_a_configuration_of_another_version_is_refused(tmp_path, change, message):
     runs.write_config(tmp_path, INFO, config.Experiment())
     edit(tmp_path, change)
-    with pytest.raises(
-        UserError, match=rf"config\.json is not the configuration of a run of this version: .*{message}"
-    ):
+    with pytest.raises(UserError, match=rf"config\.json .*{message}"):
         runs.read_run(tmp_path)
 
 
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is not a run: it has no config\.json"):
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
         runs.read_run(tmp_path)
     (tmp_path / runs.CONFIG).write_text('{"info": ')
-    with pytest.raises(UserError, match=r"is not the configuration of a run"):
+    with pytest.raises(UserError, match=r"config\.json"):
         runs.read_run(tmp_path)
 
 
-def test_finished_means_that_the_last_step_was_evaluated(tmp_path):
+def test_a_run_is_finished_once_its_last_step_is_evaluated(tmp_path):
     runs.write_config(tmp_path, INFO, config.Experiment())
     write(tmp_path, [validation(90), train(100)])
     assert not runs.read_run(tmp_path).finished
@@ -98,13 +96,13 @@ def test_finished_means_that_the_last_step_was_evaluated(tmp_path):
     assert runs.read_run(tmp_path).finished
 
 
-def test_metrics_come_back_as_they_were_written(tmp_path):
+def test_metrics_are_read_as_they_were_written(tmp_path):
     records = [train(10, learning_rate=1 / 3), validation(10), validation(10, "raw", top1_error=0.5)]
     write(tmp_path, records)
     assert runs.read_metrics(tmp_path) == records
 
 
-def test_each_line_is_in_the_file_before_the_next_is_written(tmp_path):
+def test_each_line_is_flushed(tmp_path):
     writer = runs.MetricsWriter(tmp_path, step=0)
     writer.write(train(10))
     assert runs.read_metrics(tmp_path) == [train(10)]
@@ -112,29 +110,29 @@ def test_each_line_is_in_the_file_before_the_next_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [1, 20, -2])
-def test_a_last_line_half_written_is_dropped(tmp_path, kept):
+def test_an_incomplete_last_line_is_dropped(tmp_path, kept):
     write(tmp_path, [train(10), train(20)])
     with (tmp_path / runs.METRICS).open("a") as file:
         file.write(json.dumps(train(30))[:kept])
     assert runs.read_metrics(tmp_path) == [train(10), train(20)]
 
 
-def test_a_last_line_that_only_lacks_its_end_is_kept(tmp_path):
+def test_a_last_line_without_a_newline_is_kept(tmp_path):
     write(tmp_path, [train(10)])
     with (tmp_path / runs.METRICS).open("a") as file:
         file.write(json.dumps(train(20)))
     assert runs.read_metrics(tmp_path) == [train(10), train(20)]
-    write(tmp_path, [train(30)], step=20)  # and does not run into the next one
+    write(tmp_path, [train(30)], step=20)  # which gets a line of its own
     assert runs.read_metrics(tmp_path) == [train(10), train(20), train(30)]
 
 
-def test_a_broken_line_in_the_middle_is_no_silent_loss(tmp_path):
+def test_a_broken_line_in_the_middle_is_refused(tmp_path):
     (tmp_path / runs.METRICS).write_text(f'{{"step": 1\n{json.dumps(train(2))}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl holds a line that is not JSON"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
         runs.read_metrics(tmp_path)
 
 
-def test_resuming_drops_what_came_after_the_checkpoint(tmp_path):
+def test_resuming_drops_the_lines_after_the_checkpoint(tmp_path):
     write(tmp_path, [train(40), validation(50), validation(50, "raw"), train(60), train(70)])
     with (tmp_path / runs.METRICS).open("a") as file:
         file.write('{"step": 80')
@@ -146,7 +144,7 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path):
     assert runs.read_metrics(tmp_path)[3:] == [train(60, loss=9.0)]
 
 
-def test_a_fresh_run_has_no_metrics(tmp_path):
+def test_a_new_run_has_no_metrics(tmp_path):
     runs.MetricsWriter(tmp_path / "run", step=0).close()
     assert runs.read_metrics(tmp_path / "run") == runs.read_metrics(tmp_path / "nowhere") == []
 
@@ -166,7 +164,7 @@ def test_tensorboard_holds_the_same_numbers(tmp_path):
     }
 
 
-def test_tensorboard_waits_for_the_first_record(tmp_path):
+def test_tensorboard_is_opened_at_the_first_record(tmp_path):
     writer = runs.MetricsWriter(tmp_path, step=0)
     assert not (tmp_path / "tensorboard").exists()
     writer.write(train(10))
@@ -174,11 +172,11 @@ def test_tensorboard_waits_for_the_first_record(tmp_path):
     writer.close()
 
 
-def test_tensorboard_is_told_what_a_resume_drops_and_keeps_the_rest(tmp_path):
+def test_tensorboard_hides_only_what_a_resume_drops(tmp_path):
     write(tmp_path, [train(10), train(20)])
     write(tmp_path, [train(20, loss=9.0)], step=10)  # within the same second
     found = events(tmp_path)
     starts = [e.step for e in found if e.HasField("session_log") and e.session_log.status == SessionLog.START]
-    assert starts == [1, 11]  # TensorBoard hides what came before from this step on
+    assert starts == [1, 11]  # TensorBoard hides earlier events from these steps on
     losses = [(e.step, v.simple_value) for e in found for v in e.summary.value if v.tag == "train/loss"]
     assert losses == [(10, 1.5), (20, 1.5), (20, 9.0)]

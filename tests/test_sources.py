@@ -1,4 +1,4 @@
-"""Sources: what digits and idx files give, in which order, and the sentence for each mistake."""
+"""Sources: images and order of digits and idx files, and the error for each mistake."""
 
 import gzip
 import struct
@@ -15,8 +15,8 @@ from inception_jax.errors import UserError
 
 def test_an_unknown_spec_lists_the_four():
     for spec in ("imagenet", "digits:3", "idx:", "folder:", "tfds", ""):
-        expect("must be digits, idx:PATH, folder:PATH or tfds:NAME.", spec)
-    expect("'test' must be 'train' or 'validation'", "digits", "test")
+        expect(f"{spec!r}.* digits, idx:PATH, folder:PATH or tfds:NAME", spec)
+    expect("'test'.*'train' or 'validation'", "digits", "test")
 
 
 def test_importing_data_imports_no_data_set_library():
@@ -49,7 +49,7 @@ def test_a_sample_is_located_without_being_read():
     assert part.locate(1)[0] in {f"image {i}" for i in range(1, 5)} and part.locate(1) != part.locate(0)
     assert sample(whole, 5).locate(3) == ("image 3", 1)
     assert sample(Source(("a",), 2, lambda i: Record(np.zeros((1, 1, 3), np.uint8), 0, "x")), 1).locate is None
-    with pytest.raises(UserError, match="6 images are asked for, but there are only 5"):
+    with pytest.raises(UserError, match=r"\b6 images.*\b5\b"):
         sample(whole, 6)
 
 
@@ -120,35 +120,35 @@ def test_idx_sets_with_a_prefix_as_emnist_has_them(tmp_path):
     assert open_source(f"idx:{tmp_path}/emnist-mnist", "train")[0].image[0, 0] == 50
     assert open_source(f"idx:{tmp_path}/emnist-letters", "validation")[0].image[0, 0] == 0
     for split in ("train", "validation"):
-        expect(f"name one by its prefix, as in idx:{tmp_path}/emnist-letters.", f"idx:{tmp_path}", split)
+        expect(f"idx:{tmp_path}/emnist-letters", f"idx:{tmp_path}", split)
 
 
 def test_idx_mistakes(idx):
-    expect("idx:/no/such has no file train-images-idx3-ubyte", "idx:/no/such")
+    expect("idx:/no/such .*train-images-idx3-ubyte", "idx:/no/such")
     write_idx(idx / "train-labels-idx1-ubyte", LABELS[:2])
-    expect("holds 3 images and", f"idx:{idx}")
+    expect(r"\b3 images .*\b2 labels", f"idx:{idx}")
     write_idx(idx / "train-labels-idx1-ubyte", LABELS[1:2])
-    expect("has the label 1; the training labels end at 0", f"idx:{idx}", "validation")
+    expect(r"label 1\b.*\b0\b", f"idx:{idx}", "validation")
     (idx / "train-labels-idx1-ubyte").unlink()
-    expect("has no file train-labels-idx1-ubyte, with or without .gz.", f"idx:{idx}")
+    expect("train-labels-idx1-ubyte", f"idx:{idx}")
     images = idx / "train-images-idx3-ubyte"
     write_idx(idx / "train-labels-idx1-ubyte", LABELS)
     whole = images.read_bytes()
     images.write_bytes(whole[:-1])
-    expect(f"{images} holds 59 values; its header says 3 x 4 x 5.", f"idx:{idx}")
+    expect(f"{images} .*59 values.* 3 x 4 x 5", f"idx:{idx}")
     images.write_bytes(b"\x00\x00\x0d" + whole[3:])
-    expect("starts with 00000d03; an idx file must start with 00000803.", f"idx:{idx}")
+    expect("00000d03.* 00000803", f"idx:{idx}")
     images.write_bytes(b"")
-    expect(f"{images} starts with", f"idx:{idx}")
+    expect(f"{images} starts", f"idx:{idx}")
     # 65,536 x 65,536 x 4,294,967,295 overflows 64 bits.
     images.write_bytes(whole[:4] + struct.pack(">3I", 1 << 16, 1 << 16, (1 << 32) - 1))
-    expect(f"{images} holds 0 values; its header says 65536 x 65536 x 4294967295.", f"idx:{idx}")
+    expect(f"{images} .*0 values.* 65536 x 65536 x 4294967295", f"idx:{idx}")
     write_idx(images, IMAGES[:, :, :0])
-    expect(f"{images} holds images of 4 x 0 pixels; both must be 1 or more.", f"idx:{idx}")
+    expect(f"{images} .* 4 x 0 pixels", f"idx:{idx}")
     images.write_bytes(bytes([0, 0, 8, 4]) + struct.pack(">4I", 3, 4, 5, 1) + IMAGES.tobytes())
-    expect("starts with 00000804; an idx file must start with 00000803.", f"idx:{idx}")
+    expect("00000804.* 00000803", f"idx:{idx}")
     images.unlink()
     images.mkdir()
-    expect(f"{images} cannot be read: ", f"idx:{idx}")
+    expect(f"{images} ", f"idx:{idx}")
     (idx / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(whole)[:-12])
-    expect("t10k-images-idx3-ubyte.gz cannot be read", f"idx:{idx}", "validation")
+    expect("t10k-images-idx3-ubyte.gz ", f"idx:{idx}", "validation")

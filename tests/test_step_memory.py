@@ -144,16 +144,16 @@ def test_the_largest_batch_fits_the_memory(line):
 
 def test_memory_that_does_not_grow_is_an_error(monkeypatch):
     monkeypatch.setattr(step_memory, "step_bytes", lambda experiment, images: 500)
-    with pytest.raises(UserError, match="batches.* 3 and 7"):
+    with pytest.raises(UserError, match="3 and 7 .*same memory"):
         step_memory.predict(SMALL, (3, 7), (16,))
 
 
 @pytest.mark.parametrize(
     ("batches", "gigabytes", "message"),
     [
-        ((5, 5), (16,), "batches.* 5 and 5"),
-        ((0, 5), (16,), "batches.* 0 and 5"),
-        ((1, 2), (16, 0), " 0 gigabytes"),
+        ((5, 5), (16,), "5 and 5"),
+        ((0, 5), (16,), "0 and 5"),
+        ((1, 2), (16, 0), "gigabytes are 16, 0"),
     ],
 )
 def test_mistakes_are_found_before_compiling(batches, gigabytes, message):
@@ -176,9 +176,10 @@ def test_summary_prints_it_as_json(shallow, capsys):
 def test_summary_prints_it_as_text(line, shallow, capsys):
     assert main(["summary", "inception_v4", "--memory", "--remat", "--gigabytes", "0.4", "16"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    expected = ("float32.* remat.* 8 and 32", " 2.0 MB", " 500.0 MB", "^0.4 GB  +0 images", "^16 GB  +7,750 images")
-    for line, pattern in zip(lines[-5:], expected, strict=True):
-        assert re.search(pattern, line), line
+    assert "float32, with remat" in lines[-5] and "8 and 32" in lines[-5]
+    words = [line.split() for line in lines[-4:]]
+    assert words[0][2:4] == ["2.0", "MB"] and words[1][-2:] == ["500.0", "MB"]
+    assert [row[:3] for row in words[2:]] == [["0.4", "GB", "0"], ["16", "GB", "7,750"]]
 
 
 def test_options_of_memory_need_it(capsys):

@@ -1,4 +1,4 @@
-"""The suite itself: it ends, whatever becomes of a test."""
+"""The suite itself ends if a test hangs or its worker is killed."""
 
 import os
 import shutil
@@ -18,11 +18,11 @@ LOST = {
 
 @pytest.mark.parametrize("how", LOST)
 def test_a_lost_worker_ends_the_run(tmp_path, how):
-    does, *said = LOST[how]
+    statement, *expected = LOST[how]
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_lost.py").write_text(
-        f"import os, signal, threading\n\ndef test_lost():\n    {does}\n\ndef test_after():\n    pass\n"
+        f"import os, signal, threading\n\ndef test_lost():\n    {statement}\n\ndef test_after():\n    pass\n"
     )
     (tmp_path / "tests" / "test_sound.py").write_text("def test_sound():\n    pass\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
@@ -30,5 +30,5 @@ def test_a_lost_worker_ends_the_run(tmp_path, how):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "1 failed, 1 passed" in done.stdout, done.stdout
     assert "crashed while running 'tests/test_lost.py::test_lost'" in done.stdout
-    for words in said:
+    for words in expected:
         assert words in done.stderr

@@ -1,4 +1,4 @@
-"""The supervisor that the README gives, with a command that ends as it is told to."""
+"""The README's supervisor script, with a command that exits with given codes."""
 
 import os
 import re
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
     ("codes", "last"),
     [([0], 0), ([75, 0], 0), ([137, 143, 134, 75, 0], 0), ([75, 1], 1), ([2, 0], 2), ([130, 0], 130), ([137, 1, 0], 1)],
 )
-def test_the_readmes_supervisor_goes_on_after_a_preemption_and_not_after_a_mistake(tmp_path, codes, last):
+def test_the_supervisor_restarts_after_a_preemption_and_stops_after_a_failure(tmp_path, codes, last):
     script = re.search(r"<!-- supervise -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
     fake = tmp_path / "inception-jax"

@@ -1,4 +1,4 @@
-"""Sets prepared by tensorflow-datasets: what they give, from a disk and from a bucket, and every mistake."""
+"""Data sets prepared by tensorflow-datasets, on a disk and in a bucket, and the error for each mistake."""
 
 import io
 import json
@@ -50,33 +50,30 @@ def test_tfds_mistakes(tmp_path):
     import tensorflow_datasets as tfds
 
     place = {"data_dir": str(tmp_path)}
-    expect(f"tfds:nosuch cannot be opened, with data_dir {tmp_path}: Dataset nosuch not found.", "tfds:nosuch", **place)
-    expect("tfds:no such cannot be opened", "tfds:no such", **place)
-    expect("tfds:mnist:9.9.9 cannot be opened", "tfds:mnist:9.9.9", **place)
-    expect(f"tfds:mnist is not prepared in {tmp_path}/mnist/3.0.1; run tensorflow_dataset", "tfds:mnist", **place)
+    expect(f"tfds:nosuch .*{tmp_path}.*not found", "tfds:nosuch", **place)
+    expect("tfds:no such ", "tfds:no such", **place)
+    expect("tfds:mnist:9.9.9 ", "tfds:mnist:9.9.9", **place)
+    expect(f"tfds:mnist .*{tmp_path}/mnist/3.0.1.*download_and_prepare", "tfds:mnist", **place)
     write_tfds(tmp_path, "old", splits={"train": 1}, file_format="tfrecord")
     expect(
-        f"tfds:old in {tmp_path}/old/1.0.0 is prepared as tfrecord, which cannot be read at random; "
-        f"run inception-jax data prepare tfds:{tmp_path}/old/1.0.0 OUT.",
+        f"tfrecord.*inception-jax data prepare tfds:{tmp_path}/old/1.0.0 OUT",
         "tfds:old",
         **place,
     )
     ages = {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}
     write_tfds(tmp_path, "ages", splits={"train": 1}, features=ages)
-    expect(
-        "tfds:ages has the features image, label; it must have an image and a class label, one", "tfds:ages", **place
-    )
+    expect("tfds:ages .*image, label", "tfds:ages", **place)
     write_tfds(tmp_path, "none", splits={"train": 0})
-    expect("tfds:none has no images in its split train.", "tfds:none", **place)
+    expect("tfds:none .*train", "tfds:none", **place)
     write_tfds(tmp_path, "half", splits={"train": 1})
-    expect("tfds:half has the splits train; it must have", "tfds:half", "validation", **place)
+    expect("tfds:half .*train.*validation or test", "tfds:half", "validation", **place)
 
 
 def test_a_description_that_is_broken(tmp_path):
     for file, content in (("dataset_info.json", "{"), ("features.json", "{"), ("features.json", "{}")):
         folder = write_tfds(tmp_path / str(len(content)) / file, "pets", splits={"train": 1})
         (folder / file).write_text(content)
-        expect(f"tfds:{folder} cannot be opened", f"tfds:{folder}")
+        expect(f"tfds:{folder} ", f"tfds:{folder}")
 
 
 def test_a_tfds_set_of_several_versions(tmp_path):
@@ -87,8 +84,7 @@ def test_a_tfds_set_of_several_versions(tmp_path):
     assert {name: len(open_source(f"tfds:{name}", "train", **place)) for name in lengths} == lengths
     # tensorflow-datasets knows mnist 3.0.1.
     write_tfds(tmp_path, "mnist", splits={"train": 1}, version="2.0.0")
-    expect("is not prepared in", "tfds:mnist", **place)
-    expect("mnist/3.0.1; use tfds:mnist:2.0.0, which is, or run tensorflow_dataset", "tfds:mnist", **place)
+    expect("mnist/3.0.1.*tfds:mnist:2.0.0.*download_and_prepare", "tfds:mnist", **place)
     assert len(open_source("tfds:mnist:2.0.0", "train", **place)) == 1
 
 
@@ -136,7 +132,7 @@ def test_two_labels_of_which_one_is_called_so(tmp_path):
         )
     place = {"data_dir": str(tmp_path)}
     assert open_source("tfds:cifar", "train", **place).class_names == ("cat", "dog")
-    expect("tfds:rafic has the features coarse, fine, image; it must have an image and a class", "tfds:rafic", **place)
+    expect("tfds:rafic .*coarse, fine, image", "tfds:rafic", **place)
 
 
 def example_bytes(**features):
@@ -151,29 +147,29 @@ def example_bytes(**features):
 
 
 BROKEN = {
-    "cut short": (lambda record: record[:-9], "image 0 of tfds:pets train cannot be read: "),
-    "garbage": (lambda record: bytes(range(255, 5, -1)), "image 0 of tfds:pets train cannot be read: "),
-    "empty": (lambda record: b"", "image 0 of tfds:pets train has 0 images and 0 labels; it must have one of each."),
-    "no label": (lambda record: example_bytes(image=[b"x"]), "has 1 images and 0 labels"),
-    "a label that is text": (lambda record: example_bytes(image=[b"x"], label=[b"1"]), "has 1 images and 0 labels"),
-    "two images": (lambda record: example_bytes(image=[b"x", b"y"], label=[1]), "has 2 images and 1 labels"),
+    "cut short": (lambda record: record[:-9], "image 0 of tfds:pets train "),
+    "garbage": (lambda record: bytes(range(255, 5, -1)), "image 0 of tfds:pets train "),
+    "empty": (lambda record: b"", "image 0 of tfds:pets train .*0 images and 0 labels"),
+    "no label": (lambda record: example_bytes(image=[b"x"]), "1 images and 0 labels"),
+    "a label that is text": (lambda record: example_bytes(image=[b"x"], label=[b"1"]), "1 images and 0 labels"),
+    "two images": (lambda record: example_bytes(image=[b"x", b"y"], label=[1]), "2 images and 1 labels"),
     "negative": (
         lambda record: example_bytes(image=[b"x"], label=[-1], file_name=[b"n01.JPEG"]),
-        "image 0 of tfds:pets train (n01.JPEG) has the label -1 of 2 classes.",
+        "image 0 of tfds:pets train .*n01.JPEG.*label -1 of 2",
     ),
-    "too large": (lambda record: example_bytes(image=[b"x"], label=[2]), "(0) has the label 2 of 2 classes."),
+    "too large": (lambda record: example_bytes(image=[b"x"], label=[2]), "label 2 of 2"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_record_is_a_broken_image(tmp_path, case):
-    damage, message = BROKEN[case]
+    damage, pattern = BROKEN[case]
     write_tfds(tmp_path, "pets", splits={"train": 2}, damage=lambda i, record: record if i else damage(record))
     source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
-    with pytest.raises(BrokenImage) as caught:
+    with pytest.raises(BrokenImage, match=pattern) as caught:
         source[0]
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-    # Its neighbour is whole.
+    assert "\n" not in str(caught.value)
+    # Its neighbour is intact.
     assert source[1] == (jpeg(1), 1, "pets train 1")
 
 
@@ -185,7 +181,7 @@ def test_a_file_whose_bytes_were_changed(tmp_path):
     content[middle : middle + 20] = bytes(20)
     file.write_bytes(content)
     source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
-    with pytest.raises(BrokenImage, match="image 0 of tfds:pets train cannot be read: "):
+    with pytest.raises(BrokenImage, match="image 0 of tfds:pets train "):
         source[0]
     assert source[2].image == jpeg(2)
 
@@ -204,7 +200,7 @@ def test_a_set_of_which_files_are_missing(tmp_path):
     for shard in (1, 2):
         (folder / f"pets-train.array_record-0000{shard}-of-00003").unlink()
     expect(
-        f"tfds:pets lacks 2 of its 3 files in {folder}, the first pets-train.array_record-00001-of-00003; prepare",
+        f"tfds:pets .*2 of .*3 files .*{folder}.*pets-train.array_record-00001-of-00003",
         "tfds:pets",
         data_dir=str(tmp_path),
     )
@@ -223,7 +219,7 @@ def test_more_files_than_a_process_may_open_at_first(tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
     expect(
-        "tfds:pets has 40 files and this process may open only 256; raise the limit, as by ulimit -n 296.",
+        "tfds:pets .*40 files .*256.*ulimit -n 296",
         "tfds:pets",
         data_dir=str(tmp_path),
     )
@@ -233,7 +229,7 @@ def test_a_tfds_set_whose_file_is_gone(tmp_path):
     folder = write_tfds(tmp_path, "pets", splits={"train": 2})
     source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
     next(folder.glob("*train*")).unlink()
-    with pytest.raises(UserError, match="image 1 of tfds:pets train cannot be read: .*No such file"):
+    with pytest.raises(UserError, match="image 1 of tfds:pets train .*No such file"):
         source[1]
 
 
@@ -274,13 +270,13 @@ def test_a_set_in_a_bucket_is_copied_once_and_only_the_split_that_is_wanted(buck
     assert len(open_source(f"tfds:{far}", "train", **place)) == 5
     assert copied(bucket) == [] and capsys.readouterr().err == ""
     # By its name the other split is not there; by its URL it comes.
-    expect("tfds:pets lacks 3 of its 3 files in", "tfds:pets", "validation", **place)
+    expect("tfds:pets .*3 of .*3 files", "tfds:pets", "validation", **place)
     assert open_source(f"tfds:{far}", "validation", **place)[2].image == jpeg(2)
     assert copied(bucket) == [name.replace("train", "test") for name in TRAIN]
     assert open_source("tfds:pets", "train", **place)[0] == train[0]
 
 
-def test_a_copy_that_was_cut_short_goes_on(bucket, far, tmp_path):
+def test_an_incomplete_copy_is_resumed(bucket, far, tmp_path):
     place = {"data_dir": str(tmp_path)}
     folder = tmp_path / "pets/1.0.0"
     open_source(f"tfds:{far}", "train", **place)
@@ -300,42 +296,42 @@ def test_a_bucket_that_goes_away_while_a_set_is_copied(bucket, far, tmp_path, mo
     open_source(f"tfds:{far}", "validation", **place)
     copied(bucket)
     bucket.failures["get_file"] = [ConnectionError("reset")] * 5
-    expect("train.array_record-00000-of-00003 could not be read in 0 s of trying: reset.", f"tfds:{far}", **place)
+    expect("train.array_record-00000-of-00003 .*reset", f"tfds:{far}", **place)
     assert not list((tmp_path / "pets/1.0.0").glob(f"*{TRAIN[0]}*"))
     bucket.failures.clear()
     copied(bucket)
     assert len(list(open_source(f"tfds:{far}", "train", **place))) == 5
 
 
-def test_a_file_that_comes_short_is_not_kept(bucket, far, tmp_path, monkeypatch):
+def test_an_incomplete_file_is_not_kept(bucket, far, tmp_path, monkeypatch):
     monkeypatch.setattr(type(bucket), "get_file", lambda self, url, path, **options: Path(path).write_bytes(b"x"))
-    expect(" came as 1 bytes of ", f"tfds:{far}", data_dir=str(tmp_path))
+    expect(r"\b1 of \d+ bytes", f"tfds:{far}", data_dir=str(tmp_path))
     assert not list((tmp_path / "pets/1.0.0").iterdir())
 
 
 def test_mistakes_with_a_set_in_a_bucket(bucket, far, tmp_path, monkeypatch):
     place = {"data_dir": str(tmp_path)}
-    expect(f"tfds:{far} must be copied to this machine first; set data_dir to a directory", f"tfds:{far}")
-    expect("tfds:gs://sets/pets holds no dataset_info.json; it must be the directory", "tfds:gs://sets/pets", **place)
-    expect("gs://none is not a folder.", "tfds:gs://none", **place)
+    expect(f"tfds:{far} .*data_dir", f"tfds:{far}")
+    expect("tfds:gs://sets/pets .*dataset_info.json", "tfds:gs://sets/pets", **place)
+    expect("gs://none ", "tfds:gs://none", **place)
     bucket.failures["cat_file"] = [ConnectionError("reset")] * 5
-    expect(f"{far}/dataset_info.json could not be read in 0 s of trying: reset.", f"tfds:{far}", **place)
+    expect(f"{far}/dataset_info.json .*reset", f"tfds:{far}", **place)
     (tmp_path / "file").write_text("")
-    expect("file/pets/1.0.0 cannot be written: Not a directory.", f"tfds:{far}", data_dir=str(tmp_path / "file"))
+    expect("file/pets/1.0.0 .*Not a directory", f"tfds:{far}", data_dir=str(tmp_path / "file"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=500))
-    expect("has 0.0 GB free.", f"tfds:{far}", **place)
+    expect("0.0 GB free", f"tfds:{far}", **place)
     bucket.rm(f"{far}/{TRAIN[1]}-of-00003")
-    expect(f"tfds:{far} lacks 1 of its 3 files, the first {TRAIN[1]}-of-00003.", f"tfds:{far}", **place)
+    expect(f"tfds:{far} .*1 of .*3 files.*{TRAIN[1]}-of-00003", f"tfds:{far}", **place)
 
 
 @pytest.mark.parametrize(
     "info", [b"{", b"[]", {"name": "../../pets"}, {"version": "/1.0.0"}, {"name": 3}, {"version": ""}]
 )
-def test_a_bucket_cannot_say_to_write_outside_data_dir(bucket, far, tmp_path, info):
+def test_a_bucket_cannot_cause_writes_outside_data_dir(bucket, far, tmp_path, info):
     if isinstance(info, dict):
         info = json.dumps({"name": "pets", "version": "1.0.0", **info}).encode()
     bucket.pipe_file(f"{far}/dataset_info.json", info)
-    expect("dataset_info.json is not what tensorflow-datasets writes.", f"tfds:{far}", data_dir=str(tmp_path / "near"))
+    expect("dataset_info.json ", f"tfds:{far}", data_dir=str(tmp_path / "near"))
     assert not (tmp_path / "near").exists()
 
 
@@ -343,8 +339,5 @@ def test_a_set_of_tfrecords_in_a_bucket(bucket, tmp_path):
     folder = write_tfds(tmp_path / "far", "old", splits={"train": 1}, file_format="tfrecord")
     for file in folder.iterdir():
         bucket.pipe_file(f"gs://sets/old/{file.name}", file.read_bytes())
-    message = (
-        "is prepared as tfrecord, which cannot be read at random; copy it to this machine and run inception-jax data"
-    )
-    expect(message, "tfds:gs://sets/old", data_dir=str(tmp_path))
+    expect("tfrecord.* copy .*inception-jax data prepare", "tfds:gs://sets/old", data_dir=str(tmp_path))
     assert copied(bucket) == []

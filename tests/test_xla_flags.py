@@ -1,4 +1,4 @@
-"""The compiler's flags: only what its libraries know, and never against the user's."""
+"""Compiler flags: only those that the libraries know, and never against the user's."""
 
 import os
 import subprocess
@@ -38,21 +38,21 @@ def test_a_users_flags_stay_as_they_are(tmp_path, before, after):
     assert added(before, [library(tmp_path, "a.so", *OURS)]) == after
 
 
-def test_what_one_of_the_libraries_does_not_know_is_left_out(tmp_path):
+def test_a_flag_unknown_to_one_library_is_left_out(tmp_path):
     both, second = library(tmp_path, "a.so", *OURS), library(tmp_path, "b.so", "xla_first_of_all", "xla_second")
     assert added(None, [both, second]) == "--xla_second=2"
     assert added("--xla_third=3", [second], {"xla_first": "true"}) == "--xla_third=3"
     assert added(None, []) is None
 
 
-def test_a_value_that_a_library_does_not_know_is_left_out(tmp_path, monkeypatch):
+def test_a_flag_whose_value_is_unknown_to_a_library_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(xla_flags, "_VALUES", {"xla_second": b"_A_VALUE"})
     old, new = library(tmp_path, "a.so", "xla_second"), library(tmp_path, "b.so", "xla_second", "ENUM_A_VALUE")
     assert added(None, [old], {"xla_second": "A_VALUE"}) is None
     assert added(None, [new], {"xla_second": "A_VALUE"}) == "--xla_second=A_VALUE"
 
 
-# The plain installation has neither a plugin for CUDA nor libtpu; jaxlib's CPU library knows CUDA's flags, too.
+# jaxlib's CPU library knows CUDA's flags, too; neither CUDA's plugin nor libtpu is installed here.
 def test_flags_are_set_for_the_devices_that_can_be_opened(tmp_path, monkeypatch):
     xla = library(tmp_path, "jaxlib.so", "xla_cpu", "xla_cuda")
     cuda = library(tmp_path, "plugin.so", "xla_cuda", "xla_cpu")
@@ -70,8 +70,8 @@ def test_flags_are_set_for_the_devices_that_can_be_opened(tmp_path, monkeypatch)
     assert flags(jaxlib=[xla]) == {"XLA_FLAGS": "--xla_cpu=1"}
     assert flags(jaxlib=[xla], jax_plugins=[cuda]) == {"XLA_FLAGS": "--xla_cuda=1"}
     assert flags(jaxlib=[xla], libtpu=[tpu]) == {"LIBTPU_INIT_ARGS": "--xla_tpu=1"}
-    asked = {"JAX_PLATFORMS": "cpu"}
-    assert flags(asked, jaxlib=[xla], jax_plugins=[cuda]) == {**asked, "XLA_FLAGS": "--xla_cpu=1"}
+    platforms = {"JAX_PLATFORMS": "cpu"}
+    assert flags(platforms, jaxlib=[xla], jax_plugins=[cuda]) == {**platforms, "XLA_FLAGS": "--xla_cpu=1"}
     monkeypatch.setitem(sys.modules, "jax", None)
     assert flags(jaxlib=[xla], jax_plugins=[cuda], libtpu=[tpu]) == {}
 

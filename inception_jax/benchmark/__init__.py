@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `data`, how fast images become batches, on `photographs` made for it."""
+"""Measurements of training and inference steps, their memory, the input pipeline, checkpoints and start-up."""

@@ -1,4 +1,4 @@
-"""Speed of the input pipeline on this machine: as a whole, and each of its stages alone."""
+"""Speed of the input pipeline and of each of its stages on this machine."""
 
 import contextlib
 import dataclasses
@@ -24,14 +24,14 @@ from inception_jax.system.cores import available_cores
 from inception_jax.system.memory import peak_megabytes
 
 _SAMPLE = 256
-"""Images, spread over the source, that the stages are measured on and the bytes of an image are taken from."""
+"""Number of images, spread over the source, for measurements of the stages and of the encoded size."""
 _DECODED = 64
-"""Number of images kept as pixels: ImageNet's take half a megabyte each."""
+"""Number of images kept decoded, which take half a megabyte each for ImageNet."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PipelineReport:
-    """Speed and memory of the input pipeline; megabytes are of 1,000,000 bytes."""
+    """Speed and memory of the input pipeline; a megabyte is 1,000,000 bytes."""
 
     source: str
     image_size: int
@@ -43,23 +43,23 @@ class PipelineReport:
     bytes_per_image: float
     """Mean encoded size over a sample."""
     images_per_second: float
-    """Rate of the whole pipeline up to uint8 batches on the host: the median of the repeats."""
+    """Rate of the pipeline up to uint8 batches on the host, median of the repeats."""
     images_per_second_least: float
     images_per_second_greatest: float
     megabytes_per_second: float
-    """Encoded bytes that went into the pipeline at its median speed."""
+    """Encoded bytes read at the median rate."""
     busy_cores: float
-    """Processor time of the whole process, in user and system mode, by wall time."""
+    """Processor time of the process divided by wall time."""
     images_per_second_per_core: float
-    """Rate per second of processor time."""
+    """Images per second of processor time."""
     peak_megabytes: float
-    """Peak memory of the process after the pipeline was measured."""
+    """Peak memory of the process after the measurement of the pipeline."""
     growth_megabytes: float
-    """Increase of the peak memory by the pipeline, from before its first batch to after its last."""
+    """Increase of the peak memory during the measurement of the pipeline."""
     stages: dict[str, float]
-    """Images a second of read, decode and crop_and_resize on one thread, and of colour on the device."""
+    """Images per second of read, decode and crop_and_resize on one thread, and of colour on the device."""
     device: str
-    """Device that distorted the colours."""
+    """Device on which colours are distorted."""
 
 
 def benchmark(
@@ -72,22 +72,22 @@ def benchmark(
     repeats: int,
     data_dir: str | None = None,
 ) -> PipelineReport:
-    """Measures the training images of a source, prepared as the paper's recipes prepare them.
+    """Measures the input pipeline of training with the default preprocessing.
 
     Args:
-      spec: As of `open_source`; None measures photographs made in a temporary folder.
+      spec: `spec` of `open_source`; None for photographs made in a temporary folder.
       image_size: Side of a crop in pixels.
-      batch_size: Images of a batch.
-      threads: Threads of the pipeline; None is one for each core.
-      seconds: How long each repeat takes, and each stage.
-      repeats: How often the whole pipeline is measured, after a warm-up.
+      batch_size: Images per batch.
+      threads: Threads of the pipeline; None is one per core.
+      seconds: Duration of each repeat and of each stage.
+      repeats: Number of measurements of the pipeline, after a warm-up.
       data_dir: As in `open_source`.
 
     Raises:
-      UserError: the images cannot be had or one is broken, or a value is out of its range.
+      UserError: the source cannot be opened, an image is broken, or a value is out of its range.
     """
     if repeats < 1 or not seconds > 0:
-        raise UserError(f"{repeats} repeats of {seconds:g} seconds cannot be measured; give 1 or more, above 0.")
+        raise UserError(f"there are {repeats} repeats of {seconds:g} seconds; there must be 1 or more, of more than 0.")
     data = DataConfig(image_size=image_size, threads=threads, data_dir=data_dir)
     experiment = Experiment(data=data, train=TrainConfig(batch_size=batch_size))
     config.check(experiment)
@@ -100,7 +100,7 @@ def benchmark(
 
 
 def table(report: PipelineReport) -> str:
-    """The report as text."""
+    """Report as text."""
     r = report
     least, greatest = r.images_per_second_least, r.images_per_second_greatest
     lines = [
@@ -120,7 +120,7 @@ def table(report: PipelineReport) -> str:
 def _measure(experiment: Experiment, source: Source, name: str, seconds: float, repeats: int) -> PipelineReport:
     before = peak_megabytes()
     rates, busy = _measure_pipeline(experiment, source, seconds, repeats)
-    peak = peak_megabytes()  # here, because the stages keep a sample in memory
+    peak = peak_megabytes()  # before the stages, which keep a sample in memory
     numbers = np.linspace(0, len(source) - 1, min(len(source), _SAMPLE)).astype(int).tolist()
     sizes = [len(image) if isinstance(image, bytes) else image.nbytes for image, *_ in map(source.read, numbers)]
     median, size = statistics.median(rates), statistics.mean(sizes)
@@ -148,10 +148,10 @@ def _measure(experiment: Experiment, source: Source, name: str, seconds: float, 
 def _measure_pipeline(
     experiment: Experiment, source: Source, seconds: float, repeats: int
 ) -> tuple[list[float], list[float]]:
-    """Images a second, and busy cores, of each repeat."""
+    """Images per second and busy cores of each repeat."""
     rates, busy = [], []
     with contextlib.closing(build.train_batches(experiment, source, 0)) as batches:
-        _rate(batches, seconds)  # a warm-up: threads start, files come into the system's cache
+        _rate(batches, seconds)  # warm-up: starts threads and fills the system's cache of files
         for _ in range(repeats):
             begin, processor = time.perf_counter(), time.process_time()
             rates.append(experiment.train.batch_size * _rate(batches, seconds))
@@ -160,7 +160,7 @@ def _measure_pipeline(
 
 
 def _measure_stages(experiment: Experiment, source: Source, numbers: Sequence[int], seconds: float) -> dict[str, float]:
-    """Images a second of each stage."""
+    """Images per second of each stage."""
     data, batch_size = experiment.data, experiment.train.batch_size
     crop = functools.partial(
         preprocess.distorted_crop,
@@ -186,7 +186,7 @@ def _measure_stages(experiment: Experiment, source: Source, numbers: Sequence[in
     rates = {}
     for name, (work, items) in stages.items():
         done = map(work, itertools.cycle(items))
-        next(done)  # compiles, where there is something to compile
+        next(done)  # compiles
         rates[name] = _rate(done, seconds)
     return {**rates, "colour": rates["colour"] * batch_size}
 

@@ -1,7 +1,7 @@
-"""A step of training or of inference, ready to be timed.
+"""Compiled training and inference steps, for timing.
 
-That is the program that `train` runs and the one that `evaluate` runs, called as those two call them: a step is
-launched before the results of the one before are read. Only the images are made up, and on the devices already.
+They are the programs of `train` and `evaluate`, called in the same way: a step is launched before the results of the
+previous one are read. Only the images are random, and already on the devices.
 """
 
 import time
@@ -23,42 +23,42 @@ DType = Literal["float32", "bfloat16"]
 class CompiledStep:
     """A compiled step with its arguments on the devices; each call launches it once.
 
-    To time it: call it a few times, then `finish`; then, on the clock, call it as often as you like, then `finish`.
+    To time it, call it a few times and then `finish`, as a warm-up; then time any number of calls and `finish`.
     """
 
     def __init__(self, step: Any, fixed: tuple[Any, ...], batch: Any, *, state: Any = None):
-        """Compiles.
+        """Compiles the step.
 
         Args:
-          step: one of steps.py on all devices: (state, batch) -> (state, results) or (*fixed, batch) -> results.
-          fixed: what every call is given before the batch, where there is no state.
-          batch: its arrays are on the devices.
-          state: what a call takes from the one before.
+          step: parallel step: (state, batch) -> (state, results), or (*fixed, batch) -> results.
+          fixed: arguments before the batch of a step without a state.
+          batch: arrays on the devices.
+          state: initial state; each call passes its state on to the next.
         """
         self._step, self._fixed, self._batch, self._state = step, fixed, batch, state
         self._results: Any = None
         self.held_bytes = sum(array.nbytes for array in jax.tree.leaves(self._arguments()))
-        """Size of the state, or of the fixed arguments, on one device."""
+        """Bytes of the state, or of the fixed arguments, on one device."""
         begin = time.perf_counter()
-        # The first call finds the program that this leaves behind, and does not compile again.
+        # JAX caches the program, so that the first call does not compile again.
         self.program = step.lower(*self._arguments(), batch).compile()
         self.compile_seconds = time.perf_counter() - begin
 
     def __call__(self) -> None:
-        """Launches one step, then waits for the results of the one before and reads them."""
+        """Launches one step, then waits for the results of the previous one."""
         results = self._step(*self._arguments(), self._batch)
         if self._state is not None:
             self._state, results = results
-        earlier, self._results = self._results, results
-        jax.device_get(earlier)
+        previous, self._results = self._results, results
+        jax.device_get(previous)
 
     def finish(self) -> Any:
-        """Waits for the step under way; its metrics or predictions, on the host."""
+        """Waits for the step in flight; returns its metrics or predictions, on the host."""
         results, self._results = jax.device_get(self._results), None
         return results
 
     def steps_per_second(self, seconds: float) -> float:
-        """Measured for about so long, from the launch of the first step to the results of the last."""
+        """Rate measured for about `seconds`, from the launch of the first step to the results of the last."""
         begin, launched = time.perf_counter(), 0
         while launched == 0 or time.perf_counter() - begin < seconds:
             self()
@@ -71,11 +71,7 @@ class CompiledStep:
 
 
 def recipe(model: str, *, batch_size: int, image_size: int, dtype: DType) -> Experiment:
-    """The paper's recipe for ImageNet with this network, batch and input.
-
-    Raises:
-      UserError: a value is out of its range, there is no such network, or the devices cannot share the batch evenly.
-    """
+    """The paper's ImageNet recipe with this network, batch size and image size; UserError if a value is invalid."""
     experiment = Experiment(
         model=ModelConfig(name=model, num_classes=1000, dtype=dtype),
         data=DataConfig(image_size=image_size),
@@ -95,11 +91,10 @@ def name(mode: Mode, experiment: Experiment) -> str:
 
 
 def compile_step(mode: Mode, experiment: Experiment) -> CompiledStep:
-    """The step that trains `experiment`, or the one that evaluates its network, ready to be timed.
+    """Compiles the training step of `experiment`, or the prediction step of its network.
 
-    "train" is the training step of `build.Setup`, its state donated. "infer" goes from uint8 images to the
-    probabilities of one crop an image, on the host. Either takes `train.batch_size` random images over all devices of
-    this machine.
+    "train" is the training step of `build.Setup`, with its state donated. "infer" maps uint8 images to class
+    probabilities of one crop per image. Both take `train.batch_size` random images over all devices of this machine.
     """
     setup = build.build(experiment)
     batch = _on_devices(_random_batch(experiment))

@@ -1,4 +1,4 @@
-"""Photographs of ImageNet's size, made from the two in scikit-learn, so that measuring needs no download."""
+"""Photographs of ImageNet's size made from the two in scikit-learn, for measurements without a download."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,21 +9,21 @@ import numpy as np
 import simplejpeg
 
 WIDTH, HEIGHT = 500, 375
-"""Pixels of every photograph; ImageNet's median is the same."""
+"""Size of every photograph in pixels, which is also the median of ImageNet."""
 
-# Together they make files of 95 to 105 KB on average, less than ImageNet's 110 KB: enlarged, the two photographs are
-# smoother than those that come straight from a camera, and without noise even the best quality would not fill so much.
+# Chosen for files of 95 to 105 KB on average, near ImageNet's 110 KB. The enlarged photographs are smoother than those
+# of a camera, and without noise even the best quality would give smaller files.
 _QUALITY = 96
 _NOISE = 3.0
 
 
 def write_photographs(folder: Path, count: int = 512) -> None:
-    """Writes `count` JPEGs as `folder:` reads them: FOLDER/train/china/00000.jpg, FOLDER/train/flower/00001.jpg, ...
+    """Writes `count` JPEGs for `folder:`: FOLDER/train/china/00000.jpg, FOLDER/train/flower/00001.jpg, ...
 
-    Each is another part of one of the two photographs, enlarged, perhaps mirrored, tinted, with a sensor's noise. The
-    same number is always the same photograph.
+    Each is a random crop of one of the two photographs, enlarged, randomly mirrored and tinted, with a sensor's noise.
+    The same number always gives the same photograph.
     """
-    from sklearn.datasets import load_sample_images  # here because it takes a second
+    from sklearn.datasets import load_sample_images  # here because it takes a second to import
 
     samples = load_sample_images()
     photographs = [(Path(name).stem, image) for name, image in zip(samples.filenames, samples.images, strict=True)]
@@ -41,7 +41,7 @@ def write_photographs(folder: Path, count: int = 512) -> None:
 
 
 def _variation(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [H, W, 3] -> uint8 [HEIGHT, WIDTH, 3]."""
+    """Random variation of a photograph: uint8 [H, W, 3] -> uint8 [HEIGHT, WIDTH, 3]."""
     height = int(photograph.shape[0] * rng.uniform(0.6, 0.85))
     width = height * WIDTH // HEIGHT
     top, left = rng.integers(photograph.shape[0] - height + 1), rng.integers(photograph.shape[1] - width + 1)

@@ -1,8 +1,8 @@
 """Roofline of a step: max(operations / peak operations per second, bytes / memory bandwidth).
 
-There are two counts of the work. The analytical one follows from the architecture. The compiled one is XLA's for
-its program: more bytes, because a map goes to memory between any two operations that are not fused; and up to a
-tenth fewer operations, because XLA leaves out taps on a padded border, which a table of multiply-adds counts.
+The work is counted in two ways. The analytical count follows from the architecture. The compiled count is XLA's, of
+its program: more bytes, because maps pass through memory between operations that are not fused, and up to a tenth
+fewer operations, because XLA does not count kernel taps on padding.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from inception_jax.models.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """Arithmetic and memory rates of a machine, over all its devices."""
+    """Arithmetic rate and memory bandwidth of a machine, over all its devices."""
 
     flops_per_second: float
-    """A multiplication and an addition are two."""
+    """A multiply-add counts as two operations."""
     bytes_per_second: float
-    """Memory bandwidth, reads and writes both counted."""
+    """Memory bandwidth, counting both reads and writes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Roofline:
     operations: float
     bytes: float
     seconds: float
-    """Minimum time: the greater of the two at the machine's rates."""
+    """Minimum time: the larger of arithmetic and memory time at the machine's rates."""
     limit: Literal["operations", "bytes"]
     """The bound that determines the minimum time."""
 
@@ -46,13 +46,13 @@ class Limits:
     measured: Rates
     """Rates measured on the devices in the same run."""
     rates: Rates
-    """Rates used for the rooflines: the card's, where its numbers in this dtype are known, else the measured ones."""
+    """Rates used for the rooflines: the GPU's if known for this dtype, else the measured ones."""
     analytical: Roofline
     compiled: Roofline
 
 
-# Of one card, in bfloat16. What its arithmetic reaches in dense products, not what is printed on it.
-_KNOWN_CARDS = {"NVIDIA H100 80GB HBM3": Rates(790e12, 3e12)}
+# Rates of one GPU in bfloat16; the arithmetic rate is that reached by dense products, not the nominal one.
+_KNOWN_GPUS = {"NVIDIA H100 80GB HBM3": Rates(790e12, 3e12)}
 
 _REPEATS = 5
 
@@ -62,31 +62,30 @@ class _Sizes:
     """Sizes of the operations that measure a backend's rates."""
 
     side: int
-    """Side of the square matrices that are multiplied."""
+    """Side of the square matrices to multiply."""
     numbers: int
-    """Number of float32 elements of the array that is read and written."""
+    """Number of float32 elements of the array to read and write."""
     launches: int
-    """Number of launches per measurement, so that launching is negligible."""
+    """Number of launches per measurement, enough to make launching negligible."""
 
 
 _CPU, _ACCELERATOR = _Sizes(4096, 2**26, 1), _Sizes(8192, 2**28, 20)
 
 
 def measured_rates(dtype: str) -> Rates:
-    """Measured rates of a large matrix product in `dtype` and of reading and writing a large array, on all devices.
+    """Median rates of a large matrix product in `dtype` and of reading and writing a large array, on all devices.
 
-    The median of five. The product has the precision that JAX gives the networks' convolutions, too: on cards that have
-    TF32, float32 is that.
+    The product has JAX's default precision, as the networks' convolutions have: on GPUs with TF32, float32 is TF32.
     """
     sizes = _CPU if jax.default_backend() == "cpu" else _ACCELERATOR
     return Rates(_matmul_rate(dtype, sizes), _memory_rate(sizes))
 
 
 def known_rates(dtype: str) -> Rates | None:
-    """Rates of these devices by the table of this file; None where they, or the dtype, are not in it."""
-    card = _KNOWN_CARDS.get(jax.local_devices()[0].device_kind) if dtype == "bfloat16" else None
+    """Known rates of the devices of this machine; None if the devices or the dtype are not in the table."""
+    gpu = _KNOWN_GPUS.get(jax.local_devices()[0].device_kind) if dtype == "bfloat16" else None
     count = jax.local_device_count()
-    return card and Rates(card.flops_per_second * count, card.bytes_per_second * count)
+    return gpu and Rates(gpu.flops_per_second * count, gpu.bytes_per_second * count)
 
 
 def limits(
@@ -96,12 +95,12 @@ def limits(
 
     Args:
       program: the compiled step.
-      model: with its dtype.
+      model: the network.
       image_size: side of an image in pixels.
-      batch_size: over all devices.
-      operations: of one image, by the architecture.
+      batch_size: images over all devices.
+      operations: analytical operations per image.
       held: bytes of the state, or of the variables, on one device.
-      train: whether there is a backward pass and an update.
+      train: whether the step includes a backward pass and an update.
     """
     dtype = jnp.dtype(model.dtype)
     measured = measured_rates(dtype.name)
@@ -114,11 +113,11 @@ def limits(
 
 
 def analytical_bytes(held: int, activation_bytes: int, *, train: bool) -> int:
-    """Bytes that must pass to or from memory in a step, by the network's architecture.
+    """Minimum bytes moved to or from memory in a step, by the network's architecture.
 
-    Every device reads what it holds, and writes it when it trains; and every convolution's input and output pass once,
-    in training once in each direction. BN, ReLU, pools and concatenations cost nothing here, as if all were part of a
-    convolution; and neither does the gradient of a kernel, which reads the input again, as if that were still at hand.
+    Each device reads what it holds and, in training, writes it. Each convolution's input and output pass once, in
+    training once in the forward and once in the backward pass. BN, ReLU, pooling and concatenation are taken as fused
+    with a convolution, and the input for a kernel's gradient as still in cache.
     """
     return (held + activation_bytes) * (2 if train else 1)
 
@@ -126,21 +125,21 @@ def analytical_bytes(held: int, activation_bytes: int, *, train: bool) -> int:
 def compiled(program: Any) -> tuple[float, float]:
     """(operations, bytes) of a step over all devices, by XLA's count of the compiled program.
 
-    On a CPU they are 1-10 % fewer than analytical ones at 149 pixels, where many maps are small and borders count;
-    calls into a GPU's libraries may count as nothing, which has not been tried.
+    At 149 pixels, where maps are small and borders matter, a CPU's count of operations is 1-10 % below the analytical
+    one. Calls into a GPU's libraries may not be counted; this was not tried.
     """
     cost, count = program.cost_analysis(), jax.local_device_count()
     return count * cost["flops"], count * cost["bytes accessed"]
 
 
 def roofline(operations: float, bytes_moved: float, rates: Rates) -> Roofline:
-    """The roofline for so many operations and bytes at these rates."""
+    """Roofline of a number of operations and bytes at the given rates."""
     arithmetic, memory = operations / rates.flops_per_second, bytes_moved / rates.bytes_per_second
     return Roofline(operations, bytes_moved, max(arithmetic, memory), "operations" if arithmetic >= memory else "bytes")
 
 
 def activation_count(model: Network, image_size: int) -> int:
-    """Number of elements in the inputs and outputs of all convolutions and of the classifier for one image."""
+    """Number of elements in the inputs and outputs of all convolutions and of the classifier, per image."""
     return sum(call.input.size + call.output.size for call in layer_calls(model, image_size) if call.kernel)
 
 
@@ -161,7 +160,7 @@ def _matmul_rate(dtype: str, sizes: _Sizes) -> float:
 
 def _memory_rate(sizes: _Sizes) -> float:
     arrays = [jax.device_put(jnp.zeros(sizes.numbers, jnp.float32), device) for device in jax.local_devices()]
-    # In place: memory that is new costs the system's time, which is no part of a step.
+    # In place, because mapping new memory takes time that a step does not spend.
     increment = jax.jit(lambda array: array + 1, donate_argnums=0)
 
     def launch() -> None:
@@ -175,9 +174,9 @@ def _memory_rate(sizes: _Sizes) -> float:
 
 def _median_seconds(launch: Any) -> float:
     launch()  # compiles
-    taken = []
+    durations = []
     for _ in range(_REPEATS):
         begin = time.perf_counter()
         launch()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
+        durations.append(time.perf_counter() - begin)
+    return statistics.median(durations)

@@ -1,4 +1,4 @@
-"""Cost of a checkpoint in training: steps with a save among them against steps without, in turn."""
+"""Cost of saving checkpoints in training, from alternating repeats with and without a save."""
 
 import contextlib
 import dataclasses
@@ -27,25 +27,25 @@ class SaveReport:
     save_seconds: float
     """Extra time per save, the slowdown of overlapping steps included."""
     blocked_seconds: float
-    """Part of `save_seconds` in which no step can be launched, because the state is copied."""
+    """Part of `save_seconds` in which the state is copied and no step can be launched."""
     written_after_seconds: float
-    """Time from a save to the checkpoint on disk, when no step runs meanwhile."""
+    """Time from a save to the checkpoint on disk, while no step runs."""
     checkpoint_every: int
     """Steps between two saves in this run."""
     share: float
-    """Fraction of the training time that saving takes at that interval."""
+    """Fraction of the training time spent on saving at that interval."""
     growth_megabytes: float
-    """Increase of the process' peak memory by saving, in 1,000,000 bytes."""
+    """Increase of the process' peak memory due to saving, in 1,000,000 bytes."""
 
 
 def benchmark(experiment: Experiment, name: str, *, seconds: float, repeats: int) -> SaveReport:
     """Measures on all devices of this machine, in a temporary directory.
 
     Args:
-      experiment: what is trained; its data are read, but nothing is kept.
-      name: of the run.
-      seconds: of each repeat, with a save and without.
-      repeats: pairs of them.
+      experiment: experiment to train on its own data; nothing is kept.
+      name: name of the run.
+      seconds: duration of the steps with a save, and of those without, in each repeat.
+      repeats: number of repeats.
     """
     images = build.source(experiment, "train")
     experiment = build.with_classes(experiment, len(images.class_names))
@@ -97,16 +97,16 @@ def table(report: SaveReport) -> str:
             f"{report.run}: checkpoints of {report.state_bytes / 1e6:,.1f} MB",
             f"{'a step':<24}{step}",
             f"{'a save':<24}{save} more",
-            f"{'of them at once':<24}{blocked}",
-            f"{'on the disk after':<24}{written}",
+            f"{'  blocking':<24}{blocked}",
+            f"{'written after':<24}{written}",
             f"{f'every {report.checkpoint_every:,} steps':<24}{report.share:>10.2%} of the time",
-            f"{'memory':<24}{report.growth_megabytes:>10,.0f} MB more at most",
+            f"{'memory':<24}{report.growth_megabytes:>10,.0f} MB more at peak",
         ]
     )
 
 
 def _train(experiment: Experiment, images: Any) -> Generator[steps.TrainState, None, None]:
-    """The state after each step, waited for."""
+    """Yields the state after each completed step."""
     setup = build.build(experiment, len(images))
     state = setup.initial_state()
     with contextlib.closing(build.train_batches(experiment, images, 0)) as batches:
@@ -123,7 +123,7 @@ def _time_steps(training: Iterator[steps.TrainState], count: int) -> tuple[float
 
 
 def _step_seconds(training: Iterator[steps.TrainState], seconds: float) -> tuple[float, steps.TrainState]:
-    """Duration of one step, measured for about `seconds`, and the newest state."""
+    """Mean duration of a step, measured for about `seconds`, and the last state."""
     begin, taken = time.perf_counter(), 0
     while True:
         state = next(training)

@@ -1,4 +1,4 @@
-"""Speed of a network in training and inference on this machine, and its rooflines."""
+"""Speed of a network in training or inference on this machine, with its rooflines."""
 
 import dataclasses
 import platform
@@ -26,7 +26,7 @@ _PROFILED_STEPS = 10
 
 @dataclasses.dataclass(frozen=True)
 class SpeedReport:
-    """Speed and memory of a step; all numbers are of all devices together, megabytes are of 1,000,000 bytes."""
+    """Speed and memory of a step over all devices; a megabyte is 1,000,000 bytes."""
 
     mode: Mode
     model: str
@@ -34,54 +34,54 @@ class SpeedReport:
     image_size: int
     dtype: DType
     images_per_second: float
-    """The median of the repeats."""
+    """Median over the repeats."""
     images_per_second_least: float
     images_per_second_greatest: float
     repeats: int
     step_milliseconds: float
     """Duration of a step at the median rate."""
     compile_seconds: float
-    """Tracing the step and compiling it; less where JAX keeps compiled programs and has this one."""
+    """Time to trace and compile the step; less if JAX's compilation cache has it."""
     multiply_adds: int
-    """Multiply-adds of one image in the convolutions and the classifier, forward."""
+    """Multiply-adds per image of the convolutions and the classifier in the forward pass."""
     flops_per_second: float
-    """Two for each multiply-add of the images of a second; in training times three, the two gradients counted as much
-    as the forward pass each. What is computed again, and all but convolutions and classifier, does not count."""
+    """Two operations per multiply-add of the forward pass; in training three times that, for the two gradients.
+    Rematerialisation, and layers other than convolutions and the classifier, are not counted."""
     matmul_fraction: float
-    """`flops_per_second` as a fraction of a large matrix product's, `limits.measured.flops_per_second`."""
+    """`flops_per_second` as a fraction of that of a large matrix product, `limits.measured.flops_per_second`."""
     limits: Limits
     step_megabytes: float
-    """Memory of a step by the compiled program: arguments, results and temporaries."""
+    """Memory of the compiled step: arguments, results and temporaries."""
     peak_megabytes: float | None
-    """Peak memory; None where an earlier measurement in this process had a higher one."""
+    """Peak memory; None if an earlier measurement in this process had a higher peak."""
     peak_of: Literal["device", "process"]
-    """Owner of `peak_megabytes`: the fullest device, or this process where the devices do not report theirs."""
+    """Owner of `peak_megabytes`: the device with the highest peak, or this process if devices do not report one."""
     devices: int
     device: str
     cores: int
     """Number of cores that this process may use."""
     versions: dict[str, str]
     profile: str | None
-    """Directory with a profile of ten more steps; None without one."""
+    """Directory with a profile of ten more steps, or None."""
 
 
 def benchmark(
     mode: Mode, experiment: Experiment, *, seconds: float, repeats: int, directory: Path | None
 ) -> SpeedReport:
-    """Measures one network on all devices of this machine, and what the machine can do.
+    """Measures one network, and the machine's rates, on all devices of this machine.
 
     Args:
       mode: "train" or "infer".
-      experiment: as `recipe` makes them.
-      seconds: of each repeat, of a step at least.
-      repeats: how often the step is timed for so long.
-      directory: for a profile of ten more steps (plugins/profile/TIME/HOST.xplane.pb); None takes none.
+      experiment: experiment made by `network.recipe`.
+      seconds: duration of each repeat, at least one step.
+      repeats: number of repeats.
+      directory: for a profile of ten more steps (plugins/profile/TIME/HOST.xplane.pb), or None.
 
     Raises:
-      UserError: the step needs more memory than there is, or a value is out of its range.
+      UserError: the step exceeds the devices' memory, or a value is out of its range.
     """
     if repeats < 1 or not seconds > 0:
-        raise UserError(f"{repeats} repeats of {seconds:g} seconds cannot be measured; give 1 or more, above 0.")
+        raise UserError(f"--repeats is {repeats} and --seconds is {seconds:g}; they must be 1 or more, and above 0.")
     try:
         return _measure(mode, experiment, seconds, repeats, directory)
     except jax.errors.JaxRuntimeError as error:
@@ -106,14 +106,14 @@ def table(report: SpeedReport) -> str:
         f"{'arithmetic':<16}{r.flops_per_second / 1e9:>10,.1f} GFLOP/s, {r.matmul_fraction:.0%} of a large matrix "
         f"product's {measured.flops_per_second / 1e9:,.1f}",
         f"{'limits':<16}{rates.flops_per_second / 1e9:>10,.1f} GFLOP/s and {rates.bytes_per_second / 1e9:,.1f} GB/s, "
-        + ("measured" if rates == measured else "of the card"),
+        + ("measured" if rates == measured else "of the GPU"),
         *(
-            f"{name:<16}{least.seconds * 1e3:>10,.1f} ms, by {least.limit}: {least.operations / 1e9:,.1f} GFLOP and "
-            f"{least.bytes / 1e6:,.1f} MB"
-            for name, least in (("roofline", r.limits.analytical), ("roofline by XLA", r.limits.compiled))
+            f"{name:<16}{bound.seconds * 1e3:>10,.1f} ms, by {bound.limit}: {bound.operations / 1e9:,.1f} GFLOP and "
+            f"{bound.bytes / 1e6:,.1f} MB"
+            for name, bound in (("roofline", r.limits.analytical), ("roofline by XLA", r.limits.compiled))
         ),
         f"{'memory':<16}{r.step_megabytes:>10,.1f} MB a step"
-        + (f"; the {r.peak_of} held {r.peak_megabytes:,.1f} MB at most" if r.peak_megabytes else ""),
+        + (f"; the {r.peak_of} held {r.peak_megabytes:,.1f} MB at peak" if r.peak_megabytes else ""),
     ]
     if r.profile:
         lines.append(f"{'profile':<16}pip install xprof && xprof server --logdir {r.profile}")
@@ -169,7 +169,7 @@ def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, d
 def _profile(step: CompiledStep, directory: Path) -> None:
     """Writes a profile of ten steps for XProf and TensorBoard."""
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0  # Each call of a Python function would cost time, and the host seem slow.
+    options.python_tracer_level = 0  # Tracing Python calls would slow the host down.
     with jax.profiler.trace(directory, profiler_options=options):
         for _ in range(_PROFILED_STEPS):
             step()

@@ -1,4 +1,4 @@
-"""Duration of a start: from the command `train` to its first finished step, in separate processes."""
+"""Start-up time: from a train command to the end of its first step, in separate processes."""
 
 import dataclasses
 import json
@@ -20,14 +20,14 @@ STAGES = ("interpreter", "imports", "data source", "parameters", "tracing", "low
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Durations of repeated starts; medians."""
+    """Median durations of repeated starts."""
 
     seconds: float
-    """Time from the command to the first finished step."""
+    """Time from the command to the end of the first step."""
     least_seconds: float
     most_seconds: float
     stages: dict[str, float]
-    """Seconds of each of `STAGES`, and of "other". The median of each alone, so that they need not add up."""
+    """Seconds of each of `STAGES` and of "other"; medians of each stage, which need not add up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,21 +41,21 @@ class StartupReport:
     cold: Start
     """Start without a compilation cache."""
     warm: Start
-    """Start with the cache that the cold start left; "compiling" is reading it."""
+    """Start with the cache left by the cold start; "compiling" is the time to read it."""
     help_seconds: float
     """Median duration of `inception-jax --help`."""
 
 
 def benchmark(experiment: Experiment, *, repeats: int) -> StartupReport:
-    """Starts trainings in a temporary directory, in pairs of one without and one with a cache.
+    """Measures cold and warm starts of training in a temporary directory.
 
     Args:
-      experiment: what is trained, on data that are there.
-      repeats: pairs; the medians count.
+      experiment: experiment to train, with data that exist.
+      repeats: number of cold and of warm starts.
 
     Raises:
-      UserError: the experiment cannot be trained.
-      RunFailed: a start came to no first step.
+      UserError: the experiment is invalid.
+      RunFailed: a start ended before its first step.
     """
     if repeats < 1:
         raise UserError(f"--repeats is {repeats}; it must be 1 or more.")
@@ -87,19 +87,13 @@ def table(report: StartupReport) -> str:
     for stage in (*STAGES, "other"):
         lines.append(f"{stage:<16}{cold.stages[stage]:>8.2f} s{warm.stages[stage]:>8.2f} s")
     lines.append(f"{'first step done':<16}{cold.seconds:>8.2f} s{warm.seconds:>8.2f} s")
-    lines += [f"{name:<16}{least:>8.2f} s{most:>8.2f} s" for name, least, most in _spread(cold, warm)]
+    lines.append(f"{'  minimum':<16}{cold.least_seconds:>8.2f} s{warm.least_seconds:>8.2f} s")
+    lines.append(f"{'  maximum':<16}{cold.most_seconds:>8.2f} s{warm.most_seconds:>8.2f} s")
     return "\n".join([*lines, f"{'--help':<16}{report.help_seconds:>8.2f} s"])
 
 
-def _spread(cold: Start, warm: Start) -> list[tuple[str, float, float]]:
-    return [
-        ("  at least", cold.least_seconds, warm.least_seconds),
-        ("  at most", cold.most_seconds, warm.most_seconds),
-    ]
-
-
 def _start(experiment: Experiment, directory: Path, name: str) -> dict[str, float]:
-    """Seconds of each stage, of "other" and of "all", of one start; its cache is `directory`'s."""
+    """Seconds of each stage, of "other" and of "all", of one start with the cache in `directory`."""
     script, report = directory / "experiment.py", directory / f"{name}.json"
     values = config.to_dict(experiment)
     script.write_text(
@@ -107,7 +101,7 @@ def _start(experiment: Experiment, directory: Path, name: str) -> dict[str, floa
     )
     command = [sys.executable, "-m", "inception_jax.benchmark.startup_probe", str(report)]
     command += ["train", str(script), "--workdir", str(directory / name)]
-    # A cache of the user's own would make every start a warm one.
+    # The user's own cache would make every start a warm one.
     environment = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
     begin = time.monotonic()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -116,7 +110,7 @@ def _start(experiment: Experiment, directory: Path, name: str) -> dict[str, floa
         raise (UserError if done.returncode == 2 else RunFailed)(message or "a start ended before its first step.")
     probed = json.loads(report.read_text())
     stages = dict.fromkeys(STAGES, 0.0) | probed["seconds"]
-    # What is before the imports: a process is made, Python starts and reads the arguments' modules.
+    # Time before the imports: creating the process, starting Python and importing the command line.
     stages["interpreter"] = probed["begin"] - begin
     return {**stages, "other": probed["end"] - begin - sum(stages.values()), "all": probed["end"] - begin}
 

@@ -1,8 +1,8 @@
-"""`inception-jax train ...` ended after its first step: `python -m inception_jax.benchmark.startup_probe REPORT ...`.
+"""Probe of `benchmark startup`: runs `inception-jax train ...` up to its first step.
 
-It writes to REPORT, as JSON, when the imports began, when that step had ended and what the time until then went into,
-for `benchmark startup`. The command itself is the real one: JAX says when it traces, lowers and compiles, and a few
-functions of ours are put to a clock.
+`python -m inception_jax.benchmark.startup_probe REPORT train ...` writes to REPORT, as JSON, when the imports began,
+when the first step ended and the duration of each stage. The command is the real one; JAX reports when it traces,
+lowers and compiles, and a few functions of this package are timed.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ _EVENTS = {
 
 
 class Spans:
-    """Named stretches of time, by time.monotonic, some within others."""
+    """Named, possibly nested spans of time, by time.monotonic."""
 
     def __init__(self) -> None:
         self._spans: list[tuple[float, float, str]] = []
 
     def add(self, name: str, begin: float, end: float) -> None:
-        """Adds a span; others may lie inside or around it, but not overlap it partly."""
+        """Adds a span, which may contain or lie within others but not partly overlap them."""
         self._spans.append((begin, end, name))
 
     @contextlib.contextmanager
@@ -47,7 +47,7 @@ class Spans:
         setattr(module, function, self.span(name)(getattr(module, function)))
 
     def seconds(self) -> dict[str, float]:
-        """The time of each name, without that of the spans within."""
+        """Total time per name, excluding nested spans."""
         total: dict[str, float] = {}
         around: list[tuple[float, float, str]] = []
         for begin, end, name in sorted(self._spans, key=lambda span: (span[0], -span[1])):
@@ -67,7 +67,7 @@ def run(report: Path, arguments: list[str]) -> int:
         xla_flags.set_flags()
         import jax.monitoring
 
-        import inception_jax.train  # noqa: F401 (what the command is about to import)
+        import inception_jax.train  # noqa: F401 (imported by the command)
         from inception_jax import build, steps
 
     def listen(event: str, duration_secs: float, **_: Any) -> None:

@@ -1,7 +1,7 @@
-"""Memory of training, predicted from the compiled training step: nothing is trained.
+"""Memory of training, predicted from the compiled training step without running it.
 
-The prediction is of the compiler that made the program, on the backend at hand. What a library takes beside it is not
-in it: a GPU's workspaces of cuDNN, the images that wait, Python itself.
+The prediction is the compiler's, for the current backend. It excludes memory outside the program, such as prefetched
+images, Python and workspaces of cuDNN.
 """
 
 import dataclasses
@@ -22,46 +22,46 @@ from inception_jax.models.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Memory of training a network on one device; a batch is the images of one device."""
+    """Memory of training a network on one device; batch sizes are per device."""
 
     device: str
-    """Device that the step was compiled for."""
+    """Device for which the step was compiled."""
     dtype: str
     remat: bool
     batches: tuple[int, int]
-    """The two batch sizes that the step was compiled with."""
+    """The two batch sizes with which the step was compiled."""
     step_bytes: tuple[int, int]
-    """Memory of the step with each of the batch sizes."""
+    """Memory of the step at each batch size."""
     fixed_bytes: float
     """Memory independent of the batch: parameters, their average, the optimiser's state, gradients."""
     bytes_per_image: float
     """Memory added by each image: mostly activations kept for the backward pass."""
     analytical_bytes_per_image: int
-    """Activations of one image that the backward pass reads, see `analytical_activation_bytes`."""
+    """Activations per image that the backward pass reads, see `analytical_activation_bytes`."""
     largest_batches: dict[str, int]
-    """The largest batch by gigabytes, of 1,000,000,000 bytes; 0 where not even one image fits."""
+    """Largest batch size keyed by memory in gigabytes, of 1,000,000,000 bytes; 0 if no image fits."""
 
 
 def predict(experiment: Experiment, batches: Sequence[int], gigabytes: Sequence[float]) -> Memory:
-    """Fits a line through the memory of two batch sizes, and predicts the largest batches from it.
+    """Predicts the largest batch sizes from a linear fit to the memory of two batch sizes.
 
     Args:
-      experiment: what would be trained; `train.batch_size` is not looked at.
-      batches: two sizes, the second larger, in images on each device; both large enough that activations, not the
-        optimiser's work, make the step's peak.
-      gigabytes: memories of 1,000,000,000 bytes each.
+      experiment: experiment to predict for; its `train.batch_size` is ignored.
+      batches: two increasing batch sizes per device, large enough that activations, not the optimiser, determine the
+        peak memory.
+      gigabytes: memory sizes in 1,000,000,000 bytes.
 
     Raises:
-      UserError: a value is out of its range, or the larger batch takes no more memory than the smaller one.
+      UserError: a value is out of its range, or the larger batch does not take more memory than the smaller one.
     """
     less, more = batches
     if not 1 <= less < more:
-        raise UserError(f"the batches are {less} and {more}; they must rise, from 1 or more.")
+        raise UserError(f"the batch sizes are {less} and {more}; they must be 1 or more, and increasing.")
     if not all(size > 0 for size in gigabytes):  # NaN too
-        raise UserError("every memory must be of more than 0 gigabytes.")
+        raise UserError(f"the gigabytes are {', '.join(f'{size:g}' for size in gigabytes)}; each must be above 0.")
     low, high = step_bytes(experiment, less), step_bytes(experiment, more)
     if high <= low:
-        raise UserError(f"batches of {less} and {more} take the same memory; give larger ones.")
+        raise UserError(f"batches of {less} and {more} take the same memory; give larger batch sizes.")
     slope = (high - low) / (more - less)
     fixed = low - slope * less
     return Memory(
@@ -80,7 +80,7 @@ def predict(experiment: Experiment, batches: Sequence[int], gigabytes: Sequence[
 
 
 def step_bytes(experiment: Experiment, images: int) -> int:
-    """Bytes on each device while it trains on so many images: arguments, results and all between; compiles."""
+    """Bytes per device of a training step on `images` images: arguments, results and temporaries. Compiles it."""
     devices, size = jax.local_device_count(), experiment.data.image_size
     experiment = dataclasses.replace(
         experiment, train=dataclasses.replace(experiment.train, batch_size=images * devices)
@@ -94,8 +94,8 @@ def step_bytes(experiment: Experiment, images: int) -> int:
         "skipped": labels,
     }
     lowered = setup.train_step.lower(setup.state_shapes(), batch)
-    # On a CPU buffers are assigned before LLVM, which need not optimise what will not be run. A GPU's level is left as
-    # it is, because there it has a say in which algorithms, and so which workspaces, are taken.
+    # On a CPU buffers are assigned before LLVM, which need not optimise a program that is not run. On a GPU the level
+    # may affect the choice of algorithms and so their workspaces.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     parts: Any = lowered.compile(compiler_options=quick).memory_analysis()
     donated = parts.alias_size_in_bytes
@@ -103,10 +103,10 @@ def step_bytes(experiment: Experiment, images: int) -> int:
 
 
 def analytical_activation_bytes(model: Network, image_size: int) -> int:
-    """Bytes of one image that the backward pass reads: the input of each stage, convolution and BN, once each.
+    """Bytes per image that the backward pass reads: the input of each stage, convolution and BN, counted once.
 
-    With `remat` these are what goes into the stages, and the rest of the one stage that has the most. What goes into
-    ReLU, concatenations and pools is not counted: their gradients can be had from what comes next.
+    With `remat` these are the inputs of the stages, and all inputs within the largest stage. Inputs of ReLU,
+    concatenation and pooling are not counted, because their gradients follow from their outputs.
     """
     calls = [
         call
@@ -132,8 +132,9 @@ def table(memory: Memory) -> str:
 def _lines(m: Memory) -> Iterator[str]:
     less, more = m.batches
     how = f"{m.dtype}, with remat" if m.remat else m.dtype
-    yield f"training on each device, {how}: what {m.device}'s compiler gives for batches of {less} and {more}"
-    yield f"{'each image':<18}{m.bytes_per_image / 1e6:>14,.1f} MB ({m.analytical_bytes_per_image / 1e6:,.1f} by hand)"
-    yield f"{'all else':<18}{m.fixed_bytes / 1e6:>14,.1f} MB"
+    yield f"training memory per device, {how}: by the compiler for {m.device}, from batches of {less} and {more}"
+    analytical = f"{m.analytical_bytes_per_image / 1e6:,.1f} analytical"
+    yield f"{'per image':<18}{m.bytes_per_image / 1e6:>14,.1f} MB ({analytical})"
+    yield f"{'fixed':<18}{m.fixed_bytes / 1e6:>14,.1f} MB"
     for size, batch in m.largest_batches.items():
         yield f"{f'{size} GB':<18}{batch:>14,} images at most"

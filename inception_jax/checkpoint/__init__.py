@@ -1,6 +1,6 @@
-"""Checkpoints: those of a run, to resume from, and exported ones, for inference.
+"""Checkpoints of runs, to resume from, and exported checkpoints, for inference.
 
-Both are checksummed directories (`storage.py`) that are read only if every byte is what was written.
+Both are checksummed directories (`storage.py`), verified before they are read.
 """
 
 from inception_jax.checkpoint.exported import METADATA, is_exported, load_variables, save_variables

@@ -1,4 +1,4 @@
-"""Exported checkpoints: variables for inference, and their metadata."""
+"""Exported checkpoints: variables for inference, with metadata."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +14,10 @@ METADATA = "checkpoint.json"
 
 
 def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str, Any]) -> None:
-    """Writes "params" and "batch_stats" and their metadata (JSON values) atomically.
-
-    What `directory` held before, if it was such a checkpoint, is replaced.
+    """Writes "params" and "batch_stats" with metadata (JSON values) atomically, replacing an exported checkpoint.
 
     Raises:
-      UserError: `directory` holds something else.
+      UserError: `directory` exists and is not an exported checkpoint.
       RunFailed: it could not be written.
     """
     directory = Path(directory).absolute()
@@ -28,7 +26,7 @@ def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str,
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     try:
         for old in unfinished.glob("*/old"):
-            # An earlier process was killed just as it replaced it.
+            # A process was killed between the two renames below.
             if not directory.exists():
                 old.rename(directory)
         with storage.staging(unfinished) as place:
@@ -41,12 +39,12 @@ def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str,
 
 
 def load_variables(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The variables, as NumPy arrays, and the metadata that `save_variables` wrote; UserError if they are broken."""
+    """Variables, as NumPy arrays, and metadata written by `save_variables`; UserError if the checkpoint is broken."""
     directory = Path(directory).absolute()
     storage.check(directory)
     return storage.read_arrays(directory), storage.read_metadata(directory, METADATA)
 
 
 def is_exported(directory: str | Path) -> bool:
-    """Whether a directory is a checkpoint of `save_variables`."""
+    """Whether a directory is an exported checkpoint."""
     return (Path(directory) / METADATA).is_file()

@@ -1,11 +1,11 @@
-"""Checkpoints on disk: arrays, metadata and the checksums of both. The only file that imports orbax.
+"""Storage of checkpoints: arrays, metadata and checksums. The only file that imports orbax.
 
     arrays/     the arrays, as orbax writes them
     NAME.json   the metadata: JSON values, `format` among them
-    SHA256SUMS  of every other file; `sha256sum -c SHA256SUMS` reads it too
+    SHA256SUMS  checksums of every other file, in the format of `sha256sum`
 
-Orbax checks sums of its indexes but not of the arrays themselves, and not of its JSON. Here nothing is parsed before
-the whole directory is known to be what was written; none of it is ever unpickled or executed.
+Orbax verifies checksums of its indexes, but neither of the arrays nor of its JSON. Here nothing is parsed before the
+checksums of all files are verified, and nothing is ever unpickled or executed.
 """
 
 import contextlib
@@ -36,34 +36,34 @@ CHECKSUMS = "SHA256SUMS"
 
 
 class BrokenCheckpoint(UserError):
-    """A checkpoint that differs from what was written; the message names it and the wrong file."""
+    """A checkpoint whose files are not those written; the message names it and the first such file."""
 
 
 @contextlib.contextmanager
 def staging(directory: Path) -> Iterator[Path]:
-    """A new directory within `directory`, which is deleted in the end with whatever else is in it."""
+    """Yields a new directory within `directory`; deletes `directory` and its contents at exit."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        # New each time: the threads of a write that failed go on for a moment.
+        # A new one each time, because threads of a failed write may still be running.
         yield Path(tempfile.mkdtemp(dir=directory))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def write(directory: Path, arrays: Any, name: str, metadata: Mapping[str, Any]) -> None:
-    """Writes a checkpoint, checksums last, into a directory that does not exist.
+    """Writes a checkpoint to a new directory, checksums last.
 
     Args:
-      directory: absolute, in a `staging` place; whoever calls moves it to its own when all is written.
+      directory: absolute path in a `staging` directory; the caller renames it to its final place.
       arrays: tree of NumPy arrays.
-      name: name of the metadata file.
+      name: file name of the metadata.
       metadata: JSON values.
 
     Raises:
-      OSError, ValueError: it could not be written; `write_error` says so.
+      OSError, ValueError: it could not be written; see `write_error`.
     """
     _silence_repeated_failures()
-    # One process writes, and waits for no other.
+    # Without barriers: only this process writes.
     one_process = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
     )
@@ -76,9 +76,9 @@ def write(directory: Path, arrays: Any, name: str, metadata: Mapping[str, Any]) 
 
 @functools.cache
 def _silence_repeated_failures() -> None:
-    """Stops orbax from printing a traceback for each array of a failure that it raises anyway."""
+    """Stops orbax from printing a traceback per array for a failure that it also raises."""
     absl.logging.set_verbosity(absl.logging.FATAL)
-    # Tasks and threads that still write other arrays when the first one fails, each with a failure of its own.
+    # After the first failure, the tasks and threads that write other arrays fail too.
     logging.getLogger("asyncio").addFilter(lambda record: "orbax-checkpoint-tmp" not in record.getMessage())
     previous_hook = sys.unraisablehook
 
@@ -90,19 +90,19 @@ def _silence_repeated_failures() -> None:
 
 
 def write_error(directory: Path, error: OSError | ValueError) -> RunFailed:
-    """The RunFailed to raise where `write`, or moving its checkpoint into place, failed with `error`."""
-    # TensorStore writes the system's number at the end of its own words.
+    """Converts an error of `write`, or of renaming its checkpoint, to a RunFailed."""
+    # TensorStore appends the system's error number to its message.
     found = re.search(r"os_error_code='(\d+)'", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
-    words = os.strerror(code) if code else str(error).partition("\n")[0]
-    advice = "free some space and start" if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that and start"
+    reason = os.strerror(code) if code else str(error).partition("\n")[0]
+    advice = "free some space and run" if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix that and run"
     return RunFailed(
-        f"checkpoint {directory.name} could not be written to {directory}: {words}; {advice} the same command again."
+        f"checkpoint {directory.name} could not be written to {directory}: {reason}; {advice} the same command again."
     )
 
 
 def check(directory: Path) -> None:
-    """Verifies the checksums of all files; raises BrokenCheckpoint where one is missing or differs."""
+    """Verifies the checksums of all files; raises BrokenCheckpoint if one is missing or differs."""
     try:
         faults = _find_faults(directory)
     except OSError as error:
@@ -122,27 +122,27 @@ def read_metadata(directory: Path, name: str) -> dict[str, Any]:
 
 
 def read_arrays(directory: Path, template: Any = None) -> Any:
-    """The arrays of a checkpoint that was checked, as NumPy arrays.
+    """Reads the arrays of a verified checkpoint as NumPy arrays.
 
     Args:
-      directory: absolute.
-      template: tree of arrays or shapes to read them into; without, they come in dictionaries.
+      directory: absolute path.
+      template: tree of arrays or shapes that the result must match; by default, nested dictionaries are returned.
 
     Raises:
-      UserError: the arrays do not fit `template`, or cannot be read: written by another orbax, or deleted since.
+      UserError: the arrays do not match `template`, or were written by an incompatible orbax or deleted meanwhile.
     """
     try:
         with ocp.StandardCheckpointer() as reader:
-            # Not into `template`: where shapes differ orbax would cut or fill up.
+            # Not restored into `template`: orbax would truncate or pad arrays of other shapes.
             arrays = jax.tree.map(np.asarray, reader.restore(directory / ARRAYS))
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{directory} was whole but cannot be read: {reason}") from error
+        raise UserError(f"{directory} is intact but cannot be read: {reason}") from error
     return arrays if template is None else _match_template(directory, arrays, template)
 
 
 def _match_template(directory: Path, arrays: Any, template: Any) -> Any:
-    # Orbax gives tuples back as lists and named ones as dictionaries: the names in them stay.
+    # Orbax restores tuples as lists and named tuples as dictionaries, so leaves are matched by their names.
     found, expected = _by_name(arrays), _by_name(template)
     signatures = [{name: f"{x.dtype}{list(x.shape)}" for name, x in leaves.items()} for leaves in (found, expected)]
     there, here = signatures
@@ -153,7 +153,7 @@ def _match_template(directory: Path, arrays: Any, template: Any) -> Any:
     ]
     if misfits:
         more = f", and {len(misfits) - 1} more differ" if len(misfits) > 1 else ""
-        raise UserError(f"{directory} holds other arrays than are needed here: {misfits[0]}{more}.")
+        raise UserError(f"{directory} does not match the arrays expected here: {misfits[0]}{more}.")
     return jax.tree.unflatten(jax.tree.structure(template), [found[name] for name in expected])
 
 
@@ -163,7 +163,7 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _find_faults(directory: Path) -> list[str]:
-    """The faults of a checkpoint, a phrase for each file."""
+    """Faults of a checkpoint, one phrase per file."""
     found = _files(directory)
     if CHECKSUMS not in found:
         return [f"{CHECKSUMS} is missing"]
@@ -171,7 +171,7 @@ def _find_faults(directory: Path) -> list[str]:
     written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     faults = [f"{name} is not in its {CHECKSUMS}" for name in found if name not in (CHECKSUMS, *written)]
     for name, digest in written.items():
-        # What the list names is looked up among the files found, never opened: it may name anything.
+        # Names from the list are looked up among the files found and never opened: they may be any path.
         if name not in found:
             faults.append(f"{name!r} is missing")
         elif fault := _fault(directory / name, digest):
@@ -183,15 +183,15 @@ def _fault(path: Path, digest: str) -> str | None:
     try:
         if _sha256(path) == digest:
             return None
-        return "is not what was written" if path.stat().st_size else "is empty"
+        return "has another checksum" if path.stat().st_size else "is empty"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
 def _files(directory: Path) -> list[str]:
-    """The files of a checkpoint, relative to it; hidden ones, which file browsers leave behind, are none of its own."""
+    """Files of a checkpoint, relative to it; hidden ones, such as those of file browsers, are ignored."""
     found = []
-    # `Path.rglob` passes over directories that cannot be read.
+    # `Path.rglob` silently skips unreadable directories.
     for folder, _, names in os.walk(directory, onerror=_raise):
         found += [(Path(folder) / name).relative_to(directory).as_posix() for name in names if name[0] != "."]
     return sorted(found)
@@ -207,7 +207,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write_synced(path: Path, text: str) -> None:
-    # On the disk before older checkpoints are deleted; orbax does the same with the arrays.
+    # Synced before older checkpoints are deleted; orbax syncs the arrays likewise.
     with path.open("w") as file:
         file.write(text)
         file.flush()

@@ -1,11 +1,11 @@
 """Checkpoints of a run.
 
-Each holds the state, the number of the next batch (which is all there is to the data iterator) and the experiment. It
-is written while the training goes on; the newest ones and the best one are kept.
+Each holds the state, the number of the next batch (the whole state of the data iterator) and the experiment. It is
+written in the background; the newest ones and the best one are kept.
 
-    RUN/checkpoints/STEP         whole checkpoints
-    RUN/unfinished-checkpoints/  what is being written or deleted; rubbish once the process has ended
-    RUN/broken-checkpoints/STEP  what was found broken at a start; never read or deleted here
+    RUN/checkpoints/STEP         complete checkpoints
+    RUN/unfinished-checkpoints/  checkpoints being written or deleted; useless once the process has ended
+    RUN/broken-checkpoints/STEP  broken checkpoints found when resuming; never read or deleted
 """
 
 import dataclasses
@@ -48,49 +48,52 @@ class RunCheckpoint:
     step: int
     experiment: config.Experiment
     next_batch: int
-    """Number of the batch that comes next in the run."""
+    """Number of the batch to train on next."""
     class_names: tuple[str, ...] = ()
-    """Classes in the order of the labels; empty where an early version wrote none."""
+    """Classes in the order of the labels; empty in checkpoints written without them."""
     training_images: int | None = None
-    """Images of the training set; None where an early version wrote none."""
+    """Number of training images; None in checkpoints written without it."""
 
     def state(self, template: Any) -> Any:
-        """The state, as NumPy arrays in the tree of `template` (arrays or shapes); UserError if it does not fit."""
+        """The state, as NumPy arrays in the tree of `template` (arrays or shapes); UserError if it does not match."""
         return storage.read_arrays(self.path, template)
 
 
 def read(path: str | Path, *, best: bool = False) -> RunCheckpoint:
-    """The checkpoint that a path names: RUN (its newest), RUN/checkpoints/STEP or RUN/checkpoints/best.
+    """The checkpoint at a path: RUN, for its newest, RUN/checkpoints/STEP or RUN/checkpoints/best.
 
-    Where RUN has a clearly better one than its newest, a line on standard error names it.
+    Prints a line if the newest one of RUN is clearly worse than its best.
 
     Args:
-      path: of the run or the checkpoint.
-      best: the one with the lowest validation error rather than the newest; for a run.
+      path: a run or a checkpoint.
+      best: take the checkpoint of a run with the lowest validation error rather than its newest.
 
     Raises:
-      UserError: there is none, or (BrokenCheckpoint) it is not what was written; the message names it.
+      UserError: there is none.
+      BrokenCheckpoint: it is broken.
     """
     run, step = _locate(Path(path), best)
     try:
         storage.check(_step_directory(run, step))
     except storage.BrokenCheckpoint as error:
         others = " or ".join(str(_step_directory(run, other)) for other in reversed(_steps(run)) if other != step)
-        raise storage.BrokenCheckpoint(f"{error}; {f'try {others}' if others else 'there is no other'}.") from error
+        raise storage.BrokenCheckpoint(
+            f"{error}; {f'try {others}' if others else 'there is no other checkpoint'}."
+        ) from error
     return _open_checkpoint(run, step)
 
 
 def newest(run: str | Path, *, strict: bool = False) -> RunCheckpoint | None:
-    """The newest intact checkpoint, the same on all processes; None where there is no checkpoint at all.
+    """The newest intact checkpoint, the same on all processes; None if the run has no checkpoint.
 
-    Broken ones that are newer are moved to RUN/broken-checkpoints, and one warning names them.
+    Newer, broken ones are moved to RUN/broken-checkpoints with a warning.
 
     Args:
-      run: its directory.
-      strict: stop at a broken one.
+      run: directory of the run.
+      strict: raise if the newest checkpoint is broken.
 
     Raises:
-      UserError: all are broken, or with `strict` the newest; nothing was moved.
+      UserError: all checkpoints are broken, or the newest is and `strict` is set; nothing was moved.
     """
     run = Path(run).resolve()
     step = hosts.process_zero_decides(functools.partial(_newest_intact, run, strict))
@@ -103,11 +106,21 @@ def exists(run: str | Path) -> bool:
 
 
 class Checkpoints:
-    """Writes the checkpoints of one run in a background thread, on process 0 only."""
+    """Writer of one run's checkpoints, in a background thread on process 0."""
 
-    def __init__(self, run: str | Path, *, keep: int = 1):
-        """Prepares RUN, which need not exist; the `keep` newest and the best checkpoint are kept."""
+    def __init__(
+        self, run: str | Path, *, keep: int = 1, class_names: Sequence[str] = (), training_images: int | None = None
+    ):
+        """Removes unfinished checkpoints of `run`, which need not exist.
+
+        Args:
+          run: directory of the run.
+          keep: number of newest checkpoints to keep, besides the best.
+          class_names: classes in the order of the labels, stored in each checkpoint.
+          training_images: number of training images, stored in each checkpoint.
+        """
         run = Path(run).resolve()
+        self._class_names, self._training_images = tuple(class_names), training_images
         self._directory, self._unfinished, self._keep = run / DIRECTORY, run / UNFINISHED, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, Future[None]] | None = None
@@ -115,33 +128,25 @@ class Checkpoints:
             self._remove_unfinished()
 
     def save(
-        self,
-        step: int,
-        state: Any,
-        *,
-        next_batch: int,
-        experiment: config.Experiment,
-        class_names: Sequence[str],
-        training_images: int,
-        top1_error: float | None,
+        self, step: int, state: Any, *, next_batch: int, experiment: config.Experiment, top1_error: float | None
     ) -> None:
-        """Copies the state and starts writing it; RunFailed if the checkpoint before could not be written."""
+        """Copies the state and starts to write it; RunFailed if the previous checkpoint could not be written."""
         self.wait()
         if jax.process_index():
             return
         metadata = {
             "next_batch": next_batch,
             "experiment": config.to_dict(experiment),
-            "class_names": list(class_names),
-            "training_images": training_images,
+            "class_names": list(self._class_names),
+            "training_images": self._training_images,
             "top1_error": top1_error,
         }
-        # A copy on the host: the next step overwrites the donated state while this one is still being written.
+        # A copy on the host, because the next step overwrites the donated state.
         copy = jax.tree.map(lambda leaf: np.array(leaf), state)
         self._writing = step, self._thread.submit(self._write, step, copy, metadata)
 
     def wait(self) -> None:
-        """Waits until everything is written; RunFailed if the last checkpoint could not be."""
+        """Waits for the last checkpoint; RunFailed if it could not be written."""
         if self._writing is None:
             return
         (step, future), self._writing = self._writing, None
@@ -151,7 +156,7 @@ class Checkpoints:
             raise storage.write_error(self._directory / str(step), error) from error
 
     def close(self) -> None:
-        """Waits as `wait` does, and ends the thread."""
+        """Waits for the last checkpoint, as `wait` does, and ends the thread."""
         try:
             self.wait()
         finally:
@@ -171,7 +176,7 @@ class Checkpoints:
             self._directory.mkdir(exist_ok=True)
             (place / "new").rename(self._directory / str(step))
             for old in self._outdated():
-                # Not deleted where it stands: half of it would look like a broken one.
+                # Moved before it is deleted: half of it would look like a broken checkpoint.
                 (self._directory / str(old)).rename(place / str(old))
 
     def _outdated(self) -> list[int]:
@@ -201,7 +206,7 @@ def _say_if_clearly_worse(run: Path, step: int) -> None:
 
 
 def _top1_error(directory: Path) -> float:
-    """A checkpoint's error; infinite where there is none, or where an old checkpoint cannot be read any more."""
+    """Top-1 error of a checkpoint; infinite if it has none or cannot be read."""
     try:
         error = storage.read_metadata(directory, METADATA)["top1_error"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
@@ -216,7 +221,7 @@ def _newest_intact(run: Path, strict: bool) -> int | None:
             storage.check(_step_directory(run, step))
         except storage.BrokenCheckpoint as error:
             if strict:
-                raise storage.BrokenCheckpoint(f"{error}; leave out --strict to go on from an older one.") from error
+                raise storage.BrokenCheckpoint(f"{error}; leave out --strict to resume from an older one.") from error
             broken[step] = error
         else:
             if broken:
@@ -225,7 +230,7 @@ def _newest_intact(run: Path, strict: bool) -> int | None:
     if broken:
         why = "; ".join(map(str, broken.values()))
         raise UserError(
-            f"no checkpoint is left to go on from: {why}; to start anew, move {run / DIRECTORY} away or give another "
+            f"{run} has no intact checkpoint: {why}; to start again, move {run / DIRECTORY} away or use another "
             "directory."
         )
     return None
@@ -239,15 +244,15 @@ def _quarantine(run: Path, broken: Mapping[int, storage.BrokenCheckpoint], intac
         destination = next(run / BROKEN / name for name in names if not (run / BROKEN / name).exists())
         try:
             destination.parent.mkdir(exist_ok=True)
-            # Its owner may move a directory to another only where its own entries may be written.
+            # A directory without write permission cannot be moved to another parent.
             directory.chmod(directory.stat().st_mode | stat.S_IRWXU)
             directory.rename(destination)
         except OSError as problem:
             raise UserError(
-                f"{error}; it cannot be moved to {destination}: {problem.strerror}; move it away."
+                f"{error}; it could not be moved to {destination}: {problem.strerror}; move it away."
             ) from problem
         moves.append(f"{error} (moved to {destination})")
-    say(f"warning: {'; '.join(moves)}; going on from {_step_directory(run, intact)}.")
+    say(f"warning: {'; '.join(moves)}; resuming from {_step_directory(run, intact)}.")
 
 
 def _locate(path: Path, best: bool) -> tuple[Path, int]:
@@ -258,9 +263,9 @@ def _locate(path: Path, best: bool) -> tuple[Path, int]:
         run, best = path.parent.parent, path.name == BEST
         step = None if best else int(path.name)
     if is_exported(path):
-        raise UserError(f"{path} is an imported or exported checkpoint; this needs a run, or RUN/{DIRECTORY}/STEP.")
+        raise UserError(f"{path} is an imported or exported checkpoint; give a run, or RUN/{DIRECTORY}/STEP.")
     if not (run / DIRECTORY).is_dir():
-        raise UserError(f"{path} holds no checkpoint: give a run's directory, or RUN/{DIRECTORY}/STEP.")
+        raise UserError(f"{path} holds no checkpoint; give a run, or RUN/{DIRECTORY}/STEP.")
     found = _steps(run)
     if not found or step not in (None, *found):
         raise UserError(f"{path} is not a checkpoint; {run} has {', '.join(map(str, found)) or 'none'}.")
@@ -273,7 +278,7 @@ def _locate(path: Path, best: bool) -> tuple[Path, int]:
 
 
 def _steps(run: Path) -> list[int]:
-    """The steps of a run's checkpoints, rising; whole or broken, but none that was not finished."""
+    """Steps of a run's checkpoints, intact or broken, in ascending order."""
     try:
         return sorted(int(path.name) for path in (run / DIRECTORY).iterdir() if path.name.isdecimal())
     except FileNotFoundError:

@@ -1,12 +1,9 @@
-"""Arguments that several verbs share."""
+"""Arguments shared by several verbs."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-
-from inception_jax.errors import UserError
 
 PROG = "inception-jax"
 
@@ -16,19 +13,19 @@ Directory = Annotated[str | None, arg(metavar="DIR")]
 
 @dataclasses.dataclass(kw_only=True)
 class Processes:
-    """Arguments of the verbs that run in several processes."""
+    """Arguments of verbs that can run as several processes."""
 
     distributed: bool = False
-    """Join the other processes first; only Cloud TPU, Slurm and GKE find them without --coordinator."""
+    """Run as one of several processes; Cloud TPU, Slurm and GKE find the others without --coordinator."""
     coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
-    """Address of process 0."""
+    """Address of process 0, where JAX cannot find it by itself."""
     processes: Annotated[int | None, arg(metavar="N")] = None
     """Number of processes."""
     process_id: Annotated[int | None, arg(metavar="I")] = None
-    """Number of this process, from 0."""
+    """Index of this process, from 0."""
 
     def join(self) -> None:
-        """Joins the other processes if the arguments say so; call it before the devices are opened."""
+        """Joins the other processes if any argument is set; must be called before the devices are opened."""
         from inception_jax import steps
 
         steps.use_synchronous_cpu_dispatch()
@@ -39,13 +36,7 @@ class Processes:
             hosts.join(*values)
 
     def first(self) -> bool:
-        """Whether this is process 0, which writes for all."""
+        """Whether this is process 0, the one that writes."""
         import jax
 
         return jax.process_index() == 0
-
-
-def refuse_extra(flags: Sequence[str], verb: str) -> None:
-    """Raises UserError for extra arguments of a verb without an experiment."""
-    if flags:
-        raise UserError(f"{verb} does not take {' '.join(flags)}; see {PROG} {verb} --help.")

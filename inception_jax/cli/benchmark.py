@@ -1,4 +1,4 @@
-"""The verbs that measure: benchmark train, infer, data, save, startup."""
+"""The verbs benchmark train, infer, data, save and startup."""
 
 import dataclasses
 import itertools
@@ -10,29 +10,28 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from inception_jax.cli import experiment_files
-from inception_jax.cli.arguments import PROG, Directory, arg, refuse_extra
+from inception_jax.cli.arguments import PROG, Directory, arg
 from inception_jax.config import DataConfig, Experiment, ModelConfig, TrainConfig
 
 
 @dataclasses.dataclass
 class MeasureStartup:
-    """Measure the time from a train command to its first finished step, without and with a compilation cache."""
+    """Measure the time from a train command to the end of its first step, with and without a compilation cache."""
 
     model: Annotated[str, arg(metavar="MODEL")] = ModelConfig.name
     """inception_v3, inception_v4, inception_resnet_v1, inception_resnet_v2, ..."""
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
-    """Side of the input; 75 or more."""
+    """Side of the input in pixels; 75 or more."""
     batch_size: int = 4
     """Images per step."""
     repeats: int = 3
-    """Number of pairs of starts, one without and one with a cache; the medians count."""
+    """Number of starts with and of starts without a cache; medians are reported."""
     json: bool = False
     """Print one JSON object."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.benchmark import startup
 
-        refuse_extra(flags, "benchmark startup")
         experiment = Experiment(
             model=ModelConfig(name=self.model),
             data=DataConfig(source="digits", image_size=self.image_size),
@@ -50,30 +49,29 @@ class MeasureNetwork:
     mode: ClassVar[Literal["train", "infer"]]
 
     model: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (ModelConfig.name,)
-    """inception_v3, inception_v4, inception_resnet_v1, inception_resnet_v2, ...; several are measured one by one."""
+    """inception_v3, inception_v4, inception_resnet_v1, inception_resnet_v2, ...; several are measured in turn."""
     batch_size: Annotated[tuple[int, ...], arg(metavar="INT ...")] = (16,)
-    """Images per step over all devices; several sizes are measured one by one."""
+    """Images per step over all devices; several sizes are measured in turn."""
     image_size: Annotated[tuple[int, ...], arg(metavar="PIXELS ...")] = (DataConfig.image_size,)
-    """Side of an image, 75 or more; several sizes are measured one by one."""
+    """Side of the input in pixels, 75 or more; several sizes are measured in turn."""
     dtype: Literal["float32", "bfloat16"] = ModelConfig.dtype
     """Dtype of the convolutions."""
     seconds: float = 5.0
     """Duration of each repeat."""
     repeats: int = 3
-    """Number of repeats; the median counts."""
+    """Number of repeats; the median is reported."""
     profile: Directory = None
-    """Also write a profile of ten steps for XProf there (pip install xprof; xprof server --logdir DIR/NAME)."""
+    """Directory for a profile of ten steps for XProf (pip install xprof; xprof server --logdir DIR/NAME)."""
     json: bool = False
-    """Print one JSON object, or one on each line where several are measured."""
+    """Print JSON, one object per line for each measurement."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax import steps
         from inception_jax.benchmark import network, speed
         from inception_jax.system import workdir
 
-        refuse_extra(flags, f"benchmark {self.mode}")
         steps.use_synchronous_cpu_dispatch()
-        # A mistake in the last of them is not to cost the measuring of the others.
+        # All of them first, so that an invalid last one does not cost the measurements before it.
         recipes = [
             network.recipe(model, batch_size=batch_size, image_size=image_size, dtype=self.dtype)
             for model, image_size, batch_size in itertools.product(self.model, self.image_size, self.batch_size)
@@ -83,43 +81,43 @@ class MeasureNetwork:
         for recipe in recipes:
             directory = None if self.profile is None else Path(self.profile) / network.name(self.mode, recipe)
             report = speed.benchmark(self.mode, recipe, seconds=self.seconds, repeats=self.repeats, directory=directory)
-            # At once: a long run is read while it goes on, and one that is ended keeps what it had.
+            # Flushed, so that results can be read while later ones are measured.
             print(json.dumps(dataclasses.asdict(report)) if self.json else f"{speed.table(report)}\n", flush=True)
         return 0
 
 
 @dataclasses.dataclass(kw_only=True)
 class MeasureTrain(MeasureNetwork):
-    """Measure how fast networks train on random images, and how near that is to what the machine can do."""
+    """Measure training speed on random images, and compare it with the roofline of the machine."""
 
     mode = "train"
 
 
 @dataclasses.dataclass(kw_only=True)
 class MeasureInfer(MeasureNetwork):
-    """Measure how fast networks classify random images, and how near that is to what the machine can do."""
+    """Measure inference speed on random images, and compare it with the roofline of the machine."""
 
     mode = "infer"
 
 
 @dataclasses.dataclass
 class MeasureData:
-    """Measure how fast images become training batches, as a whole and stage by stage."""
+    """Measure the speed of the input pipeline and of each of its stages."""
 
     source: Annotated[tyro.conf.Positional[str | None], arg(metavar="SOURCE")] = None
-    """digits, idx:PATH, folder:PATH or tfds:NAME; without it, photographs of ImageNet's size made for it."""
+    """digits, idx:PATH, folder:PATH or tfds:NAME; by default synthetic photographs of ImageNet's size."""
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
-    """Side of a crop; 75 or more."""
+    """Side of a crop in pixels; 75 or more."""
     batch_size: int = 32
     """Images per batch."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
-    """Threads that read, decode and augment; by default one for each core."""
+    """Threads that read, decode and augment; by default one per core."""
     seconds: float = 5.0
-    """Duration of each repeat, and of each stage."""
+    """Duration of each repeat and of each stage."""
     repeats: int = 3
-    """Number of repeats of the whole pipeline; the median counts."""
+    """Number of repeats of the pipeline; the median is reported."""
     data_dir: Directory = None
-    """Directory of tensorflow-datasets' prepared data sets."""
+    """Directory of prepared tensorflow-datasets data sets."""
     json: bool = False
     """Print one JSON object."""
 
@@ -127,7 +125,6 @@ class MeasureData:
         from inception_jax import steps
         from inception_jax.benchmark import data
 
-        refuse_extra(flags, "benchmark data")
         steps.use_synchronous_cpu_dispatch()
         report = data.benchmark(
             self.source,
@@ -144,16 +141,16 @@ class MeasureData:
 
 @dataclasses.dataclass
 class MeasureSave:
-    """Measure what checkpoints cost a training: time, memory and the share of its time."""
+    """Measure the time and memory that saving checkpoints costs during training."""
 
     experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT")]
-    """As for train; its fields can be set as there."""
+    """Experiment to train, as for inception-jax train; its fields can be set in the same way."""
     run: Annotated[str | None, arg(metavar="NAME")] = None
-    """Name of the run; needed where the experiment has several."""
+    """Name of the run; required if the experiment has several."""
     seconds: float = 10.0
-    """Duration of the steps with a save, and of those without, in each repeat."""
+    """Duration of the steps with a save, and of the steps without, in each repeat."""
     repeats: int = 3
-    """Number of pairs of steps with and without a save; the medians count."""
+    """Number of repeats; medians are reported."""
     json: bool = False
     """Print one JSON object."""
 
@@ -169,18 +166,10 @@ class MeasureSave:
         return 0
 
 
-@dataclasses.dataclass
-class Benchmark:
-    """Measure training, inference, the input pipeline, what checkpoints cost, or how long a start takes."""
-
-    verb: Annotated[
-        Annotated[MeasureTrain, tyro.conf.subcommand("train")]
-        | Annotated[MeasureInfer, tyro.conf.subcommand("infer")]
-        | Annotated[MeasureData, tyro.conf.subcommand("data")]
-        | Annotated[MeasureSave, tyro.conf.subcommand("save")]
-        | Annotated[MeasureStartup, tyro.conf.subcommand("startup")],
-        arg(name=""),
-    ]
-
-    def __call__(self, flags: Sequence[str]) -> int:
-        return self.verb(flags)
+VERBS = {
+    "train": MeasureTrain,
+    "infer": MeasureInfer,
+    "data": MeasureData,
+    "save": MeasureSave,
+    "startup": MeasureStartup,
+}

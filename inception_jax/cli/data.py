@@ -1,4 +1,4 @@
-"""The verbs about data sets: data prepare, check, show."""
+"""The verbs data prepare, check and show."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inception_jax.cli.arguments import Directory, arg, refuse_extra
+from inception_jax.cli.arguments import Directory, arg
 from inception_jax.config import DataConfig, Resize
 
 
@@ -15,35 +15,34 @@ from inception_jax.config import DataConfig, Resize
 class Prepare:
     """Convert images to a data set with fast random access, tfds:OUT.
 
-    Every image is decoded on the way and stored as it is. Started again, it goes on.
+    Every image is decoded as a check and stored unchanged. The same command resumes an interrupted conversion.
     """
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
-    """folder:PATH, imagenet:DIR (ImageNet's two tars) or tfds:DIR (a set prepared as TFRecord)."""
+    """folder:PATH, imagenet:DIR (ImageNet's two tars) or tfds:DIR (a data set prepared as TFRecord)."""
     out: Annotated[tyro.conf.Positional[str], arg(metavar="OUT")]
-    """Directory of the new set."""
+    """Directory of the new data set."""
     shard_images: int = 1024
     """Images per file."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
-    """Files written at once; by default one per core."""
+    """Files written in parallel; by default one per core."""
     skip_broken: bool = False
-    """Leave out images that cannot be decoded; they are listed either way."""
+    """Leave out images that cannot be decoded; they are listed with and without this flag."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import prepare
 
-        refuse_extra(flags, "data prepare")
         prepared = prepare.prepare(
             self.source, self.out, shard_images=self.shard_images, threads=self.threads, skip_broken=self.skip_broken
         )
-        print(prepare.summary(prepared) if prepared else f"{self.out}: all is done; delete it to make it anew")
+        print(prepare.summary(prepared) if prepared else f"{self.out}: already complete; delete it to convert again")
         print(f"{self.out}: use it as --data.source tfds:{self.out}")
         return 0
 
 
 @dataclasses.dataclass
 class Check:
-    """Read and decode every image of both splits; print counts, sizes, kinds of files and every broken image.
+    """Read and decode every image of both splits; print counts, sizes, file formats and every broken image.
 
     Exits with 1 if an image is broken.
     """
@@ -51,16 +50,15 @@ class Check:
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     data_dir: Directory = None
-    """Directory of tensorflow-datasets' prepared data sets."""
+    """Directory of prepared tensorflow-datasets data sets."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
-    """Images decoded at once; by default one per core."""
+    """Images decoded in parallel; by default one per core."""
     json: bool = False
-    """Print one JSON object, with the images of every class."""
+    """Print one JSON object, including the number of images per class."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import check
 
-        refuse_extra(flags, "data check")
         report = check.check(self.source, data_dir=self.data_dir, threads=self.threads)
         print(json.dumps(dataclasses.asdict(report)) if self.json else check.table(report))
         return 1 if report.broken else 0
@@ -68,41 +66,40 @@ class Check:
 
 @dataclasses.dataclass
 class Show:
-    """Draw training crops as the network sees them, or the central crops of validation."""
+    """Draw a grid of training crops, as the network sees them, or of central validation crops."""
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
     """digits, idx:PATH, folder:PATH or tfds:NAME."""
     out: Annotated[str, arg(metavar="FILE.png")]
-    """The picture."""
+    """Path of the picture."""
     split: Literal["train", "validation"] = "train"
-    """Split to draw crops of."""
+    """Split whose crops are drawn."""
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
-    """Side of a crop; 75 or more."""
+    """Side of a crop in pixels; 75 or more."""
     rows: int = 4
     """Rows of the grid."""
     columns: int = 6
     """Columns of the grid."""
     seed: int = 0
-    """Seed of the choice, the crops and the colours."""
-    crop_area: Annotated[tuple[float, float], arg(metavar="LEAST MOST")] = DataConfig.crop_area
+    """Seed of the choice of images, the crops and the colours."""
+    crop_area: Annotated[tuple[float, float], arg(metavar="MIN MAX")] = DataConfig.crop_area
     """Minimum and maximum fraction of an image's area in a training crop."""
-    crop_aspect: Annotated[tuple[float, float], arg(metavar="LEAST MOST")] = DataConfig.crop_aspect
+    crop_aspect: Annotated[tuple[float, float], arg(metavar="MIN MAX")] = DataConfig.crop_aspect
     """Minimum and maximum width / height of a training crop."""
     flip: bool = DataConfig.flip
-    """Half of the training crops are mirrored; --no-flip leaves them as they are."""
+    """Mirror no training crop; by default half of them are mirrored."""
     colour: bool = DataConfig.colour
-    """The colours of training crops are distorted; --no-colour leaves them as they are."""
+    """Do not distort the colours of training crops."""
     central_fraction: float = DataConfig.central_fraction
     """Fraction of each side in a validation crop."""
     resize: Annotated[Resize, arg(metavar="KIND")] = DataConfig.resize
     """Interpolation: bilinear, bicubic, area, antialiased_bilinear or antialiased_bicubic."""
     data_dir: Directory = None
-    """Directory of tensorflow-datasets' prepared data sets."""
+    """Directory of prepared tensorflow-datasets data sets."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import preview
 
-        refuse_extra(flags, "data show")
         names = [field.name for field in dataclasses.fields(DataConfig)]
         data = DataConfig(**{name: getattr(self, name) for name in names if hasattr(self, name)})
         preview.write_preview(data, self.out, split=self.split, rows=self.rows, columns=self.columns, seed=self.seed)
@@ -110,16 +107,4 @@ class Show:
         return 0
 
 
-@dataclasses.dataclass
-class Data:
-    """Prepare a data set, check every image of one, or draw crops of it."""
-
-    verb: Annotated[
-        Annotated[Prepare, tyro.conf.subcommand("prepare")]
-        | Annotated[Check, tyro.conf.subcommand("check")]
-        | Annotated[Show, tyro.conf.subcommand("show")],
-        arg(name=""),
-    ]
-
-    def __call__(self, flags: Sequence[str]) -> int:
-        return self.verb(flags)
+VERBS = {"prepare": Prepare, "check": Check, "show": Show}

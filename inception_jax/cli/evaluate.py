@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inception_jax.cli.arguments import Processes, arg, refuse_extra
+from inception_jax.cli.arguments import Processes, arg
 from inception_jax.config import OnError
 
 # Defaults of optional flags are left out of the help.
@@ -57,7 +57,6 @@ class Evaluate(Processes):
         from inception_jax.evaluation import report
         from inception_jax.system.preemption import Preemption
 
-        refuse_extra(flags, "evaluate")
         options = evaluation.EvaluationOptions(
             **{f.name: getattr(self, f.name) for f in dataclasses.fields(evaluation.EvaluationOptions)}
         )

@@ -1,4 +1,4 @@
-"""Experiment files and the flags that change their fields."""
+"""Experiment files, and the flags that override their fields."""
 
 import contextlib
 import importlib.util
@@ -19,17 +19,17 @@ from inception_jax.errors import UserError
 
 
 def load_runs(path: str | Path) -> dict[str, Experiment]:
-    """The runs of an experiment: a Python file, which is executed, with `runs() -> dict[str, Experiment]`.
+    """Runs of an experiment: executes a Python file with `runs() -> dict[str, Experiment]`.
 
-    Where there is no file `path`, it is the name of a packaged experiment.
+    `path` is the file, or the name of a packaged experiment.
     """
     path = _file(Path(path))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; an experiment file ends in .py.")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # As `python FILE` would: experiments may import their neighbours.
-    # A copy of a packaged one finds them there; last, so that no file of the user's is hidden by their names.
+    sys.path.insert(0, str(path.resolve().parent))  # As `python FILE` does, for imports of neighbouring files.
+    # For copies of packaged experiments that import others; last, so that it hides none of the user's files.
     sys.path.append(str(packaged.directory()))
     try:
         spec.loader.exec_module(module)
@@ -39,14 +39,14 @@ def load_runs(path: str | Path) -> dict[str, Experiment]:
     except UserError:
         raise
     except Exception as error:
-        # The user's own code: the line in it says more than a traceback through ours.
+        # The line in the user's file helps more than a traceback through this package.
         own = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()]
         line = error.lineno if isinstance(error, SyntaxError) else next(reversed(own), None)
         message = error.msg if isinstance(error, SyntaxError) else error
         where = f"{path}, line {line}" if line else f"{path}"
         raise UserError(f"{where}: {type(error).__name__}: {message}") from error
     if not isinstance(found, dict) or not all(isinstance(e, Experiment) for e in found.values()) or not found:
-        raise UserError(f"{path}: runs() must return a dictionary of names and Experiments, with one entry or more.")
+        raise UserError(f"{path}: runs() must return a non-empty dictionary of names and Experiments.")
     return found
 
 
@@ -56,16 +56,16 @@ def _file(path: Path) -> Path:
     known = packaged.files()
     if str(path) in known:
         return known[str(path)]
-    what = f"experiment file {path}" if path.suffix == ".py" else f"experiment {path}"
+    missing = f"there is no experiment file {path}" if path.suffix == ".py" else f"there is no experiment {path}"
     if path.suffix == ".py" and path.stem in known:
-        raise UserError(f"there is no {what}; the packaged experiment is called {path.stem}.")
+        raise UserError(f"{missing}; the packaged experiment is named {path.stem}.")
     if path.stem in load_runs(known["imagenet"]):
-        raise UserError(f"there is no {what}; it is imagenet --run {path.stem}.")
-    raise UserError(f"there is no {what}; give a Python file, or a packaged one: {', '.join(known)}.")
+        raise UserError(f"{missing}; did you mean imagenet --run {path.stem}?")
+    raise UserError(f"{missing}; give a Python file, or a packaged one: {', '.join(known)}.")
 
 
 def choose_run(runs: dict[str, Experiment], name: str | None, path: str | Path) -> tuple[str, Experiment]:
-    """The run `name`, which may be None where there is only one."""
+    """The run `name`; None chooses the only one."""
     if name is None and len(runs) == 1:
         return next(iter(runs.items()))
     if name is None:
@@ -76,9 +76,9 @@ def choose_run(runs: dict[str, Experiment], name: str | None, path: str | Path) 
 
 
 def override(experiment: Experiment, flags: Sequence[str], *, prog: str) -> Experiment:
-    """The experiment with fields set by flags like `--optim.learning-rate 0.03`; UserError for a value out of range.
+    """Sets fields by flags such as `--optim.learning-rate 0.03`; UserError for a value out of range.
 
-    A flag that there is not, or a value of another type, ends the command as `parse` does.
+    An unknown flag or a value of the wrong type ends the command, as in `parse`.
     """
     changed = parse(Experiment, flags, prog=prog, default=experiment)
     config.check(changed)
@@ -86,7 +86,7 @@ def override(experiment: Experiment, flags: Sequence[str], *, prog: str) -> Expe
 
 
 def parse(type_: Any, args: Sequence[str], *, prog: str, **options: Any) -> Any:
-    """`tyro.cli`, which ends the command with exit code 2 and a message of its own for a mistake in the arguments."""
+    """Calls `tyro.cli`, which prints a message and exits with 2 for arguments that it cannot parse."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -96,7 +96,7 @@ def parse(type_: Any, args: Sequence[str], *, prog: str, **options: Any) -> Any:
 
 
 def _without_markup(box: str) -> str:
-    # tyro 1.0 shows that of one message, the one for a tuple of another length; the box keeps its width.
+    # tyro 1.0 prints raw markup in one message, for a tuple of the wrong length; padding keeps the box's width.
     for tag in ("[bold]", "[/bold]"):
         box = re.sub(re.escape(tag) + "(.*)(?=│)", r"\1" + " " * len(tag), box)
     return box

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inception_jax.cli.arguments import PROG, arg, refuse_extra
+from inception_jax.cli.arguments import PROG, arg
 from inception_jax.config import DataConfig, Experiment, ModelConfig, TrainConfig
 from inception_jax.errors import UserError
 
@@ -43,7 +43,6 @@ class Summary:
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.models import create_model, summary
 
-        refuse_extra(flags, "summary")
         if not self.memory and any(getattr(self, name) != getattr(Summary, name) for name in _MEMORY_FLAGS):
             raise UserError(f"{', '.join(f'--{name}' for name in _MEMORY_FLAGS)} belong to --memory; give that, too.")
         model = create_model(self.model, num_classes=self.num_classes, width=self.width, depths=self.depths)
@@ -92,7 +91,6 @@ class Import:
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.weights import importer
 
-        refuse_extra(flags, "import")
         model, preprocessing = importer.import_checkpoint(
             self.source,
             self.out,
@@ -128,7 +126,6 @@ class Export:
         from inception_jax.weights import export
         from inception_jax.weights.checkpoint import load_checkpoint
 
-        refuse_extra(flags, "export")
         trained = load_checkpoint(self.checkpoint, raw=self.raw)
         difference = export.export_checkpoint(
             trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
@@ -155,7 +152,6 @@ class Predict:
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax import predict
 
-        refuse_extra(flags, "predict")
         if not self.images or min(self.top, self.batch_size) < 1:
             raise UserError("predict needs at least one picture, and --top and --batch-size of 1 or more.")
         answers = []

@@ -1,4 +1,4 @@
-"""The experiments shipped with the package: their files, by name."""
+"""Files of the experiments shipped with the package."""
 
 import ast
 from pathlib import Path
@@ -7,18 +7,18 @@ from inception_jax.errors import UserError
 
 
 def directory() -> Path:
-    """Folder of the experiments: inside an installed package, beside it in a checkout."""
+    """Folder of the experiments: inside the package if installed, beside it in a checkout."""
     inside = Path(__file__).parents[1] / "experiments"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "experiments"
 
 
 def files() -> dict[str, Path]:
-    """The experiments' files, keyed by name in alphabetical order."""
+    """Files of the experiments, keyed by name in alphabetical order."""
     return {path.stem: path for path in sorted(directory().glob("*.py"))}
 
 
 def file(name: str) -> Path:
-    """File of the experiment `name`; UserError where there is none."""
+    """File of the experiment `name`; UserError if there is none."""
     known = files()
     if name not in known:
         raise UserError(f"there is no packaged experiment {name!r}; there are {', '.join(known)}.")

@@ -15,17 +15,17 @@ from inception_jax.cli.arguments import PROG, Processes, arg
 class Train(Processes):
     """Train one run of an experiment, resuming from its newest checkpoint.
 
-    Any field of it can be set, as in --seed 3; train EXPERIMENT --help lists them with their values.
+    Any field of the experiment can be set, as in --seed 3; inception-jax train EXPERIMENT --help lists them.
     """
 
     experiment: Annotated[tyro.conf.Positional[str], arg(metavar="EXPERIMENT")]
-    """A name that inception-jax experiments lists, or a Python file with runs()."""
+    """Name of a packaged experiment (see inception-jax experiments), or a Python file with runs()."""
     workdir: Annotated[str, arg(metavar="DIR")]
     """Directory of the run; an existing run is resumed."""
     run: Annotated[str | None, arg(metavar="NAME")] = None
-    """Name of the run; needed where the experiment has several."""
+    """Name of the run; required if the experiment has several."""
     init_from: Annotated[str | None, arg(metavar="RUN")] = None
-    """Run or imported checkpoint to start from; short for --train.init-from."""
+    """Run or imported checkpoint whose weights to start from; the same as --train.init-from."""
     strict: bool = False
     """Stop at a broken newest checkpoint rather than resume from an older one."""
 

@@ -1,6 +1,6 @@
-"""Images: their sources, their preprocessing (`preprocess`, `colour`, `multicrop`), their order and batches.
+"""Images: sources, preprocessing (`preprocess`, `colour`, `multicrop`) and batches.
 
-`pipeline` makes the batches of training and of its evaluation, `multicrop_batches` those of the paper's evaluation.
+`pipeline` yields the batches of training and validation, `multicrop_batches` those of the paper's evaluation.
 """
 
 from inception_jax.data.exclude import excluded

@@ -1,4 +1,4 @@
-"""Check of a source: reads and decodes every image of both splits, and reports what they are."""
+"""Check of a source: decodes every image of both splits and reports sizes, formats and faults."""
 
 import dataclasses
 import functools
@@ -21,23 +21,23 @@ from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress
 
 TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF")
-"""Properties that images of any format can have. Training does not rotate by EXIF."""
+"""Properties of images of any format. The rotation by EXIF is not applied in training."""
 
-# All that is kept of an image: 20 bytes, so that a million of them cost 20 MB.
+# 20 bytes per image, so that a million of them take 20 MB.
 _ROW = np.dtype([("label", np.int32), ("width", np.int32), ("height", np.int32), ("bytes", np.int64)])
 _BROKEN = -1  # as a label
 
-# Images for one thread at a time: enough that handing them out costs nothing, few enough that Ctrl-C is quick.
+# Images per task of a thread: enough to make its overhead negligible, few enough for a quick Ctrl-C.
 _CHUNK = 64
 _CLASSES_LISTED = 50
 _SMALLEST_LISTED = 5
 
-_Part = tuple[Counter[str], list[str]]  # how many images of each kind, and the broken ones' sentences
+_Part = tuple[Counter[str], list[str]]  # number of images of each kind, and the faults of broken images
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Minimum, median and maximum of a set of values; the lower of two middle values is the median."""
+    """Minimum, median and maximum of a set of values; of two middle values the median is the lower."""
 
     least: int
     median: int
@@ -46,25 +46,25 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class SplitReport:
-    """Contents of one split. All but `broken` counts the images that can be decoded."""
+    """Contents of one split. All fields but `broken` are about the images that can be decoded."""
 
     images: int
     bytes: int
-    """Total size as encoded, or of the pixels where a source keeps pixels."""
+    """Total encoded size, or size of the pixels where a source stores pixels."""
     classes: tuple[int, ...]
-    """Images of each class, in the order of the labels."""
+    """Number of images of each class, in the order of the labels."""
     width: Spread | None
-    """Widths in pixels, as decoded; None where there is no image."""
+    """Widths in pixels, as decoded; None without images."""
     height: Spread | None
     """Heights in pixels."""
     image_bytes: Spread | None
-    """Sizes of single images."""
+    """Sizes of single images in bytes."""
     formats: dict[str, int]
-    """Images of each format by their contents, whatever their names say: JPEG, PNG, ..., or array for pixels."""
+    """Number of images of each format, by content rather than name: JPEG, PNG, ..., or array for pixels."""
     traits: dict[str, int]
-    """Images that have each of `TRAITS`."""
+    """Number of images with each of `TRAITS`."""
     broken: tuple[str, ...]
-    """One sentence for each broken image, which names it."""
+    """One message per broken image, with its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SourceReport:
     splits: dict[str, SplitReport]
     """Reports keyed by "train" and "validation"; one of the two may be missing."""
     missing: dict[str, str]
-    """Why a split that is missing could not be opened."""
+    """Reason why each missing split cannot be opened."""
 
     @property
     def broken(self) -> int:
@@ -85,15 +85,15 @@ class SourceReport:
 
 
 def check(source: str, *, data_dir: str | None = None, threads: int | None = None) -> SourceReport:
-    """Reads and strictly decodes every image of both splits; shows how far it is on standard error.
+    """Reads and strictly decodes every image of both splits; shows progress on standard error.
 
     Args:
-      source: As `spec` of `open_source`.
+      source: `spec` of `open_source`.
       data_dir: As in `open_source`.
-      threads: Images decoded at once; None is one for each core.
+      threads: Number of threads; None is one per core.
 
     Raises:
-      UserError: neither split can be opened, or the source can no longer be read; a broken image is in the report.
+      UserError: neither split can be opened, or the source can no longer be read.
     """
     threads = available_cores() if threads is None else threads
     if threads < 1:
@@ -109,7 +109,7 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
         raise UserError(missing["train"])
     class_names = next(iter(opened.values())).class_names
     with warnings.catch_warnings():
-        # Pillow warns of odd EXIF and of very large images, without a name; neither keeps an image from training.
+        # Pillow warns, without a name, of odd EXIF and of very large images; both can be trained on.
         warnings.simplefilter("ignore")
         splits = {split: _check_split(images, split, threads) for split, images in opened.items()}
     return SourceReport(source, class_names, splits, missing)
@@ -129,7 +129,7 @@ def _check_split(source: Source, split: str, threads: int) -> SplitReport:
             progress.advance(len(chunk))
             progress.show()
     finally:
-        # Without cancelling, Ctrl-C would wait for all images that are left.
+        # Cancelled, because Ctrl-C would wait for all remaining images otherwise.
         pool.shutdown(cancel_futures=True)
         progress.close()
     good = rows[rows["label"] != _BROKEN]
@@ -147,7 +147,7 @@ def _check_split(source: Source, split: str, threads: int) -> SplitReport:
 
 
 def _check_images(source: Source, rows: np.ndarray, numbers: range) -> _Part:
-    """Fills in the rows of these images."""
+    """Fills in the rows of these images; returns their kinds and faults."""
     kinds: Counter[str] = Counter()
     broken, scratch = [], preprocess.Scratch()
     for number in numbers:
@@ -163,7 +163,7 @@ def _check_images(source: Source, rows: np.ndarray, numbers: range) -> _Part:
 
 
 def _kinds(image: bytes | np.ndarray) -> list[str]:
-    """The format of an image that can be decoded, and those of `TRAITS` that it has."""
+    """Format of an intact image, and those of `TRAITS` that it has."""
     if isinstance(image, np.ndarray):
         channels = image.shape[2] if image.ndim == 3 else 1
         return ["array", *(["grey"] if channels == 1 else ["with alpha"] if channels == 4 else [])]
@@ -178,13 +178,13 @@ def _kinds(image: bytes | np.ndarray) -> list[str]:
 
 
 def _rotated_by_exif(jpeg: bytes) -> bool:
-    # Pillow takes a fifth of the time of decoding, so it is asked only where there is something to find.
+    # Only where there is EXIF, because Pillow takes a fifth of the time of decoding.
     if b"Exif\0\0" not in jpeg[:4096]:
         return False
     try:
         with PIL.Image.open(io.BytesIO(jpeg)) as opened:
             return opened.getexif().get(PIL.ExifTags.Base.Orientation, 1) > 1
-    except Exception:  # Pillow raises half a dozen types at odd EXIF, and what cannot be read turns nothing
+    except Exception:  # Pillow raises half a dozen types at odd EXIF, which rotates nothing
         return False
 
 
@@ -196,10 +196,10 @@ def _spread(values: np.ndarray) -> Spread | None:
 
 
 def table(report: SourceReport) -> str:
-    """The report as text; of more than 50 classes only those with the fewest images are listed."""
+    """Report as text; of more than 50 classes only those with the fewest images are listed."""
     splits = list(report.splits.values())
-    lines = [f"{report.source} (of three numbers: least / median / largest)"]
-    lines += [f"{split}: not there: {reason}" for split, reason in report.missing.items()]
+    lines = [f"{report.source} (three numbers are minimum / median / maximum)"]
+    lines += [f"{split} is missing: {reason}" for split, reason in report.missing.items()]
     lines += ["", _line("", report.splits), *(_line(name, cells) for name, cells in _rows(splits))]
     if len(report.class_names) <= _CLASSES_LISTED:
         counts = zip(report.class_names, *(split.classes for split in splits), strict=True)
@@ -214,7 +214,7 @@ def table(report: SourceReport) -> str:
 
 
 def _rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:
-    """The table's rows: a name, and a cell for each split."""
+    """Rows of the table: a name, and a cell for each split."""
     yield "images", [f"{split.images:,}" for split in splits]
     yield "classes with images", [f"{np.count_nonzero(split.classes):,}" for split in splits]
     yield "broken images", [f"{len(split.broken):,}" for split in splits]

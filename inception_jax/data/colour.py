@@ -1,6 +1,6 @@
-"""Conversion of uint8 pixels to the network's input on the device: pure functions for use inside a jitted step.
+"""Colour distortion and normalisation on the device: pure functions for use inside a jitted step.
 
-A training step calls both, an evaluation only the second:
+Training calls both functions, evaluation only the second:
 
     images = distort_colour(key, images)
     images = to_network_range(images)
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 Planes = tuple[jax.Array, jax.Array, jax.Array]
-"""Red, green and blue [N, H, W]: apart, because XLA makes slow loops of a last axis of three."""
+"""Red, green and blue [N, H, W], separate because XLA compiles a last axis of three into slow loops."""
 
 # TF-Slim's four orders of the four distortions.
 _ORDERS = (
@@ -28,15 +28,14 @@ def to_network_range(
 ) -> jax.Array:
     """Normalises images for a network: (x / 255 - mean) / std, float32 [..., H, W, 3].
 
-    With the default that is (x / 255 - 0.5) * 2 in [-1, 1] (section 4 by way of TF-Slim); another mean and deviation is
-    for weights that were trained elsewhere.
+    The default gives (x / 255 - 0.5) * 2 in [-1, 1], as in TF-Slim; other values are for weights trained elsewhere.
 
     Args:
-      images: [..., H, W, 3], uint8 or already a float in [0, 1].
-      mean: Of each channel, in [0, 1].
-      std: Of each channel.
+      images: [..., H, W, 3], uint8 or float in [0, 1].
+      mean: Mean of each channel, in [0, 1].
+      std: Standard deviation of each channel.
     """
-    return (_to_unit_range(images) - _of_channels(mean)) / _of_channels(std)
+    return (_to_unit_range(images) - _channel_values(mean)) / _channel_values(std)
 
 
 def distort_colour(
@@ -48,20 +47,19 @@ def distort_colour(
     hue: float = 0.2,
     contrast: tuple[float, float] = (0.5, 1.5),
 ) -> jax.Array:
-    """TF-Slim's distort_color in its full mode: float32 [N, H, W, 3], clipped to [0, 1].
+    """Distorts colours like TF-Slim's distort_color with fast_mode=False: float32 [N, H, W, 3], clipped to [0, 1].
 
-    Each image has its own draws. Which of TF-Slim's four orders it gets goes by its place: the first quarter of the
-    images gets the first, and so on. (In TF-Slim it goes by the thread that reads the image.) Training images come
-    shuffled, so that each gets each in time; with fewer than four images some orders are never used. In between
-    nothing is clipped, as in TensorFlow; brightness and contrast can leave [0, 1] and come back.
+    The amounts are drawn for each image. The order of the four distortions depends on the position in the batch: each
+    quarter of the images has one of TF-Slim's four orders. (In TF-Slim it depends on the thread that reads the image.)
+    With fewer than four images some orders are not used. As in TensorFlow, only the result is clipped.
 
     Args:
-      key: Where every draw comes from.
-      images: [N, H, W, 3], uint8 or already a float in [0, 1].
-      brightness: Greatest amount added or taken away.
-      saturation: Least and greatest factor on HSV's saturation.
-      hue: Greatest turn of HSV's hue in either direction; 1 is the whole circle.
-      contrast: Least and greatest factor on the distance from the image's mean of each channel.
+      key: PRNG key.
+      images: [N, H, W, 3], uint8 or float in [0, 1].
+      brightness: Maximum change of brightness.
+      saturation: Minimum and maximum factor of HSV's saturation.
+      hue: Maximum rotation of HSV's hue in either direction; 1 is a full circle.
+      contrast: Minimum and maximum factor of the deviation from each channel's mean over the image.
     """
     limits = {
         "brightness": (-brightness, brightness),
@@ -77,36 +75,36 @@ def distort_colour(
     unit = _to_unit_range(images)
     planes = (unit[..., 0], unit[..., 1], unit[..., 2])
     ends = [len(images) * quarter // len(_ORDERS) for quarter in range(len(_ORDERS) + 1)]
-    # By place and not by a draw: mapped over the images, a drawn order would compute all four and keep one.
+    # By position: with an order drawn for each image, XLA would compute all four and select one.
     quarters = [
-        _in_order(order, slice(begin, end), planes, draws)
+        _distort_in_order(order, slice(begin, end), planes, draws)
         for order, begin, end in zip(_ORDERS, ends[:-1], ends[1:], strict=True)
     ]
     distorted = [jnp.concatenate(parts) for parts in zip(*quarters, strict=True)]
     return jnp.clip(jnp.stack(distorted, axis=-1), 0.0, 1.0)
 
 
-def _of_channels(values: Sequence[float]) -> jax.Array:
-    # One number where the three are the same, for the reason that `Planes` are apart.
+def _channel_values(values: Sequence[float]) -> jax.Array:
+    # A scalar where all are equal, to avoid a last axis of three (see `Planes`).
     same = len(set(values)) == 1
     return jnp.asarray(values[0] if same else values, jnp.float32)
 
 
 def _to_unit_range(images: jax.Array) -> jax.Array:
-    # float32 whatever the convolutions use: bfloat16 has 8 bits, and hue divides by differences.
+    # Always float32: the hue divides by differences, for which the 8 bits of bfloat16 do not suffice.
     unit = images.astype(jnp.float32)
     return unit / 255.0 if images.dtype == jnp.uint8 else unit
 
 
-def _in_order(order: tuple[str, ...], of: slice, planes: Planes, draws: dict[str, jax.Array]) -> Planes:
+def _distort_in_order(order: tuple[str, ...], part: slice, planes: Planes, draws: dict[str, jax.Array]) -> Planes:
     red, green, blue = planes
-    planes = red[of], green[of], blue[of]
+    planes = red[part], green[part], blue[part]
     for name in order:
-        planes = _DISTORTIONS[name](planes, draws[name][of])
+        planes = _DISTORTIONS[name](planes, draws[name][part])
     return planes
 
 
-# Each of these takes a draw of each image [N, 1, 1].
+# The amounts below are [N, 1, 1], one for each image.
 
 
 def _adjust_brightness(planes: Planes, delta: jax.Array) -> Planes:
@@ -116,40 +114,40 @@ def _adjust_brightness(planes: Planes, delta: jax.Array) -> Planes:
 
 def _adjust_contrast(planes: Planes, factor: jax.Array) -> Planes:
     red, green, blue = planes
-    return _spread(red, factor), _spread(green, factor), _spread(blue, factor)
+    return _scale_deviation(red, factor), _scale_deviation(green, factor), _scale_deviation(blue, factor)
 
 
-def _spread(plane: jax.Array, factor: jax.Array) -> jax.Array:
+def _scale_deviation(plane: jax.Array, factor: jax.Array) -> jax.Array:
     mean = plane.mean(axis=(-2, -1), keepdims=True)
     return (plane - mean) * factor + mean
 
 
 def _adjust_saturation(planes: Planes, factor: jax.Array) -> Planes:
-    """HSV's saturation times `factor` and at most 1, hue and value kept.
+    """Multiplies HSV's saturation by `factor`, up to 1, and keeps hue and value.
 
-    With the value v = max and the saturation s = (max - min) / v, a channel x of that hue is v - (v - x) * s'/s.
+    With value v = max and saturation s = (max - min) / v, a channel x becomes v - (v - x) * s' / s.
     """
     red, green, blue = planes
     value, chroma = _value_and_chroma(planes)
-    most = value / jnp.where(chroma > 0, chroma, 1.0)
-    # A pixel whose every channel is at most 0 has no saturation in TensorFlow.
-    scale = jnp.where(value > 0, jnp.minimum(factor, most), 0.0)
-    # Grey pixels have x = v, so that their scale does not matter.
+    max_factor = value / jnp.where(chroma > 0, chroma, 1.0)
+    # TensorFlow: the saturation is 0 where no channel is above 0.
+    scale = jnp.where(value > 0, jnp.minimum(factor, max_factor), 0.0)
+    # The scale of a grey pixel does not matter, for x = v.
     return value - (value - red) * scale, value - (value - green) * scale, value - (value - blue) * scale
 
 
 def _adjust_hue(planes: Planes, turn: jax.Array) -> Planes:
-    """HSV's hue plus `turn` (1 is the whole circle), greatest and least channel kept."""
+    """Adds `turn` to HSV's hue (1 is a full circle); keeps the minimum and maximum of the channels."""
     red, green, blue = planes
     value, chroma = _value_and_chroma(planes)
-    # The hue in sixths of the circle: 0 red, 2 green, 4 blue.
+    # Hue in sixths of the circle: 0 is red, 2 green, 4 blue.
     start = jnp.where(value == red, 0.0, jnp.where(value == green, 2.0, 4.0))
     beside = jnp.where(value == red, green - blue, jnp.where(value == green, blue - red, red - green))
     sixths = start + beside / jnp.where(chroma > 0, chroma, 1.0) + 6.0 * turn
 
     def plane(offset: float) -> jax.Array:
-        # Falls from the greatest to the least value with the distance from the channel's own colour on the circle. The
-        # remainder by way of floor: the one of a division is many times slower.
+        # Falls from maximum to minimum with the distance from the channel's own hue. By floor: jnp.mod is many times
+        # slower.
         distance = sixths + offset
         distance = distance - 6.0 * jnp.floor(distance / 6.0)
         return value - chroma * jnp.clip(jnp.minimum(distance, 4.0 - distance), 0.0, 1.0)
@@ -158,7 +156,7 @@ def _adjust_hue(planes: Planes, turn: jax.Array) -> Planes:
 
 
 def _value_and_chroma(planes: Planes) -> tuple[jax.Array, jax.Array]:
-    """The greatest of the channels, and how much greater than the least it is."""
+    """Maximum of the channels, and its difference from their minimum."""
     red, green, blue = planes
     value = jnp.maximum(jnp.maximum(red, green), blue)
     return value, value - jnp.minimum(jnp.minimum(red, green), blue)

@@ -1,10 +1,10 @@
-"""The views of an image that the paper evaluates on: 1, 10, 12 or 144 crops (section 4, after arXiv 1409.4842).
+"""Crops of an image for evaluation: 1, 10, 12 or 144 (section 4, after arXiv 1409.4842).
 
-Sizes are said for a network's input of 224 pixels, as there, and grow with the input: the shorter sides of 256, 288,
-320 and 352 become 342, 384, 427 and 470 at 299.
+As there, scales are given for an input of 224 pixels and grow with the input: the shorter sides of 256, 288, 320 and
+352 become 342, 384, 427 and 470 at 299.
 
-Made on the host, which measured faster on CPUs: of a JPEG of 500x375 one thread decodes and cuts the views of 12 crops
-at 299 in 1.2 ms and of 144 in 5.4 ms; XLA took 14 and 239 ms on two cores, and compiles anew for each size of image.
+Crops are cut on the host, which is faster on CPUs: one thread decodes a JPEG of 500x375 and cuts the views of 12 crops
+at 299 in 1.2 ms and of 144 in 5.4 ms; XLA took 14 and 239 ms on two cores, and compiles for each size of image.
 """
 
 import dataclasses
@@ -18,64 +18,64 @@ from inception_jax.data import preprocess
 from inception_jax.errors import UserError
 
 _INPUT = 224
-"""The side of the network's input, in pixels, that scales are said for."""
+"""Side of the input, in pixels, for which scales are given."""
 
 _SCALES = {1: (), 10: (256,), 12: (256,), 144: (256, 288, 320, 352)}
 """Default scales for each number of crops."""
 
-# Ten times the crops, which then show a hundredth of a square; without an end, a slip would fill the memory.
+# Ten times the input: a larger scale is a slip that would fill the memory.
 _MAX_SCALE = 2240
 
-# Unmirrored, at one scale: a square's four corners and its centre; with the square itself; those of three squares.
+# Without mirror images: four corners and the centre of a square; with the square itself; the six of three squares.
 _VIEWS_PER_SCALE = {1: 1, 10: 5, 12: 6, 144: 18}
 
-# In shorter sides: a third of the longest image that is resized whole.
+# Length, in shorter sides, of each of the three parts that are kept of a very long image.
 _PIECE = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """The crops of an image that a network is evaluated on; their softmax is averaged."""
+    """Crops of an image whose predictions are averaged."""
 
     crops: Literal[1, 10, 12, 144] = 1
-    """1: the central part of the image, whatever its shape. 10: the four corners and the centre of the centre square,
-    each also mirrored. 12: that square itself as well. 144: as 12, of the squares at both ends and in the middle."""
+    """1: the central part of the image. 10: the corners and the centre of the central square, and their mirror images.
+    12: also the whole square, resized. 144: 12 of each of the squares at both ends and in the middle."""
     scales: tuple[int, ...] = ()
-    """Lengths of the shorter side for an input of 224 pixels, at each of which the crops are made: 12 at two scales are
-    24, 144 are 72. () is the paper's: 256, and with 144 crops 288, 320 and 352 as well."""
+    """Lengths of the shorter side, for an input of 224 pixels, at which crops are cut. () is 256, and with 144 crops
+    also 288, 320 and 352. With two scales 12 crops become 24, and 144 become 72."""
 
     def __post_init__(self) -> None:
-        """UserError where there are no such crops."""
+        """Checks the fields; UserError where one is out of its range."""
         if self.crops not in _SCALES:
             raise UserError(f"the number of crops is {self.crops}; it must be 1, 10, 12 or 144.")
         if self.crops == 1 and self.scales:
-            raise UserError("a single crop has no scales; ask for 10, 12 or 144 crops, or for no scales.")
+            raise UserError("a single crop has no scales; give 10, 12 or 144 crops, or no scales.")
         for scale in self.scales:
             if not _INPUT <= scale <= _MAX_SCALE:
                 raise UserError(
-                    f"the scale {scale} must be from {_INPUT} to {_MAX_SCALE}: it is the length of an image's shorter "
-                    f"side for crops of {_INPUT} pixels."
+                    f"the scale {scale} must be from {_INPUT} to {_MAX_SCALE}: it is the length of the image's shorter "
+                    f"side for an input of {_INPUT} pixels."
                 )
         if len(set(self.scales)) < len(self.scales):
             raise UserError(f"the scales {', '.join(map(str, self.scales))} must differ from each other.")
 
     @property
     def mirrored(self) -> bool:
-        """Whether the network is also shown the mirror image of every view."""
+        """Whether the mirror image of every view is also a crop."""
         return self.crops > 1
 
     @property
     def views(self) -> int:
-        """Number of crops cut from an image, mirror images not counted."""
+        """Number of crops of an image without mirror images."""
         return _VIEWS_PER_SCALE[self.crops] * max(1, len(self._scales))
 
     @property
     def total(self) -> int:
-        """Number of crops of an image shown to the network."""
+        """Number of crops of an image."""
         return self.views * (2 if self.mirrored else 1)
 
     def sides(self, size: int) -> tuple[int, ...]:
-        """The image's shorter side at each scale, in pixels, for an input of `size` pixels; () for a single crop."""
+        """Shorter side of the image at each scale, in pixels, for an input of `size` pixels; () for a single crop."""
         return tuple(round(scale * size / _INPUT) for scale in self._scales)
 
     @property
@@ -84,11 +84,11 @@ class Protocol:
 
 
 Views = np.ndarray | Sequence[np.ndarray]
-"""uint8 [views, size, size, 3], or as many of uint8 [size, size, 3]."""
+"""uint8 [views, size, size, 3], or a sequence of uint8 [size, size, 3]."""
 
 
 class Box(NamedTuple):
-    """The square that becomes a view, in pixels of the image at its scale."""
+    """Square of an image that becomes a view, in pixels at its scale."""
 
     scale: int
     """Index into the protocol's scales."""
@@ -106,19 +106,18 @@ def cut(
     resize: Resize,
     out: Views | None = None,
 ) -> Views:
-    """The views of an image, without their mirror images, which the device makes: uint8 [views, size, size, 3].
+    """Cuts the views of an image in the order of `boxes`: uint8 [views, size, size, 3].
 
-    At each scale the image is resized once, its aspect kept, to that shorter side; it grows where it is smaller. All
-    views are parts of it; the whole square is resized once more. Their order is that of `boxes`. An image over 24 times
-    as long as wide first loses what lies far from the three squares.
+    Mirror images are made on the device. The image is resized once for each scale, with its aspect; a view of the whole
+    square is resized once more. An image over 24 times as long as wide first loses parts far from its three squares.
 
     Args:
       image: uint8 [H, W, 3].
-      protocol: Which views.
+      protocol: Views to cut.
       size: Side of the views in pixels.
-      central_fraction: As `fraction` of `preprocess.central_crop`, for a single crop; the others do not look at it.
-      resize: How pixels are interpolated.
-      out: Where the views shall be written, which may lie apart: of each uint8 [size, size, 3], contiguous.
+      central_fraction: `fraction` of `preprocess.central_crop` for a single crop, unused otherwise.
+      resize: Interpolation.
+      out: Output arrays, one for each view: uint8 [size, size, 3], contiguous.
     """
     out = np.empty((protocol.views, size, size, 3), np.uint8) if out is None else out
     if protocol.crops == 1:
@@ -137,21 +136,21 @@ def cut(
 
 
 def scaled_shapes(height: int, width: int, protocol: Protocol, size: int) -> list[tuple[int, int]]:
-    """Height and width, in pixels, of an image at each of the protocol's scales, for an input of `size` pixels."""
+    """Height and width of an image at each of the protocol's scales, in pixels, for an input of `size` pixels."""
     shorter = min(height, width)
     return [(round(height * side / shorter), round(width * side / shorter)) for side in protocol.sides(size)]
 
 
 def boxes(shapes: Sequence[tuple[int, int]], protocol: Protocol, size: int) -> list[Box]:
-    """Positions of the views in an image that has these shapes at the protocol's scales; none for a single crop.
+    """Positions of the views in an image, in order; none for a single crop.
 
-    Scale by scale; with 144 crops square by square, from the left or the top, and else of the centre square alone; of a
-    square the corners (top left, top right, bottom left, bottom right), the centre and, but for 10 crops, the whole of
-    it. The three squares of a square image are the same, and are still counted three times.
+    Every scale has one square in the middle or, with 144 crops, three from left to right or from top to bottom. Every
+    square has its corners (top left, top right, bottom left, bottom right), its centre and, except with 10 crops, the
+    square itself. In a square image the three squares are equal, and are still counted three times.
 
     Args:
-      shapes: As `scaled_shapes` gives them.
-      protocol: Which views.
+      shapes: Height and width at each scale, from `scaled_shapes`.
+      protocol: Views to cut.
       size: Side of the network's input in pixels.
     """
     found = []
@@ -163,7 +162,7 @@ def boxes(shapes: Sequence[tuple[int, int]], protocol: Protocol, size: int) -> l
 
 
 def _squares(height: int, width: int, *, three: bool) -> Iterator[tuple[int, int]]:
-    """Top and left of the largest squares: at both ends and in the middle, or there alone."""
+    """Top and left of the largest squares: at both ends and in the middle, or only in the middle."""
     down, right = max(0, height - width), max(0, width - height)
     for halves in (0, 1, 2) if three else (1,):
         yield down * halves // 2, right * halves // 2
@@ -176,8 +175,8 @@ def _corners_and_centre(square: Box, size: int) -> Iterator[Box]:
 
 
 def _drop_unseen_parts(image: np.ndarray) -> np.ndarray:
-    """An image; of one over 24 times as long as wide its ends and its middle, put together."""
-    # All of a line of 65,535 pixels would be 40 GB at a shorter side of 470, most of it between the squares.
+    """Reduces an image over 24 times as long as wide to its ends and its middle."""
+    # A line of 65,535 pixels would take 40 GB at a shorter side of 470, mostly between the squares.
     along = int(image.shape[1] > image.shape[0])
     length, piece = image.shape[along], _PIECE * image.shape[1 - along]
     if length <= 3 * piece:

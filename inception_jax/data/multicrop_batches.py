@@ -1,4 +1,4 @@
-"""The crops of every image as rows of batches: each image decoded once, however many crops it has."""
+"""Batches of the crops of every image, each image decoded once."""
 
 from collections.abc import Generator, Sequence
 
@@ -20,32 +20,30 @@ def multicrop_batches(
     shard: Shard,
     loading: Loading,
 ) -> Generator[Batch, None, None]:
-    """This process's share of the batches, `batch_count` of them.
+    """Batches of one view per row: the part of each that this process makes.
 
-    Each is `images` uint8 [devices, N, S, S, 3], one view a row, and int32 [devices, N]: `labels`; `positions`, which
-    of `indices` a row is of, or -1; `skipped`, 1 on the first row of an image that was left out because it is broken.
+    Each has `images` uint8 [devices, N, S, S, 3] and int32 [devices, N]: `labels`; `positions`, the row's index into
+    `indices`, or -1; `skipped`, 1 on the first row of an image that is left out because it is broken.
 
-    Whole images go to the processes in turn: the first of `indices` to the first process. A process's rows are the
-    views of its first image in the order of `multicrop.boxes`, then those of its second, without a gap, so an image
-    may begin in one batch and end in the next. Its devices take equal pieces of them one after another. Every process
-    yields the same number of batches of the same shape; where its images run out and where one is left out, a row's
-    position is -1, its view black and its label 0.
+    Images are dealt to the processes in turn. The rows of a process are the views of its images in the order of
+    `multicrop.boxes`, without a gap, so an image may begin in one batch and end in the next. Every process yields
+    `batch_count` batches of the same shape; rows of padding and of broken images have position -1, label 0 and black
+    pixels.
 
-    About `threads` + `prefetch` images' views are in memory, or those of `prefetch` batches where these are more.
-    Close the generator (contextlib.closing) or lose the last reference to it, and its threads end with the few images
-    that they are at.
+    About `threads` + `prefetch` images' views are in memory, or those of `prefetch` batches where these are more. The
+    threads end when the generator is closed (contextlib.closing) or garbage-collected.
 
     Args:
       source: The validation images.
       preprocessing: Size, central fraction and interpolation, as in `multicrop.cut`.
-      protocol: Which views of each image.
-      indices: int [images]: the numbers in `source` of the images that are evaluated, in their order.
+      protocol: Views of each image.
+      indices: int [images]: numbers in `source` of the images to evaluate, in order.
       rows: Views over all devices of all processes.
-      shard: Which part of each batch is made here.
-      loading: Threads, prefetching and errors; a skipped image is left out.
+      shard: Part of each batch that this process makes.
+      loading: Threads, prefetch and errors; a skipped image is left out.
 
     Raises:
-      UserError: the devices cannot share the rows evenly; while iterating, an image is broken.
+      UserError: `rows` is not a multiple of the devices; while iterating, an image is broken.
     """
     own = range(shard.process_index, len(indices), shard.process_count)
     scratch = preprocess.Scratch()

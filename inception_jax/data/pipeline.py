@@ -1,11 +1,11 @@
-"""The batches of training and validation: Grain's shuffled order of the images, filled in by threads.
+"""Batches of training and validation, in the order of Grain's shuffle.
 
-Batch k depends on the source, the seed and k, on nothing else: not on the threads, not on where a run was resumed, not
-on how the devices are spread over processes. So the state of a run's data is one number.
+Batch k is a function of the source, the seed and k: it does not depend on the threads, on where a run was resumed, or
+on the number of processes. A checkpoint therefore keeps no state of the pipeline but k.
 """
 
 import functools
-import itertools
+import sys
 from collections.abc import Generator, Sequence
 
 import grain
@@ -19,7 +19,7 @@ from inception_jax.data.prefetch import Batch, FilledImage, Loading, Shard, fill
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage, UserError
 
-# More than this, and the source itself is broken.
+# As many broken images in a row mean that the source itself is broken.
 _MAX_CONSECUTIVE_SKIPS = 100
 
 
@@ -33,35 +33,34 @@ def training_batches(
     shard: Shard,
     loading: Loading,
 ) -> Generator[Batch, None, None]:
-    """This process's share of batch `start`, `start` + 1 and so on, without end.
+    """Endless batches of training, from number `start` on: the part of each that this process makes.
 
-    Each is `images` uint8 [devices, N, S, S, 3], `labels` and `skipped` int32 [devices, N]; `skipped` says how many
-    broken images were passed over for each.
+    Each has `images` uint8 [devices, N, S, S, 3], `labels` and `skipped` int32 [devices, N], the number of broken
+    images that were skipped for each.
 
-    The images come in a stream: the whole source in an order of its own for each epoch, epoch after epoch without a
-    gap, so that a batch may hold the end of one epoch and the beginning of the next. Batch k is the stream from
-    k * batch_size on; its devices, those of the first process first, take equal pieces of it one after another.
+    Every epoch is a permutation of the source; epochs follow one another without a gap, so a batch may contain the end
+    of one and the beginning of the next. Batch k starts at image k * batch_size of this stream and is divided evenly
+    between the devices, in the order of the processes.
 
-    Close the generator (contextlib.closing) or lose the last reference to it, and its threads end with the few images
-    that they are at.
+    The threads end when the generator is closed (contextlib.closing) or garbage-collected.
 
     Args:
       source: The training images.
-      data: Size, crops, flips and interpolation; threads and errors are as in `loading`.
+      data: Size, crops, flips and interpolation.
       batch_size: Images over all devices of all processes.
-      seed: Of the order and the augmentation, 0 or more.
+      seed: Seed of the order and the augmentation, 0 or more.
       start: Number of the first batch, for a run that is resumed.
-      shard: Which part of each batch is made here.
-      loading: Threads, prefetching and errors; a skipped image is replaced by the source's next intact one.
+      shard: Part of each batch that this process makes.
+      loading: Threads, prefetch and errors; a skipped image is replaced by the source's next intact one.
 
     Raises:
-      UserError: the devices cannot share the batch size evenly; while iterating, an image is broken.
+      UserError: the batch size is not a multiple of the devices; while iterating, an image is broken.
     """
     rows = shard.rows(batch_size)
     # Two seeds, because Grain's shuffle adds the epoch to its own: seed 1 would begin with the second epoch of seed 0.
     order_seed, crop_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
     order = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
-    # Each position's own seed: the generator that Grain gives is only lent.
+    # A seed for each position, since Grain reuses the generator that it passes.
     stream = order.random_map(lambda index, rng: (index, rng.integers(2**63)), seed=crop_seed)
     read = functools.partial(_read_skipping_broken, source, preprocess.Scratch(), loading.on_error)
 
@@ -81,9 +80,9 @@ def training_batches(
         )
         return FilledImage(label, index, skipped)
 
-    numbers = itertools.count(start)
+    endless = range(start, sys.maxsize // rows)
     for batch in fill_batches(
-        fill, numbers, rows=rows, image_size=data.image_size, devices=shard.devices, loading=loading
+        fill, endless, rows=rows, image_size=data.image_size, devices=shard.devices, loading=loading
     ):
         del batch["positions"]
         yield batch
@@ -92,17 +91,17 @@ def training_batches(
 def evaluation_batches(
     source: Source, data: DataConfig, *, batch_size: int, shard: Shard, loading: Loading
 ) -> Generator[Batch, None, None]:
-    """This process's share of every image once, in the source's order: the central crops of validation.
+    """Central crops of every image once, in the source's order, for validation: the part that this process makes.
 
-    As the batches of `multicrop_batches` for a single crop, but with `mask`, bool [devices, N], in place of
-    `positions`: False where the images run out, and where one is skipped.
+    Same as `multicrop_batches` with a single crop, but with `mask` bool [devices, N] in place of `positions`: False for
+    padding and for skipped images.
 
     Args:
       source: The validation images.
-      data: Size, central fraction and interpolation; threads and errors are as in `loading`.
+      data: Size, central fraction and interpolation.
       batch_size: Images over all devices of all processes.
-      shard: As in `training_batches`.
-      loading: Threads, prefetching and errors; a skipped image is left out.
+      shard: Part of each batch that this process makes.
+      loading: Threads, prefetch and errors; a skipped image is left out.
 
     Raises:
       UserError: as in `training_batches`.
@@ -124,15 +123,15 @@ def evaluation_batches(
 def _read_skipping_broken(
     source: Source, scratch: preprocess.Scratch, on_error: OnError, index: int
 ) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """Reads the first intact image from `index` on; returns also what was wrong with those before it."""
+    """Pixels and label of the first intact image from `index` on, and the faults of those before it."""
     skipped: tuple[str, ...] = ()
     for candidate in range(index, index + min(_MAX_CONSECUTIVE_SKIPS, len(source))):
         try:
             record = source[candidate % len(source)]
-            # The thread's next image may overwrite these pixels.
+            # The next image of this thread may overwrite these pixels.
             return preprocess.decode(record.image, record.name, scratch), record.label, skipped
         except BrokenImage as error:
             if on_error == "stop":
                 raise
             skipped += (str(error),)
-    raise UserError(f"{len(skipped)} images in a row are broken, the last so: {skipped[-1]}")
+    raise UserError(f"{len(skipped)} images in a row are broken; the last fault: {skipped[-1]}")

@@ -1,6 +1,6 @@
-"""Host-side preprocessing: decoding, square uint8 crops, and the input that a network was trained with.
+"""Preprocessing on the host: decoding and square uint8 crops, as in TF-Slim's inception_preprocessing.
 
-Follows TF-Slim's inception_preprocessing; colour is distorted later, on the device (`colour`).
+Colours are distorted on the device (`colour`).
 """
 
 import dataclasses
@@ -18,11 +18,10 @@ import simplejpeg
 from inception_jax.config import DataConfig, Resize
 from inception_jax.errors import BrokenImage, UserError
 
-# The pipeline has its own threads, one image each; more inside OpenCV would only contend with them.
+# OpenCV's own threads would contend with those of the pipeline.
 cv2.setNumThreads(0)
 
-# Of a decoded image, 200 MB. A larger JPEG (the format ends at 65,535 x 65,535) is decoded at a half, a quarter or an
-# eighth of its sides.
+# 200 MB decoded. A larger JPEG (up to 65,535 x 65,535) is decoded at 1/2, 1/4 or 1/8 of its sides.
 _MAX_PIXELS = 2**26
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
@@ -33,7 +32,7 @@ _ANTIALIASED = {
 
 
 class Scratch(threading.local):
-    """Per-thread memory for decoded images: allocating it anew for each costs a quarter of the time."""
+    """Per-thread buffer for decoded images; allocating one for each takes a quarter of the time."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
@@ -46,20 +45,20 @@ class Scratch(threading.local):
 
 
 def decode(image: bytes | np.ndarray, name: str, scratch: Scratch | None = None) -> np.ndarray:
-    """The pixels of an image as a source stores it: uint8 [H, W, 3] in RGB.
+    """Decodes an image to uint8 [H, W, 3] in RGB.
 
-    JPEG is known by its first bytes, not by a name, and every fault in its data is an error. Grey images get three
-    equal channels, CMYK is converted as TensorFlow does, an alpha channel is dropped without blending, an animation is
-    its first frame. Orientation in EXIF is not applied; TensorFlow does not apply it either. A JPEG of more than 67
-    million pixels comes at a half, a quarter or an eighth of its sides.
+    JPEG is recognised by its first bytes, and any fault in its data is an error. Grey images get three equal channels,
+    CMYK is converted as in TensorFlow, an alpha channel is dropped without blending, and only the first frame of an
+    animation is used. As in TensorFlow, the orientation in EXIF is not applied. A JPEG of more than 67 million pixels
+    is decoded at 1/2, 1/4 or 1/8 of its sides.
 
     Args:
       image: An encoded JPEG, PNG or other file that Pillow reads, or uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
-      name: Where it comes from, for the message.
-      scratch: Where the pixels may be, until the same thread decodes the next image with it.
+      name: Origin of the image, for messages.
+      scratch: Buffer for the pixels, which the next call in the same thread may overwrite.
 
     Raises:
-      BrokenImage: the image is broken, no image at all, or no JPEG and of more than 67 million pixels.
+      BrokenImage: the image cannot be decoded, or has more than 67 million pixels and is not a JPEG.
     """
     if isinstance(image, np.ndarray):
         return _three_channels(image, name)
@@ -83,25 +82,25 @@ def distorted_crop(
     resize: Resize,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A random part of an image, resized to a square and perhaps mirrored: uint8 [size, size, 3].
+    """Random crop of an image, resized to a square and randomly mirrored: uint8 [size, size, 3].
 
-    The area is drawn uniformly, as the paper on the first Inception (arXiv 1409.4842, section 6) has it, and so is
-    the aspect; then the place. After ten draws that do not fit, the whole image is the crop.
+    Area and aspect are drawn uniformly (arXiv 1409.4842, section 6), then the position. After ten draws that do not
+    fit, the crop is the full image.
     Differs from TF-Slim, whose sample_distorted_bounding_box draws the height uniformly (more small crops), refuses
     crops that cover less than a tenth of the annotated box, and picks one of four ways to resize.
 
     Args:
       image: uint8 [H, W, 3].
-      rng: Where every draw comes from.
+      rng: Random number generator.
       size: Side of the result in pixels.
-      area: Least and greatest share of the image's area.
-      aspect: Least and greatest width / height.
+      area: Minimum and maximum fraction of the image's area.
+      aspect: Minimum and maximum width / height.
       flip: Mirror half of the crops, left to right.
-      resize: How pixels are interpolated.
-      out: Where the result shall be written: uint8 [size, size, 3], contiguous.
+      resize: Interpolation.
+      out: Output array: uint8 [size, size, 3], contiguous.
     """
     top, left, height, width = _random_box(image.shape[0], image.shape[1], rng, area, aspect)
-    # The draw is made even where flip is off, so that the option changes nothing but the mirroring.
+    # Drawn even without `flip`, so that the option changes nothing but the mirroring.
     mirrored = rng.random() < 0.5
     crop = resized(image[top : top + height, left : left + width], (size, size), resize, out)
     return cv2.flip(crop, 1, dst=crop) if flip and mirrored else crop
@@ -110,17 +109,17 @@ def distorted_crop(
 def central_crop(
     image: np.ndarray, *, size: int, fraction: float, resize: Resize, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """The middle of an image, resized to a square whatever its shape: uint8 [size, size, 3].
+    """Central crop of an image, resized to a square without keeping its aspect: uint8 [size, size, 3].
 
-    As TF-Slim evaluates: of each side the middle `fraction` stays (tf.image.central_crop), then the aspect is lost.
-    Differs from TF-Slim in that pixels are interpolated between their centres, as every library does today.
+    As in TF-Slim's evaluation, with tf.image.central_crop.
+    Differs from TF-Slim in the interpolation, which takes pixels at their centres, as in all libraries today.
 
     Args:
       image: uint8 [H, W, 3].
       size: Side of the result in pixels.
-      fraction: Share of each side that is kept, above 0 and up to 1.
-      resize: How pixels are interpolated.
-      out: Where the result shall be written: uint8 [size, size, 3], contiguous.
+      fraction: Fraction of each side that is kept, above 0 and up to 1.
+      resize: Interpolation.
+      out: Output array: uint8 [size, size, 3], contiguous.
     """
     height, width = image.shape[:2]
     top, left = int((height - height * fraction) / 2), int((width - width * fraction) / 2)
@@ -128,18 +127,18 @@ def central_crop(
 
 
 def resized(image: np.ndarray, shape: tuple[int, int], resize: Resize, out: np.ndarray | None = None) -> np.ndarray:
-    """A whole image at another height and width: uint8 [*shape, 3].
+    """Resizes an image to another height and width: uint8 [*shape, 3].
 
     Args:
       image: uint8 [H, W, 3].
-      shape: The new height and width, in pixels.
-      resize: How pixels are interpolated.
-      out: Where the result shall be written: uint8 [*shape, 3], contiguous.
+      shape: New height and width in pixels.
+      resize: Interpolation.
+      out: Output array: uint8 [*shape, 3], contiguous.
     """
     height, width = shape
     if resize in _INTERPOLATION:
         return cv2.resize(image, (width, height), dst=out, interpolation=_INTERPOLATION[resize])
-    # Slower than OpenCV, which does not have these.
+    # OpenCV has no antialiased interpolation; Pillow is slower.
     picture = PIL.Image.fromarray(np.ascontiguousarray(image)).resize((width, height), _ANTIALIASED[resize])
     out = np.empty((height, width, 3), np.uint8) if out is None else out
     out[:] = picture
@@ -149,7 +148,7 @@ def resized(image: np.ndarray, shape: tuple[int, int], resize: Resize, out: np.n
 def _random_box(
     height: int, width: int, rng: np.random.Generator, area: tuple[float, float], aspect: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop that lies within the image."""
+    """Top, left, height and width of a random crop."""
     for _ in range(10):
         pixels = rng.uniform(*area) * height * width
         ratio = rng.uniform(*aspect)
@@ -169,7 +168,7 @@ def _decode_jpeg(data: bytes, scratch: Scratch | None) -> np.ndarray:
         buffer = scratch.buffer(height * width * 3) if scratch and denominator == 1 else None
         return simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, **smaller)
     cmyk = simplejpeg.decode_jpeg(data, "CMYK", **smaller).astype(np.uint16)
-    # Adobe's programs store the inks inverted and leave a marker that says who wrote the file.
+    # Adobe's programs store the inks inverted and add a marker with their name.
     unmultiplied = cmyk if b"Adobe" in data[:4096] else 255 - cmyk
     return (unmultiplied[..., :3] * unmultiplied[..., 3:] // 255).astype(np.uint8)
 
@@ -179,9 +178,9 @@ def _decode_other(data: bytes) -> np.ndarray:
         if image.width * image.height > _MAX_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels; only a JPEG may have over {_MAX_PIXELS}")
         if image.mode.startswith("I;16"):
-            # Pillow would cut 16-bit values off at 255.
+            # Pillow would clip 16-bit values to 255.
             return _three_channels((np.asarray(image) >> 8).astype(np.uint8), "")
-        # By way of RGBA where there is a palette, because Pillow warns of one with transparency otherwise.
+        # A palette is converted by way of RGBA, because Pillow warns of one with transparency otherwise.
         return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
 
 
@@ -199,12 +198,12 @@ def _three_channels(image: np.ndarray, name: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The preprocessing that weights were trained with, and the names of their classes."""
+    """Preprocessing that weights were trained with, and the names of their classes."""
 
     image_size: int = DataConfig.image_size
     """Side of the square input, in pixels."""
     central_fraction: float = DataConfig.central_fraction
-    """Fraction of each side of a picture that is kept."""
+    """Fraction of each side that the central crop keeps."""
     resize: Resize = DataConfig.resize
     """Interpolation of the crop to `image_size` pixels."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -214,7 +213,7 @@ class Preprocessing:
     label_offset: int = 0
     """Number of outputs before the first class: 1 for TensorFlow's 1001 labels, whose first is the background."""
     class_names: tuple[str, ...] = ()
-    """Names of the classes after the offset, where they are known."""
+    """Names of the classes after the offset; empty where unknown."""
 
     @classmethod
     def from_config(cls, data: DataConfig, class_names: Sequence[str] = ()) -> "Preprocessing":
@@ -234,10 +233,10 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """The inverse of `to_dict`; UserError names fields that there are not."""
+        """Inverse of `to_dict`; UserError for an unknown field."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise UserError(f"unknown field {unknown[0]} of the preprocessing; there are {', '.join(known)}.")
+            raise UserError(f"unknown field {unknown[0]} of the preprocessing; it must be one of {', '.join(known)}.")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**fields)

@@ -1,4 +1,4 @@
-"""Preview of a network's input: a grid of crops with the names of their classes."""
+"""Preview of the network's input: a grid of crops with the names of their classes."""
 
 import contextlib
 import os
@@ -23,25 +23,25 @@ from inception_jax.system.cores import available_cores
 from inception_jax.system.workdir import check_writable
 
 _GAP = 4
-"""Pixels around a crop."""
+"""Pixels between crops."""
 _MAX_SIDE = 8_192
-"""Pixels of a side of the picture; distorting the colours of so many takes some gigabytes."""
+"""Maximum side of the picture in pixels; distorting the colours of so many takes some gigabytes."""
 
 
 def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, columns: int, seed: int) -> None:
     """Writes a PNG of rows x columns crops, fewer where a validation split has fewer images.
 
     Args:
-      data: The images, and how they are prepared.
-      out: The file, whole or not at all; it must end in .png.
-      split: "train" for crops and colours as in training, "validation" for the central crops of images drawn at random.
-      rows: Of the grid.
-      columns: Of the grid.
-      seed: Of the choice, the crops and the colours.
+      data: Source and preprocessing of the images.
+      out: Output file, ending in .png; written atomically.
+      split: "train" for crops and colours as in training, "validation" for central crops of randomly drawn images.
+      rows: Rows of the grid.
+      columns: Columns of the grid.
+      seed: Seed of the drawn images, crops and colours.
 
     Raises:
-      UserError: the images cannot be had, a value is out of its range, or the file's directory cannot be written.
-      RunFailed: the file could not be written.
+      UserError: the source cannot be opened, a value is out of its range, or the directory of `out` is not writable.
+      RunFailed: the file cannot be written.
     """
     config.check_data(data, seed=seed)
     sides = [
@@ -53,7 +53,7 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
             f"{rows} rows and {columns} columns must be 1 or more each and no more than {_MAX_SIDE:,} pixels a side."
         )
     if Path(out).suffix.lower() != ".png":
-        raise UserError(f"the picture is a PNG, so {out} must end in .png.")
+        raise UserError(f"{out} must end in .png.")
     check_writable(Path(out).parent)
     source = open_source(data.source, split, data_dir=data.data_dir)
     crops = training_crops if split == "train" else validation_crops
@@ -64,9 +64,9 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
 
 
 def training_crops(data: DataConfig, source: Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` crops of a training with this seed, and their labels: uint8 [count, S, S, 3], int32 [count].
+    """First `count` crops of training with this seed, and their labels: uint8 [count, S, S, 3], int32 [count].
 
-    The colours are drawn as in training, but not as in any step of one: a step draws for its own batch.
+    The colours are distorted as in training, but with other draws than in its first step.
     """
     loading = Loading(available_cores(), prefetch=1)
     batches = training_batches(source, data, batch_size=count, seed=seed, shard=Shard(), loading=loading)
@@ -79,9 +79,9 @@ def training_crops(data: DataConfig, source: Source, count: int, seed: int) -> t
 
 
 def validation_crops(data: DataConfig, source: Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Central crops of `count` images drawn with the seed, in the source's order: as `training_crops` gives them."""
+    """Central crops of `count` images drawn with this seed, in the source's order, as arrays like `training_crops`."""
     count = min(count, len(source))
-    # Drawn, because the first images of most sources are all of one class.
+    # Drawn, because the first images of most sources have the same class.
     chosen = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False)).tolist()
     shown = Source(source.class_names, count, lambda number: source[chosen[number]])
     loading = Loading(available_cores(), prefetch=1)
@@ -92,12 +92,12 @@ def validation_crops(data: DataConfig, source: Source, count: int, seed: int) ->
 
 
 def draw_grid(images: np.ndarray, titles: Sequence[str], columns: int) -> PIL.Image.Image:
-    """The grid, filled row by row: each crop pixel for pixel below its title.
+    """Draws a grid of images row by row, unscaled, each below its title.
 
     Args:
       images: uint8 [N, S, S, 3].
-      titles: One of each; cut short where it is wider than the crop.
-      columns: Of the grid.
+      titles: One for each image; shortened to the width of the image.
+      columns: Columns of the grid.
     """
     size = images.shape[1]
     font, height = _font(size), size + title_height(size)
@@ -113,7 +113,7 @@ def draw_grid(images: np.ndarray, titles: Sequence[str], columns: int) -> PIL.Im
 
 
 def title_height(size: int) -> int:
-    """Pixels that the title of a crop of `size` pixels takes."""
+    """Height in pixels of the title of a crop of `size` pixels."""
     return _font_size(size) * 4 // 3
 
 
@@ -122,7 +122,7 @@ def _font_size(size: int) -> int:
 
 
 def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
-    import matplotlib  # for the font that comes with it: Pillow's own has Latin letters only
+    import matplotlib  # for its font: Pillow's own has Latin letters only
 
     return PIL.ImageFont.truetype(
         os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), _font_size(size)
@@ -130,7 +130,7 @@ def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
 
 
 def _shorten(title: str, font: PIL.ImageFont.FreeTypeFont, width: int) -> str:
-    # A folder's name may hold anything, a line break or bytes that are no text among it.
+    # The name of a folder may contain line breaks and bytes that are not text.
     title = " ".join(title.encode(errors="replace").decode().split())
     if font.getlength(title) <= width:
         return title

@@ -1,1 +1,1 @@
-"""The process and the machine: files, directories, signals, other hosts, XLA's flags, memory and cores."""
+"""Process and machine: files, directories, signals, hosts, XLA flags, memory and cores."""

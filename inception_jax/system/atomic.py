@@ -1,4 +1,4 @@
-"""Atomic replacement of files: whatever happens, there is the old one or the new one, whole."""
+"""Atomic writes: a file is replaced completely or not at all."""
 
 import contextlib
 import os
@@ -10,28 +10,36 @@ from inception_jax.errors import RunFailed
 
 
 @contextlib.contextmanager
+def as_run_failed(path: Path) -> Iterator[None]:
+    """Converts an OSError while writing `path` to a RunFailed of one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(
+            f"{path} could not be written: {error.strerror or error}; fix that and run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file, and syncs it and renames it to `path` at the end; RunFailed where that fails.
+    """Yields a temporary file, which is synced and renamed to `path` at exit; RunFailed if that fails.
 
     The directory is created if necessary; an existing file is replaced.
     """
     temporary = path.with_name(f".{path.name}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-        put_in_place(temporary, path)
-    except OSError as error:
-        raise RunFailed(
-            f"{path} could not be written: {error.strerror or error}; mend that and start the same command again."
-        ) from error
+        with as_run_failed(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+            put_in_place(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def put_in_place(written: Path, path: Path) -> None:
-    """Syncs what was written by its name, a file or a directory, and renames it to `path`; OSError if that fails."""
+    """Syncs a written file or directory and renames it to `path`; OSError if that fails."""
     descriptor = os.open(written, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The processes of one run: joining them, and checking that they agree before the first step."""
+"""Processes of one run: joining them, and checking that they agree before the first step."""
 
 import json
 import secrets
@@ -11,37 +11,38 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from inception_jax.errors import UserError
+from inception_jax.system.progress import say
 
-# Seconds until a process that says nothing is taken for dead and the others end.
+# Seconds without a heartbeat after which a process is considered dead and the others exit.
 _HEARTBEAT_TIMEOUT = 30
 
-# Codes that process 0 may send instead of a number.
-_NONE, _REFUSAL = -1, -2
+# Codes that process 0 broadcasts instead of a number.
+_NONE, _ERROR = -1, -2
 
 
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the other processes; without arguments JAX finds them by itself on Cloud TPU, Slurm and GKE.
+    """Joins the other processes; without arguments JAX finds them on Cloud TPU, Slurm and GKE.
 
     Args:
       coordinator: HOST:PORT of process 0.
-      processes: how many there are.
-      process_id: which of them this is.
+      processes: number of processes.
+      process_id: index of this process, from 0.
 
     Raises:
-      UserError: some of the three are given but not all, or the others cannot be found.
+      UserError: only some arguments are given, or the other processes cannot be found.
     """
     arguments = (coordinator, processes, process_id)
     if any(value is not None for value in arguments) and None in arguments:
-        raise UserError("--coordinator, --processes and --process-id go together; give all three or none.")
+        raise UserError("give all of --coordinator, --processes and --process-id, or none of them.")
     if processes is not None and process_id is not None and not 0 <= process_id < processes:
-        raise UserError(f"--process-id is {process_id}; of {processes} processes it must be 0 to {processes - 1}.")
+        raise UserError(f"--process-id is {process_id}; with {processes} processes it must be 0 to {processes - 1}.")
     try:
         jax.distributed.initialize(*arguments, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"the other processes cannot be found: {reason.rstrip('.')}; on Cloud TPU, Slurm and GKE they are found by "
-            "themselves, elsewhere give --coordinator HOST:PORT --processes N --process-id I."
+            f"the other processes cannot be found: {reason.rstrip('.')}; except on Cloud TPU, Slurm and GKE, give "
+            "--coordinator HOST:PORT --processes N --process-id I."
         ) from error
 
 
@@ -50,34 +51,40 @@ def on_process_zero(action: Callable[[], None]) -> None:
     process_zero_decides(action)
 
 
+def say_on_process_zero(line: str) -> None:
+    """Prints a line to standard error, on process 0 only."""
+    if jax.process_index() == 0:
+        say(line)
+
+
 def process_zero_decides(decide: Callable[[], int | None]) -> int | None:
-    """The result of `decide` on process 0, an integer from 0 or None; a UserError is raised on every process."""
-    decision, refusal = None, None
+    """Broadcasts the result of `decide` on process 0, None or an integer >= 0; a UserError is raised everywhere."""
+    decision, failure = None, None
     if jax.process_index() == 0:
         try:
             decision = decide()
         except UserError as error:
-            refusal = error
+            failure = error
     if jax.process_count() > 1:
-        code = _REFUSAL if refusal else _NONE if decision is None else decision
+        code = _ERROR if failure else _NONE if decision is None else decision
         code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
         decision = None if code == _NONE else code
-        if code == _REFUSAL:
-            refusal = refusal or UserError("the first process cannot go on; it says why.")
-    if refusal:
-        raise refusal
+        if code == _ERROR:
+            failure = failure or UserError("process 0 failed; see its output.")
+    if failure:
+        raise failure
     return decision
 
 
 def check_shared(directory: Path) -> None:
-    """Raises UserError, in every process, unless all see the same `directory`; makes it."""
+    """Raises UserError on every process unless all see the same `directory`, which is created."""
     if jax.process_count() == 1:
         return
     token, file = secrets.token_hex(16), directory / ".shared-by-all-hosts"
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         file.write_text(token)
-    multihost_utils.sync_global_devices("the token is written")
+    multihost_utils.sync_global_devices("token written")
     try:
         seen = file.read_text()
     except OSError:
@@ -85,10 +92,10 @@ def check_shared(directory: Path) -> None:
     tokens = _gather(token if jax.process_index() == 0 else seen)
     if jax.process_index() == 0:
         file.unlink()
-    differing = [index for index, other in enumerate(tokens) if other != tokens[0]]
+    differing = [str(index) for index, other in enumerate(tokens) if other != tokens[0]]
     if differing:
         raise UserError(
-            f"{directory} of process 0 is not what {_name_processes(differing)} there; --workdir must be on a file "
+            f"process 0 and process {', '.join(differing)} do not share {directory}; --workdir must be on a file "
             "system that all hosts share."
         )
 
@@ -99,22 +106,17 @@ def check_agreement(values: Mapping[str, Any]) -> None:
         return
     gathered = [json.loads(text) for text in _gather(json.dumps(values))]
     differences = [
-        f"{key} is {gathered[0].get(key)!r} in process 0 and {theirs.get(key)!r} in process {index}"
+        f"{key} is {gathered[0].get(key)!r} on process 0 and {theirs.get(key)!r} on process {index}"
         for index, theirs in enumerate(gathered)
         for key in sorted(gathered[0].keys() | theirs.keys())
         if gathered[0].get(key) != theirs.get(key)
     ]
     if differences:
-        raise UserError(f"the processes do not do the same: {', '.join(differences)}.")
-
-
-def _name_processes(processes: list[int]) -> str:
-    verb = "sees" if len(processes) == 1 else "see"
-    return f"process{'es' * (len(processes) > 1)} {', '.join(map(str, processes))} {verb}"
+        raise UserError(f"the processes disagree: {', '.join(differences)}.")
 
 
 def _gather(text: str) -> list[str]:
-    """The text of every process, in their order."""
+    """The text of every process, in order."""
     data = np.frombuffer(text.encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(data.size))
     padded = np.zeros(lengths.max(), np.uint8)

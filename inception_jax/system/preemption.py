@@ -6,24 +6,24 @@ import time
 from types import FrameType
 from typing import Any
 
-# Seconds. timeout(1) and others send a signal to the process and again to its group.
+# Seconds; timeout(1) and others signal the process and then its group.
 _SAME_REQUEST = 1.0
 
 
 class Preemption:
-    """A context that catches SIGTERM for the loop, which calls `reached` after every step.
+    """Context that catches SIGTERM for a training loop, which calls `reached` after every step.
 
-    A second SIGTERM, more than a second later, raises KeyboardInterrupt wherever the process is; so does SIGINT, as
-    always, and again in `reached`, because a callback from outside Python, such as JAX's of the garbage collector,
-    swallows what is raised in it. Both wait for a call that is out of Python's hands, as compiling is.
+    A second SIGTERM, more than a second later, raises KeyboardInterrupt. So does SIGINT, and again in `reached`,
+    because callbacks from native code, such as JAX's from the garbage collector, swallow exceptions. Both wait for
+    calls into native code, such as a compilation, to return.
 
-    Where there are several processes, JAX's own handler, which `jax.distributed.initialize` has installed, is left
-    alone, because it tells the other hosts; there a second SIGTERM does nothing. With one process ours takes its place.
-    A context that is opened outside the main thread, where Python allows no handlers, leaves signals as they are.
+    With several processes, JAX's own handler of SIGTERM, installed by `jax.distributed.initialize`, is left in place,
+    because it notifies the other hosts; a second SIGTERM then does nothing. Outside the main thread, where Python
+    allows no handlers, signals are left alone.
     """
 
     def __init__(self) -> None:
-        """Installs nothing yet; outside its context `reached` is always False."""
+        """Installs no handler yet; outside the context `reached` is always False."""
         self._multiprocess = self._interrupted = False
         self._previous_handlers: dict[signal.Signals, Any] = {}
         self._requested_at: float | None = None
@@ -41,14 +41,14 @@ class Preemption:
     def __exit__(self, *error: object) -> None:
         while self._previous_handlers:
             number, previous = self._previous_handlers.popitem()
-            # None stands for a handler that was not installed from Python, which cannot be had back.
+            # None stands for a handler not installed from Python, which cannot be restored.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
     def reached(self, step: int) -> bool:
-        """Whether the run must save and exit now, after `step`: the same answer on every process.
+        """Whether the run must save and exit now, after `step`: the same on every process.
 
-        With several processes, each must ask after each step; SIGTERM in any one of them is enough, and it is the step
-        after the newest that any has begun, at the soonest a second later.
+        With several processes, each must call this after every step. SIGTERM to any of them is enough; all stop after
+        the same step, about a second later.
         """
         if self._interrupted:
             raise KeyboardInterrupt
@@ -63,7 +63,7 @@ class Preemption:
         raise KeyboardInterrupt
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        # Nothing is said here: a handler may interrupt a print, which does not take a second one.
+        # Prints nothing: a handler may interrupt a print, which is not reentrant.
         now = time.monotonic()
         if self._requested_at is None:
             self._requested_at = now

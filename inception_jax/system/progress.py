@@ -1,4 +1,4 @@
-"""Progress of a command: a bar on a terminal, an occasional line elsewhere."""
+"""Progress of a command: a bar on a terminal, occasional lines elsewhere."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """Count of what is done out of a known total, with speed and time left."""
+    """Progress towards a known total, with speed and time left."""
 
     def __init__(
         self,
@@ -25,15 +25,15 @@ class Progress:
         every_seconds: float = 15.0,
         quiet: bool = False,
     ):
-        """Begins the clock.
+        """Starts the clock.
 
         Args:
-          name: of the work, before the count.
-          total: of the count.
-          unit: what is counted, in the plural.
-          start: of the count: what an earlier process had done.
-          every_seconds: least time between two lines where there is no bar; infinity prints none.
-          quiet: shows nothing, for all processes but the first.
+          name: label before the count.
+          total: final count.
+          unit: unit of the count, in the plural.
+          start: initial count, done by an earlier process.
+          every_seconds: minimum time between two lines without a terminal; infinity prints none.
+          quiet: shows nothing, as on all processes but the first.
         """
         self.count, self.on_terminal = start, sys.stderr.isatty() and not quiet
         self._name, self._total, self._unit, self._start = name, total, unit, start
@@ -45,7 +45,7 @@ class Progress:
             desc=name,
             disable=not self.on_terminal,
             dynamic_ncols=True,
-            # Without tqdm's own time left, which would count compilation in.
+            # Without tqdm's own estimate of the time left, which would include compilation.
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
         self._begin = self._last_line = time.monotonic()
@@ -56,23 +56,23 @@ class Progress:
         return time.monotonic() - self._begin
 
     def advance(self, count: int = 1) -> None:
-        """Adds to the count; may be called from any thread, the other methods only from the one that made this."""
+        """Adds to the count. The only method that may be called from other threads."""
         with self._lock:
             self.count += count
 
     def show(self, text: str | None = None) -> None:
-        """Moves the bar, or prints a line if the last one is old enough; `text` replaces speed and time left."""
+        """Updates the bar, or prints a line if the last is old enough; `text` replaces speed and time left."""
         if self.on_terminal:
             self._bar.set_postfix_str(self._speed() if text is None else text, refresh=False)
             self._bar.update(self.count - self._bar.n)
-        # Before the first of its own there is no speed to give.
+        # Before the first count there is no speed.
         elif self.count > self._start and time.monotonic() - self._last_line >= self._seconds_between_lines:
             self._last_line = time.monotonic()
             text = self._speed() if text is None else text
             say(f"{self._name}: {self.count:,} of {self._total:,} {self._unit}  {text}")
 
     def close(self, text: str | None = None) -> None:
-        """Shows the last count, with `text` as in `show`, and leaves the bar where it is."""
+        """Shows the last count, with `text` as in `show`, and closes the bar."""
         self.show(text)
         self._bar.close()
 

@@ -1,4 +1,4 @@
-"""Versions, platform and devices, as a bug report needs them."""
+"""Versions, platform and devices, for bug reports."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ SECONDS = 120
 
 
 def lines() -> Iterator[str]:
-    """Aligned lines, the devices last, because opening them may take long."""
+    """Yields aligned lines; the devices come last, because opening them may take long."""
     for name, package in PACKAGES.items():
         yield _line(name, _version(package))
     yield _line("Python", platform.python_version())
@@ -36,7 +36,7 @@ def _version(package: str) -> str:
 
 
 def _devices() -> tuple[str, str]:
-    # In a process of its own: a flag that XLA does not know aborts it, and a driver may crash it or never answer.
+    # In a separate process: an unknown XLA flag aborts it, and a driver may crash or hang it.
     try:
         probe = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
@@ -45,6 +45,6 @@ def _devices() -> tuple[str, str]:
         messages = [line.strip() for line in probe.stderr.splitlines() if line.strip()]
         wanted = f" (JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']})" if os.environ.get("JAX_PLATFORMS") else ""
         return "none", f"cannot be opened: {messages[-1] if messages else f'exit code {probe.returncode}'}{wanted}"
-    print(probe.stderr, end="", file=sys.stderr)  # Such as that there is a GPU, and no JAX for it.
+    print(probe.stderr, end="", file=sys.stderr)  # Such as a warning that a GPU is there but not JAX's plugin for it.
     backend, *kinds = probe.stdout.splitlines()
     return backend, ", ".join(f"{count} x {kind}" for kind, count in Counter(kinds).items())

@@ -1,16 +1,15 @@
-"""Checks of a run's directory before training: that it is writable, has room, and is locked by no one else. No jax.
+"""Checks of a run's directory before training: writable, enough space, not locked. No jax.
 
-RUN/.lock     who trains the run, or trained it last; locked with flock(2) while it is being trained
+RUN/.lock     the process that trains the run, or trained it last; locked with flock(2) during training
 
-The lock belongs to the kernel and not to the file's contents, so that there is no stale one to recognise: it goes with
-the process, however that ends (SIGKILL too), and a process id that is used again, or that is another one's in another
-container, cannot mislead. The contents are for the message only. The file stays, because removing a lock file lets two
-processes lock two files of one name.
+The kernel holds the lock, so it cannot become stale: it is released when the process ends, even by SIGKILL. The
+contents of the file only serve the error message. The file is never removed, because then two processes could lock two
+files of the same name.
 
-What that guarantees: on a local disk, no second training on the same machine, ever. On NFS and cluster file systems the
-same between machines, as far as their servers keep flock; a machine that crashed may seem to hold it for some minutes
-(NFSv4), or until the file is removed (NFSv3). Where locks are local to a machine (`nolock`, `localflock`, buckets that
-are mounted), a second training on another machine is not noticed; where there are none at all, that is reported.
+On a local disk a second training on the same machine is always refused. On NFS and cluster file systems the same holds
+between machines, as far as their servers implement flock; a crashed machine may appear to hold the lock for some
+minutes (NFSv4), or until the file is removed (NFSv3). Where locks are local to a machine (`nolock`, `localflock`,
+mounted buckets), a training on another machine is not detected; a file system without locks is reported.
 """
 
 import contextlib
@@ -31,23 +30,23 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def lock_workdir(directory: str | Path, *, report: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Locks `directory`, which is created if necessary, against other trainings until the context is left.
+    """Context that locks `directory`, which is created if necessary, against other trainings; never waits.
 
-    Never waits. In a run of several processes only the first may ask. A child that is forked meanwhile keeps the lock
-    after its parent's end; one that is started as a new program does not.
+    In a run of several processes only process 0 may call this. A forked child keeps the lock after its parent ends; a
+    subprocess does not.
 
     Args:
-      directory: of the run.
-      report: Told where the file system has no locks, so that nothing is kept.
+      directory: directory of the run.
+      report: called with a warning if the file system has no locks.
 
     Raises:
-      UserError: another process trains there, or the directory cannot be written.
+      UserError: another process trains there, or the directory is not writable.
     """
     directory = Path(directory)
     with contextlib.ExitStack() as stack:
         with _as_user_error(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: what a full disk refused would be tried again in closing.
+            # Unbuffered, so that closing does not retry a write that failed on a full disk.
             file = stack.enter_context((directory / LOCK).open("a+b", buffering=0))
             _lock(file, directory, report)
             file.truncate(0)
@@ -59,32 +58,32 @@ def check_writable(directory: str | Path, needed_bytes: int = 0) -> None:
     """Creates `directory` if necessary, and checks that it is writable by writing to it.
 
     Args:
-      directory: of the run, or of other results.
-      needed_bytes: What will still be written. A quota is not known beforehand and not counted.
+      directory: directory of a run or of other results.
+      needed_bytes: free space required, quotas not considered.
 
     Raises:
-      UserError: it cannot be written, is in a bucket, or has fewer bytes free.
+      UserError: `directory` is not writable, is a bucket's address, or has too little free space.
     """
     if "://" in str(directory):
-        raise UserError(f"{directory} is no path: mount the bucket and give the directory where it is mounted.")
+        raise UserError(f"{directory} is not a local path; mount the bucket and give its mount point.")
     directory = Path(directory)
     with _as_user_error(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".writable-", buffering=0) as file:
             file.write(bytes(4096))
-            # Some file systems, NFS among them, say only now that there is no room.
+            # Some file systems, such as NFS, report a full disk only here.
             os.fsync(file.fileno())
         free = shutil.disk_usage(directory).free
     if free < needed_bytes:
         raise UserError(
-            f"{directory} has {free / 1e6:,.1f} MB free, and the checkpoints of this run need "
-            f"{needed_bytes / 1e6:,.1f} MB; free some, lower train.keep, or use another --workdir."
+            f"{directory} has {free / 1e6:,.1f} MB free, but the checkpoints of this run need "
+            f"{needed_bytes / 1e6:,.1f} MB; free some space, lower train.keep, or use another --workdir."
         )
 
 
 @contextlib.contextmanager
 def _as_user_error(directory: Path) -> Iterator[None]:
-    """Turns an error of the file system into a UserError of one sentence."""
+    """Converts an OSError to a UserError of one sentence."""
     try:
         yield
     except OSError as error:
@@ -107,7 +106,7 @@ def _lock(file: BinaryIO, directory: Path, report: Callable[[str], None]) -> Non
         holder = file.read(1000).decode(errors="replace").strip()
         raise UserError(_lock_message(directory, holder)) from None
     except OSError as error:
-        report(f"warning: a second training in {directory} would not be noticed, no lock can be had: {error.strerror}.")
+        report(f"warning: {directory} cannot be locked against a second training: {error.strerror}.")
 
 
 def _describe_holder() -> str:
@@ -123,5 +122,5 @@ def _lock_message(directory: Path, holder: str) -> str:
     if not holder or f" {_on_this_host()} " in holder:
         stop = "stop it"
     else:
-        stop = f"stop it (should that host be gone: remove {directory / LOCK})"
+        stop = f"stop it (or remove {directory / LOCK} if that host is gone)"
     return f"{directory} is being trained by {holder or 'another process'}; {stop}, or use another --workdir."

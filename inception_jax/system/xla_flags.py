@@ -1,8 +1,8 @@
-"""The compiler's flags, all of them: what is set for which devices, why, and how a user overrides it. No jax.
+"""Compiler flags set for each kind of device, with reasons. No jax.
 
-XLA reads XLA_FLAGS, and libtpu LIBTPU_INIT_ARGS, once, when the first device is opened; both end the process at a flag
-that they do not know. So a flag is added only where every library that will read it has the flag's name in it, and only
-for devices that this installation can open. A flag that the user has set, to whatever value, is left as it is.
+XLA reads XLA_FLAGS, and libtpu LIBTPU_INIT_ARGS, once, when the first device is opened; both abort at an unknown flag.
+So a flag is added only if every library that will read it contains the flag's name, and only for devices that this
+installation can open. Flags that the user has set take precedence.
 """
 
 import importlib.util
@@ -15,49 +15,48 @@ from pathlib import Path
 from inception_jax.system import malloc
 
 CPU = {
-    # XLA gives convolutions to YNNPACK, which runs those of large maps, 1x1 ones and gradients at a third to two thirds
-    # of Eigen's rate in float32: without it Inception-v4 classifies 1.6 times as fast (docs/performance.md); in
-    # float64, which Eigen is not asked for, they are several times slower with it, so the tests do not set it.
+    # Convolutions by Eigen instead of YNNPACK. In float32 YNNPACK runs those of large maps, 1x1 ones and gradients at a
+    # third to two thirds of Eigen's rate: without it Inception-v4 classifies 1.6 times as fast (docs/performance.md).
+    # In float64 convolutions are several times slower with this flag, so the tests do not set it.
     "xla_cpu_experimental_ynn_fusion_type": "-individual_convolution",
-    # Keeps optimization barriers to the end. Without them XLA adds up the residuals of all blocks before in each block
-    # again (the released Inception-ResNet-v2 takes 1.2 times as long) and undoes what `train.remat` asks for.
+    # Keeps optimization barriers to the end. Without them XLA sums the residuals of all earlier blocks again in every
+    # block (the released Inception-ResNet-v2 takes 1.2 times as long) and undoes `train.remat`.
     "xla_disable_hlo_passes": "cse_barrier_expander",
 }
 
-# What a library must hold, too, to know the value: XLA ends the process at one that it does not.
+# String that a library must also contain to know the flag's value; XLA aborts at an unknown one.
 _VALUES = {"xla_cpu_experimental_ynn_fusion_type": b"_INDIVIDUAL_CONVOLUTION"}
 
-# Not measured by us: no GPU was at hand.
+# Not measured: no GPU was available.
 CUDA = {
-    # Starts the all-reduce of gradients while others are still computed. Off by default; JAX's GPU performance tips and
-    # NVIDIA's images for JAX set it.
+    # Overlaps the all-reduce of gradients with the backward pass. Off by default; set by JAX's GPU performance tips and
+    # NVIDIA's images for JAX.
     "xla_gpu_enable_latency_hiding_scheduler": "true",
 }
 
-# Not measured by us: no TPU was at hand.
+# Not measured: no TPU was available.
 TPU = {
-    # All-reduces gradients while the layers before are still computed, also where they differ in size, as an Inception
-    # network's do. Off by default; the scripts of MaxText set both.
+    # Overlap the all-reduce of gradients with the backward pass, also for gradients of different sizes. Off by default;
+    # set by the scripts of MaxText.
     "xla_tpu_enable_data_parallel_all_reduce_opt": "true",
     "xla_tpu_data_parallel_opt_different_sized_ops": "true",
 }
 
 
 def set_flags() -> None:
-    """Adds our flags to the environment; leaves it alone once JAX has been imported, which may have read it.
+    """Adds the flags to the environment and, on a CPU, makes malloc keep freed memory (malloc.py).
 
-    On a CPU it has the C library keep freed memory, too (malloc.py). The command line calls it; a program of its own
-    does so before its first `import jax`.
+    Does nothing once JAX is imported. The command line calls this; other programs must do so before `import jax`.
     """
     if "jax" in sys.modules:
         return
     xla, cuda, tpu = _libraries("jaxlib"), _libraries("jax_plugins", "xla_cuda*/"), _libraries("libtpu")
     if os.environ.get("JAX_PLATFORMS") == "cpu" or not (cuda or tpu):
-        # Not where a card would read them, too.
+        # Only here, because a GPU's plugin would read them, too.
         add(os.environ, "XLA_FLAGS", CPU, xla)
         malloc.retain_freed_memory()
     elif cuda:
-        # Both read XLA_FLAGS.
+        # Both libraries read XLA_FLAGS.
         add(os.environ, "XLA_FLAGS", CUDA, [*xla, *cuda])
     add(os.environ, "LIBTPU_INIT_ARGS", TPU, tpu)
 
@@ -65,17 +64,17 @@ def set_flags() -> None:
 def add(
     environment: MutableMapping[str, str], variable: str, flags: Mapping[str, str], readers: Sequence[Path]
 ) -> None:
-    """Adds to a variable of `environment` those of `flags` that all `readers` know and that it does not have.
+    """Adds to a variable of `environment` the flags that it lacks and that all `readers` know.
 
     Args:
-      environment: changed in place.
-      variable: of the form "--flag=value --flag=value".
-      flags: values by the flags' names.
-      readers: the shared libraries that read the variable; without any, nothing is added.
+      environment: modified in place.
+      variable: name of a variable of the form "--flag=value --flag=value".
+      flags: values keyed by flag name.
+      readers: shared libraries that read the variable; without any, nothing is added.
     """
     given = environment.get(variable, "").split()
     if given and not given[0].startswith("-"):
-        return  # The name of a file with flags, which XLA takes too.
+        return  # The name of a file with flags, which XLA also accepts.
     ours = set(flags) - {flag.lstrip("-").partition("=")[0] for flag in given}
     for reader in readers:
         ours &= _known(reader, ours)
@@ -85,7 +84,7 @@ def add(
 
 
 def _known(library: Path, names: Iterable[str]) -> set[str]:
-    """The subset of the names that a library contains as strings: takes a few milliseconds for one that does."""
+    """The flags that a library knows: those whose names it contains as strings."""
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return {
             name
@@ -95,7 +94,7 @@ def _known(library: Path, names: Iterable[str]) -> set[str]:
 
 
 def _libraries(package: str, folder: str = "") -> list[Path]:
-    """The largest shared library in each place where an installed package lies, which is not imported."""
+    """The largest shared library in each directory of an installed package, without importing it."""
     spec = importlib.util.find_spec(package)
     places = [Path(place) for place in (spec and spec.submodule_search_locations) or []]
     found = [sorted(place.glob(f"{folder}*.so"), key=lambda path: path.stat().st_size) for place in places]

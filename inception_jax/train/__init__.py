@@ -1,5 +1,5 @@
-"""Training one run: `fit` prepares it, `loop` trains it, with `clock`, `metrics_log` and `watchdog`."""
+"""Training: `run` checks and restores a run, `loop` trains it, with `clock`, `metrics_log` and `watchdog`."""
 
-from inception_jax.train.fit import check_same_experiment, enable_compilation_cache, fit, fit_all
+from inception_jax.train.run import enable_compilation_cache, fit, fit_all
 
-__all__ = ["check_same_experiment", "enable_compilation_cache", "fit", "fit_all"]
+__all__ = ["enable_compilation_cache", "fit", "fit_all"]

@@ -1,4 +1,4 @@
-"""Time of a run: what it has spent, and the speed of the steps between two of its metrics lines. No jax."""
+"""Clock of a run, and the speed of the steps between two of its metrics lines. No jax."""
 
 import dataclasses
 import time
@@ -8,11 +8,11 @@ class Clock:
     """Seconds spent training and evaluating since a run's first start, compilation excluded."""
 
     def __init__(self, spent: float = 0.0):
-        """Starts at `spent`, what the run had spent before it was resumed."""
+        """Starts at `spent`, the reading at which the run was interrupted."""
         self._zero = time.monotonic() - spent
 
     def exclude(self, seconds: float) -> None:
-        """Excludes the last `seconds`; moments before them can no longer be converted."""
+        """Excludes the last `seconds`; earlier moments can no longer be converted."""
         self._zero += seconds
 
     def at(self, moment: float) -> float:
@@ -26,24 +26,24 @@ class Clock:
 
 @dataclasses.dataclass
 class Window:
-    """The steps since the last training line, whose speed the next line reports."""
+    """Steps since the last training line, whose speed the next line reports."""
 
     step: int
     """Step after which the window begins."""
     begin: float
-    """Reading of the clock then."""
+    """Reading of the clock after that step."""
     waited: float = 0.0
-    """Seconds in which the devices were idle before one of its steps, waiting for images."""
+    """Seconds in which the devices were idle, waiting for images."""
 
     def speed(self, step: int, end: float, batch_size: int) -> dict[str, float]:
-        """Images a second, and the fraction of time spent waiting for them, of the steps after `self.step` to `step`.
+        """Images per second of the window, and the fraction of its time spent waiting for them.
 
-        Empty where the window holds no step: the first step of a process compiles, so its time is not known.
+        Empty if the window holds no step, as after the first step of a process, which compiles.
 
         Args:
-          step: the last step of the window.
-          end: reading of the clock when the devices had finished it.
-          batch_size: images of a step.
+          step: last step of the window.
+          end: reading of the clock when the devices finished that step.
+          batch_size: images per step.
         """
         steps, seconds = step - self.step, end - self.begin
         if steps < 1 or seconds <= 0:

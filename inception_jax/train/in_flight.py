@@ -1,4 +1,4 @@
-"""The step that the devices are running while the host continues."""
+"""Metrics of the step in flight: the one that the devices run while the host continues."""
 
 import math
 import time
@@ -18,11 +18,11 @@ class InFlight:
         self._future: Future[tuple[dict[str, float], float]] | None = None
 
     def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Stores the metrics of the step just launched, replacing those of the one before."""
+        """Stores the metrics of the step just launched, replacing those of the previous step."""
         self._step, self._future = step, self._pool.submit(_fetch, metrics)
 
     def pop(self) -> tuple[int, dict[str, float], float] | None:
-        """Waits for the newest step; returns it, its metrics and end time, or None where it has been popped."""
+        """Waits for the step in flight; returns its number, metrics and end time, or None if there is none."""
         if self._future is None:
             return None
         (values, ended), self._future = self._future.result(), None
@@ -33,7 +33,7 @@ class InFlight:
         self._future = None
 
     def idle_since(self) -> float:
-        """Time at which the newest step ended, by time.monotonic: inf while it runs, -inf where it was popped."""
+        """End time of the step in flight, by time.monotonic: inf while it runs, -inf if there is none."""
         if self._future is None:
             return -math.inf
         return self._future.result()[1] if self._future.done() else math.inf

@@ -1,6 +1,7 @@
 """The training loop of one run."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,51 +13,47 @@ from inception_jax import checkpoint, steps
 from inception_jax.build import Setup, train_batches, validation_batches
 from inception_jax.data.sources import Source
 from inception_jax.errors import Preempted
+from inception_jax.system import hosts
 from inception_jax.system.preemption import Preemption
 from inception_jax.train.metrics_log import MetricsLog
 from inception_jax.train.validate import validate
-from inception_jax.train.watchdog import NonFiniteStep, Watchdog
+from inception_jax.train.watchdog import NonFiniteStep
 
 
-def train(
-    setup: Setup,
-    state: steps.TrainState,
-    *,
-    step: int,
-    next_batch: int,
-    training: Source,
-    validation: Source,
-    workdir: Path,
-    checkpoints: checkpoint.Checkpoints,
-    log: MetricsLog,
-    watchdog: Watchdog,
-    preemption: Preemption,
-    report: Callable[[str], None],
-) -> None:
-    """Trains to the end of the plan: next batch, step, log; then, where they are due, evaluate and save.
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+    """What a run is trained with: none of it is replaced from step to step."""
+
+    setup: Setup
+    training: Source
+    """Images of the training batches."""
+    validation: Source
+    """Images of the evaluations."""
+    workdir: Path
+    checkpoints: checkpoint.Checkpoints
+    log: MetricsLog
+    """Metrics of the run, opened at the step from which the loop starts."""
+    preemption: Preemption
+
+
+def train(run: TrainingRun, state: steps.TrainState, *, step: int, next_batch: int) -> None:
+    """Trains to the end of the plan: next batch, step, log; then evaluate and save where due.
 
     Args:
-      setup: the model, its steps and the plan.
-      state: to continue from, on the devices.
-      step: updates that the state has seen.
-      next_batch: number of the next batch, all that there is of the data's state.
-      training: images of the training batches.
-      validation: images of the evaluations.
-      workdir: of the run, for rolling back.
-      checkpoints: written while training continues.
-      log: metrics of the run, opened at `step`.
-      watchdog: as in `log`.
-      preemption: ends the run after its step, saved.
-      report: told how long the first step of each kind took.
+      run: the parts of the run.
+      state: initial or restored state, on the devices.
+      step: updates applied to `state` so far.
+      next_batch: number of the next batch, which is the whole state of the data.
 
     Raises:
-      Preempted: SIGTERM came; the run is saved.
-      RunFailed: the loss or a gradient is not finite, or something could not be written.
+      Preempted: SIGTERM arrived; the run is saved.
+      RunFailed: the loss or a gradient is not finite, or a file could not be written.
     """
-    plan, start, last_saved = setup.plan, step, step
-    train_step = _excluding_first_call("training", setup.train_step, log.clock.exclude, report)
-    evaluate_step = _excluding_first_call("evaluation", setup.evaluate_step, log.clock.exclude, report)
-    with contextlib.closing(train_batches(setup.experiment, training, next_batch)) as batches:
+    setup, log, plan, last_saved = run.setup, run.log, run.setup.plan, step
+    first_step = step + 1
+    train_step = _exclude_first_call("training", setup.train_step, log)
+    evaluate_step = _exclude_first_call("evaluation", setup.evaluate_step, log)
+    with contextlib.closing(train_batches(setup.experiment, run.training, next_batch)) as batches:
         while step < plan.steps:
             try:
                 batch, waited = log.wait_for(batches)
@@ -64,52 +61,53 @@ def train(
                 state, metrics = train_step(state, batch)
                 log.launched(step + 1, metrics, waited)
                 step += 1
-                if step == start + 1:  # It compiled.
+                if step == first_step:  # It compiled.
                     log.restart(step)
 
-                stopping = preemption.reached(step) and step < plan.steps
+                stopping = run.preemption.reached(step) and step < plan.steps
                 evaluating = step in plan.evaluations
                 saving = step % setup.experiment.train.checkpoint_every == 0 or step == plan.steps or stopping
                 if not (evaluating or saving):
                     continue
-                # Nothing that is not finite is evaluated or saved, and a resumed run need not know of steps before.
+                # Raises before a non-finite state is evaluated or saved, and writes the line that a resumed run needs.
                 log.flush(due=True)
-                results = _evaluate(setup, evaluate_step, state, validation) if evaluating else None
+                results = _evaluate(run, evaluate_step, state) if evaluating else None
                 best = results is not None and log.validation(step, results)
                 if saving or best:
                     error = results["averaged"]["top1_error"] if results else None
-                    checkpoints.save(step, state, next_batch=next_batch, experiment=setup.experiment, top1_error=error)
+                    run.checkpoints.save(
+                        step, state, next_batch=next_batch, experiment=setup.experiment, top1_error=error
+                    )
                     last_saved = step
                 if stopping:
                     raise Preempted(f"step {step}")
                 log.start_window(step)
             except NonFiniteStep as error:
-                directory = str(workdir / checkpoint.DIRECTORY / str(last_saved)) if last_saved else None
-                watchdog.allow_rollback(str(error), directory)
-                checkpoints.wait()
-                saved = checkpoint.newest(workdir)
-                assert saved is not None  # one was written
+                directory = str(run.workdir / checkpoint.DIRECTORY / str(last_saved)) if last_saved else None
+                log.watchdog.allow_rollback(str(error), directory)
+                run.checkpoints.wait()
+                saved = checkpoint.newest(run.workdir)
+                assert saved is not None  # at `last_saved`
                 step = saved.step
                 log.rewind(step)
                 state = steps.place(saved.state(setup.state_shapes()))
 
 
 def _evaluate(
-    setup: Setup, evaluate_step: Callable[..., Any], state: steps.TrainState, validation: Source
+    run: TrainingRun, evaluate_step: Callable[..., Any], state: steps.TrainState
 ) -> dict[str, dict[str, float]]:
+    """Validation results keyed by the name of the parameters."""
     results = {}
     for name, params in steps.parameter_sets(state).items():
-        with contextlib.closing(validation_batches(setup.experiment, validation)) as batches:
+        with contextlib.closing(validation_batches(run.setup.experiment, run.validation)) as batches:
             results[name] = validate(evaluate_step, params, state.batch_stats, batches)
     return results
 
 
-def _excluding_first_call(
-    name: str, step: Callable[..., Any], exclude: Callable[[float], None], report: Callable[[str], None]
-) -> Callable[..., Any]:
-    """The step, but blocking on its first call, which compiles it, and keeping that time off the clock.
+def _exclude_first_call(name: str, step: Callable[..., Any], log: MetricsLog) -> Callable[..., Any]:
+    """Makes the first call of a step, which compiles it, block, and excludes its time from the run's clock.
 
-    Compiling ahead would be plainer, but what pmap lowers cannot be called where there are several processes.
+    Compiling ahead of time is not possible, because a lowered pmap cannot be called with several processes.
     """
     compiled = False
 
@@ -121,8 +119,8 @@ def _excluding_first_call(
         results = jax.block_until_ready(step(*arguments))
         seconds = time.monotonic() - begin
         compiled = True
-        exclude(seconds)
-        report(f"  first {name} step, compiling included: {seconds:.1f} s")
+        log.clock.exclude(seconds)
+        hosts.say_on_process_zero(f"  first {name} step, compilation included: {seconds:.1f} s")
         return results
 
     return call

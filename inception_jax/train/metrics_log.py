@@ -1,4 +1,4 @@
-"""The metrics of a run: read from the devices a step late, timed, written and shown."""
+"""Metrics of a run: fetched from the devices one step late, timed, written and shown."""
 
 import math
 import time
@@ -11,6 +11,7 @@ import numpy as np
 
 from inception_jax import runs
 from inception_jax.build import Setup
+from inception_jax.system import hosts
 from inception_jax.train.clock import Clock, Window
 from inception_jax.train.in_flight import InFlight
 from inception_jax.train.progress import RunProgress
@@ -18,31 +19,27 @@ from inception_jax.train.watchdog import Watchdog
 
 
 class MetricsLog:
-    """Metrics of one run, from the devices to metrics.jsonl, TensorBoard and the terminal.
+    """Log of one run's metrics to metrics.jsonl, TensorBoard and the terminal.
 
-    A step's metrics are read after the next step has been launched, so that the devices never wait for the host.
+    The metrics of a step are fetched after the next step has been launched, so that the devices never wait for the
+    host.
     """
 
-    def __init__(self, setup: Setup, workdir: Path, name: str, step: int, watchdog: Watchdog):
-        """Opens the metrics to continue from `step`, dropping later lines; the run's clock begins.
-
-        Args:
-          setup: what is trained.
-          workdir: of the run.
-          name: of the run, for the progress bar.
-          step: of the state from which training continues.
-          watchdog: sees the metrics of every step.
-        """
+    def __init__(self, setup: Setup, workdir: Path, name: str, step: int):
+        """Opens the metrics of `workdir` at `step`, dropping later lines, and starts the run's clock."""
         self._experiment, self._plan, self._schedule = setup.experiment, setup.plan, setup.schedule
-        self._workdir, self._watchdog = workdir, watchdog
+        self._workdir = workdir
+        self.watchdog = Watchdog(
+            self._experiment.train, report=lambda line: hosts.say_on_process_zero(f"{name}: {line}")
+        )
         self._in_flight = InFlight()
         self.clock = Clock(self._open(step))
         self._window, self._skipped = Window(step, self.clock.now()), 0
         self._progress = RunProgress(name, start=step, total=setup.plan.steps, quiet=self._writer is None)
 
     def _open(self, step: int) -> float:
-        """Returns the seconds that the run had taken by `step`."""
-        # Every process reads the metrics, so that all agree on which checkpoint is the best; the first writes them.
+        """Opens the files at `step`; returns the reading of the run's clock there."""
+        # Every process reads the metrics, so that all agree on the best checkpoint; only process 0 writes them.
         earlier = [m for m in runs.read_metrics(self._workdir) if m["step"] <= step]
         self._best = min((m["top1_error"] for m in earlier if m.get("parameters") == "averaged"), default=math.inf)
         self._writer = runs.MetricsWriter(self._workdir, step=step) if jax.process_index() == 0 else None
@@ -52,28 +49,28 @@ class MetricsLog:
         """The next batch, and the seconds that the devices waited for it."""
         begin = time.monotonic()
         batch = next(batches)
-        # Only while the devices had nothing to do: a wait behind a step that goes on costs nothing.
+        # Waiting costs nothing while a step is still running.
         return batch, max(0.0, time.monotonic() - max(begin, self._in_flight.idle_since()))
 
     def launched(self, step: int, metrics: Mapping[str, jax.Array], waited: float) -> None:
-        """Reads the metrics of the step before, and stores those of `step`, which waited so long for its batch."""
+        """Fetches the metrics of the previous step and stores those of `step`, which waited so long for its batch."""
         self.flush()
         self._window.waited += waited
         self._in_flight.push(step, metrics)
 
     def flush(self, *, due: bool = False) -> None:
-        """Reads the pending metrics and writes them if they are due; NonFiniteStep if they are of no use."""
+        """Fetches the pending metrics and writes them if due; raises NonFiniteStep if they are not finite."""
         pending = self._in_flight.pop()
         if pending is None:
             return
         step, values, ended = pending
         rate = self._experiment.optim.learning_rate * float(self._schedule(step - 1))
-        self._watchdog.check(step, values, rate)
+        self.watchdog.check(step, values, rate)
         self._skipped += int(values.pop("skipped_images"))
         self._progress.step(step)
         if not due and step % self._experiment.train.log_every:
             return
-        # When the devices had finished this step, not now: they may have finished the next one, too.
+        # The time when the devices finished this step; by now they may have finished the next one, too.
         seconds = self.clock.at(ended)
         speed = self._window.speed(step, seconds, self._experiment.train.batch_size)
         record = self._record(
@@ -84,7 +81,7 @@ class MetricsLog:
         self._window, self._skipped = Window(step, seconds), 0
 
     def validation(self, step: int, results: Mapping[str, Mapping[str, float]]) -> bool:
-        """Writes the results of an evaluation, by the name of the parameters; True if they are the best so far."""
+        """Writes evaluation results, keyed by the name of the parameters; returns whether they are the best so far."""
         records = {
             name: self._record(step, "validation", self.clock.now(), parameters=name, **values)
             for name, values in results.items()
@@ -97,16 +94,16 @@ class MetricsLog:
         return best
 
     def start_window(self, step: int) -> None:
-        """Begins the steps of the next training line here: what happened since the last one was no step."""
+        """Starts the window of the next training line here, after time that was not spent in steps."""
         self._window = Window(step, self.clock.now())
 
     def restart(self, step: int) -> None:
-        """Begins both the next training line and the estimate of the time left here."""
+        """Starts the window of the next training line and the estimate of the time left here."""
         self.start_window(step)
         self._progress.restart(step, self.clock.now())
 
     def rewind(self, step: int) -> None:
-        """Continues from an earlier step, dropping the lines after it and the step in flight."""
+        """Rewinds to an earlier step, dropping later lines and the step in flight."""
         self._in_flight.discard()
         self._close_writer()
         self._open(step)
@@ -114,7 +111,7 @@ class MetricsLog:
         self.restart(step)
 
     def close(self) -> None:
-        """Waits for the step in flight and closes file and bar."""
+        """Waits for the step in flight and closes the files and the bar."""
         self._close_writer()
         self._progress.close()
         self._in_flight.close()

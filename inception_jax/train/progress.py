@@ -1,4 +1,4 @@
-"""Progress of a run: its training and validation records, as a bar's text on a terminal and as lines elsewhere."""
+"""Progress of a run: training and validation records beside a bar on a terminal, as lines elsewhere."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from inception_jax.system.progress import Progress, say
 
 _INPUT_BOUND = (
     "warning: the devices waited {:.0%} of the time for images; give the run more cores (data.threads) or prepare the "
-    "data set (inception-jax data prepare); inception-jax benchmark data SOURCE shows what is slow."
+    "data set (inception-jax data prepare); inception-jax benchmark data SOURCE measures each stage."
 )
 
 
@@ -18,15 +18,15 @@ class RunProgress:
     """Progress of the steps of one run."""
 
     def __init__(self, name: str, *, start: int, total: int, quiet: bool = False):
-        """`quiet` shows nothing: for all processes but the first."""
-        # The records are the lines.
+        """Shows the bar at `start`, or nothing if `quiet`, as on all processes but the first."""
+        # Without a terminal the records themselves are the lines.
         self._steps = Progress(name, total, "steps", start=start, every_seconds=math.inf, quiet=quiet)
         self._quiet, self._total, self._text = quiet, total, ""
         self._start, self._begin = start, 0.0
         self._records, self._warned = 0, False
 
     def restart(self, step: int, seconds: float) -> None:
-        """Counts the time left from here: `seconds` is the run's clock after `step`."""
+        """Estimates the time left from here on; `seconds` is the run's clock after `step`."""
         self._start, self._begin = step, seconds
         self.step(step)
 
@@ -48,7 +48,7 @@ class RunProgress:
         self._steps.show(self._text)
         if not self._steps.on_terminal:
             self._say(f"{self._where(record)}  {self._text}")
-        # Not in the first line, whose first batch found no batch made ahead.
+        # Not in the first line: no batch was prefetched before its first step.
         if self._records and (wait or 0.0) > 0.1 and not self._warned:
             self._warned = True
             self._say(_INPUT_BOUND.format(wait))
@@ -62,7 +62,7 @@ class RunProgress:
         self._say(f"{self._where(next(iter(records.values())))}  validation top-1 / top-5 error: {errors}")
 
     def close(self) -> None:
-        """Leaves the bar where it is."""
+        """Closes the bar."""
         self._steps.close(self._text)
 
     def _say(self, line: str) -> None:

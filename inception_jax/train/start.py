@@ -15,15 +15,40 @@ from inception_jax.weights.transfer import settings, transfer
 Report = Callable[[str], None]
 
 
-def read_weights(experiment: Experiment) -> TrainedModel | None:
-    """The network of `train.init_from`; UserError, which names the field, if it cannot be read."""
+def settle(experiment: Experiment, workdir: Path, report: Report) -> tuple[Experiment, TrainedModel | None]:
+    """The experiment with the settings that a run takes over, and the network that it starts from, if any.
+
+    A run that has a checkpoint in `workdir` keeps the settings of its start; its first network is not read again. A new
+    run takes the settings of `train.init_from`, as far as it has not set them itself. `report` is told which.
+
+    Raises:
+      UserError: `workdir` holds another experiment; `train.init_from` cannot be read.
+    """
+    if (workdir / runs.CONFIG).is_file():
+        started = runs.read_run(workdir).experiment
+        if checkpoint.exists(workdir):
+            return _as_started(experiment, started, workdir), None
+        if config.differences(_take_over(experiment, started), started):
+            report(f"{workdir} holds another experiment without a checkpoint, which is replaced")
     path = experiment.train.init_from
     if path is None:
-        return None
+        return experiment, None
+    weights = _read_weights(path)
+    taken, overridden = config.split_by_hand(experiment, settings(weights))
+    own = config.to_flat_dict(experiment)
+    if taken:
+        report(f"from {path}: {', '.join(f'{field} {value}' for field, value in taken.items())}")
+    if overridden:
+        fields = ", ".join(f"{field} {own[field]} ({path}: {value})" for field, value in overridden.items())
+        report(f"set by hand, unlike {path}: {fields}")
+    return config.with_fields(experiment, taken), weights
+
+
+def _read_weights(path: str) -> TrainedModel:
     if Path(path).is_file():
         raise UserError(
-            f"train.init_from is {path}, a file; import it first: inception-jax import {path} OUT --model NAME, "
-            "then start from OUT."
+            f"train.init_from is {path}, a file; import it first: inception-jax import {path} OUT --model NAME, and "
+            "start from OUT."
         )
     try:
         return load_checkpoint(path)
@@ -31,65 +56,61 @@ def read_weights(experiment: Experiment) -> TrainedModel | None:
         raise UserError(f"train.init_from: {error}") from error
 
 
-def with_settings_of(trained: TrainedModel, experiment: Experiment, report: Report) -> Experiment:
-    """The experiment with the preprocessing and the settings that belong to the weights it starts from."""
-    taken, overridden = config.split_by_hand(experiment, settings(trained))
-    origin, own = experiment.train.init_from, config.to_flat_dict(experiment)
-    if taken:
-        report(f"  from {origin}: {_list_fields(taken)}")
-    if overridden:
-        by_hand = ", ".join(f"{field} {own[field]} ({origin}: {value})" for field, value in overridden.items())
-        report(f"  set by hand, unlike {origin}: {by_hand}")
-    return config.with_fields(experiment, taken)
-
-
-def _list_fields(values: dict[str, Any]) -> str:
-    return ", ".join(f"{field} {value}" for field, value in values.items())
-
-
-def as_started(experiment: Experiment, workdir: Path) -> Experiment | None:
-    """The experiment with what a run took over when it started in `workdir`; None where no checkpoint is there.
-
-    Raises:
-      UserError: the run there is of another experiment; the fields that differ are named.
-    """
-    if not checkpoint.exists(workdir) or not (workdir / runs.CONFIG).is_file():
-        return None
-    started = runs.read_run(workdir).experiment
+def _take_over(experiment: Experiment, started: Experiment) -> Experiment:
+    """The experiment with what `started`, the same experiment, had filled in at its start."""
     values = config.to_flat_dict(started)
-    taken, _ = config.split_by_hand(experiment, values) if experiment.train.init_from else ({}, {})
+    filled: dict[str, Any] = {}
+    if experiment.train.init_from:
+        filled, _ = config.split_by_hand(experiment, values)
     if experiment.model.num_classes is None:
-        taken["model.num_classes"] = started.model.num_classes
-    experiment = config.with_fields(experiment, taken)
+        filled["model.num_classes"] = values["model.num_classes"]
+    return config.with_fields(experiment, filled)
+
+
+def _as_started(experiment: Experiment, started: Experiment, workdir: Path) -> Experiment:
+    experiment = _take_over(experiment, started)
     differences = config.differences(experiment, started)
     if differences:
         pairs = differences.items()
         listed = ", ".join(f"{field} is {here!r} here and {there!r} there" for field, (here, there) in pairs)
         raise UserError(
-            f"{workdir} holds another experiment: {listed}. Use its settings or another --workdir; to go on from its "
-            f"weights with these settings, start a new run with --init-from {workdir} (the optimiser's state, the "
-            "step and the schedule begin anew)."
+            f"{workdir} holds another experiment: {listed}. Use its settings or another --workdir. To train its "
+            f"weights with these settings, start a new run with --init-from {workdir}: its optimiser state, step and schedule "
+            "begin anew."
         )
     return experiment
 
 
-def same_classes(source: Source, saved: checkpoint.RunCheckpoint, workdir: Path, origin: str) -> Source:
-    """The training or validation images with the labels that the run was started with.
+def same_data(
+    saved: checkpoint.RunCheckpoint, experiment: Experiment, training: Source, validation: Source, report: Report
+) -> tuple[Source, Source]:
+    """The images with the labels of a run that is resumed; `report` is told how the training set has changed.
 
     Raises:
-      UserError: a class is new, or gone, or was renamed.
+      UserError: a class was added, removed or renamed.
     """
-    if not saved.class_names:
-        return source
-    gone = [name for name in saved.class_names if name not in source.class_names]
-    new = [name for name in source.class_names if name not in saved.class_names]
-    if gone or new:
-        changes = [f"{list_names('class', names)} {verb}" for names, verb in ((gone, "gone"), (new, "new")) if names]
+    before, now = saved.training_images, len(training)
+    if before not in (None, now):
+        report(f"the training set had {before:,} images and has {now:,} now, which changes the length of an epoch")
+    names = saved.class_names
+    if not names:
+        return training, validation
+    changes = {
+        "gone": [name for name in names if name not in training.class_names],
+        "new": [name for name in training.class_names if name not in names],
+    }
+    if any(changes.values()):
+        listed = ", ".join(f"{list_names('class', found)} {what}" for what, found in changes.items() if found)
+        run = saved.path.parent.parent
         raise UserError(
-            f"the classes of {origin} changed since {workdir} was started: {', '.join(changes)}. Restore them, or "
-            f"start a new run with --init-from {workdir}."
+            f"the classes of {experiment.data.source} have changed since {run} was started: {listed}. Restore them, or "
+            f"start a new run with --init-from {run}."
         )
-    return with_classes(source, saved.class_names, origin=origin, trained=str(workdir))
+    training, validation = (
+        with_classes(source, names, origin=experiment.data.source, trained="the run")
+        for source in (training, validation)
+    )
+    return training, validation
 
 
 def first_state(
@@ -108,5 +129,5 @@ def first_state(
         variables, head = transfer(
             weights, setup.model, variables, class_names, origin=train.init_from, new_head=train.new_head
         )
-        report(f"  starts from {train.init_from}; {head}")
+        report(f"starts from {train.init_from}; {head}")
     return setup.initial_state(variables)

@@ -1,4 +1,4 @@
-"""Validation during training: the error of the network, each image counted exactly once."""
+"""Validation during training; each image counts exactly once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,10 +14,10 @@ def validate(
 ) -> dict[str, float]:
     """Means over the images of `batches`: loss, top1_error, top5_error, zero_share.
 
-    And two numbers: `images`, those that were counted, and `skipped_images`, the broken ones that were left out.
-    `step` is `build.Setup.evaluate_step`, compiled or not.
+    Also the counts `images`, those evaluated, and `skipped_images`, the broken ones. `step` is
+    `build.Setup.evaluate_step`, compiled or not.
     """
-    # Sums are fetched one step late, so that the device always has the next batch. They are added in float64: float32
+    # Sums are fetched one step late, so that the devices never wait for the host, and added in float64, because float32
     # stops counting at 2 ** 24.
     total: dict[str, float] = {}
     pending = None
@@ -28,7 +28,7 @@ def validate(
     _add(total, pending)
     images, skipped = int(total.pop("images")), int(total.pop("skipped_images"))
     if not images:
-        raise UserError(f"there is no image to evaluate: {skipped} were skipped as broken.")
+        raise UserError(f"no image is left to evaluate: {skipped} were skipped as broken.")
     means = {name: value / images for name, value in total.items()}
     return {"images": images, "skipped_images": skipped, **means}
 

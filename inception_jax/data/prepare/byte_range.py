@@ -17,7 +17,7 @@ class ByteRange(NamedTuple):
 
 
 def read_range(path: Path, part: ByteRange) -> bytes:
-    """Reads the bytes of a range; UserError where the file no longer has them."""
+    """Reads a range of a file; UserError where the file is shorter."""
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(part.offset)

@@ -1,4 +1,4 @@
-"""Conversion of a data set: lists it, writes its shards in parallel, and then its metadata."""
+"""Conversion of a data set: lists its examples, writes shards in parallel, then the metadata."""
 
 import concurrent.futures
 import dataclasses
@@ -13,7 +13,7 @@ from inception_jax.data.prepare.dataset import Dataset
 from inception_jax.data.prepare.folder import list_folder
 from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.metadata import write_metadata
-from inception_jax.data.prepare.shards import Shard, count, is_whole, list_shards, read_left_out, write_shard
+from inception_jax.data.prepare.shards import Shard, count, is_complete, list_shards, read_left_out, write_shard
 from inception_jax.data.prepare.tfrecord import list_tfrecord
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.system.atomic import atomic_write
@@ -25,24 +25,24 @@ _KINDS: Mapping[str, Callable[[str], Dataset]] = {
     "imagenet": list_imagenet,
     "tfds": list_tfrecord,
 }
-_MAX_LISTED = 20  # broken images on the screen; the file names all
-_POLL_SECONDS = 0.5  # seconds between two looks at the threads, and so to Ctrl-C
+_MAX_LISTED = 20  # broken images on the screen; broken.txt lists all
+_POLL_SECONDS = 0.5  # time until Ctrl-C is noticed
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedDataset:
-    """Report of a conversion: the contents of the data set, and the work done."""
+    """Result of a conversion: contents of the data set, and work done."""
 
     images: Mapping[str, int]
     """Number of images of each split."""
     shards: Mapping[str, int]
     """Number of shards of each split."""
     bytes: Mapping[str, int]
-    """Size of the shards of each split."""
+    """Size of the shards of each split in bytes."""
     left_out: int
     """Number of broken images left out."""
     checked: int
-    """Number of images read and decoded in this run; others were in existing shards."""
+    """Number of images read and decoded in this run, without those in existing shards."""
     seconds: float
     """Duration of the conversion."""
 
@@ -50,31 +50,31 @@ class PreparedDataset:
 def prepare(
     spec: str, out: str | Path, *, shard_images: int, threads: int | None, skip_broken: bool
 ) -> PreparedDataset | None:
-    """Writes a set as array_record files that `tfds:OUT` reads, going on where an earlier call was ended.
+    """Writes a data set as array_record files for `tfds:OUT`; resumes an interrupted call.
 
-    Every image is decoded on the way, and stored as it is.
+    Images are decoded to check them, and stored unchanged.
 
     Args:
-      spec: `folder:PATH`; `imagenet:DIR`, the directory of ImageNet's tars; `tfds:DIR`, a set prepared as TFRecord.
-      out: Directory of the set; new, empty, or of the same call before.
-      shard_images: Images of a file.
-      threads: Files that are written at once; None for one for each core.
-      skip_broken: Leave out images that cannot be decoded; otherwise one fails the call, at its end.
+      spec: `folder:PATH`; `imagenet:DIR`, a directory with ImageNet's tars; `tfds:DIR`, a data set in TFRecord files.
+      out: Output directory: new, empty, or that of an interrupted or complete call.
+      shard_images: Images per file.
+      threads: Files written at once; None is one per core.
+      skip_broken: Leave out broken images; otherwise they make the call fail at its end.
 
     Returns:
-      What was made; None where all was there.
+      Contents and work; None where the data set was already complete.
 
     Raises:
-      UserError: there is no such source, or it is damaged as a whole, or `out` is something else.
+      UserError: the source does not exist or cannot be read, or `out` contains something else.
       RunFailed: images are broken, or a file cannot be written.
     """
     threads = available_cores() if threads is None else threads
     if min(shard_images, threads) < 1:
-        raise UserError("a shard must hold one image or more, and there must be one thread or more.")
+        raise UserError(f"there are {shard_images} images per shard and {threads} threads; both must be 1 or more.")
     kind, place = _parse(spec)
     out = Path(out).expanduser().resolve()
     if kind == "folder" and out.is_relative_to(Path(place).resolve()):
-        raise UserError(f"{out} lies in the folder that is prepared and would become one of its classes; name another.")
+        raise UserError(f"{out} lies in the source folder and would become one of its classes; give another directory.")
     plan = output.ConversionPlan(f"{kind}:{place}", shard_images)
     if output.check(out, plan):
         output.clear(out)
@@ -87,7 +87,7 @@ def prepare(
 
 
 def _parse(spec: str) -> tuple[str, str]:
-    """The kind of the source and its place, absolute."""
+    """Kind and absolute path of the source."""
     kind, _, place = spec.partition(":")
     if kind not in _KINDS or not place:
         raise UserError(f"the source {spec!r} must be folder:PATH, imagenet:DIR or tfds:DIR.")
@@ -96,9 +96,9 @@ def _parse(spec: str) -> tuple[str, str]:
 
 def _convert(dataset: Dataset, out: Path, shard_images: int, threads: int, skip_broken: bool) -> PreparedDataset:
     shards = list_shards(dataset, out, shard_images)
-    missing = [shard for shard in shards if not is_whole(shard, skip_broken=skip_broken)]
+    missing = [shard for shard in shards if not is_complete(shard, skip_broken=skip_broken)]
     if len(missing) < len(shards):
-        say(f"{len(shards) - len(missing):,} of {len(shards):,} shards are there")
+        say(f"{len(shards) - len(missing):,} of {len(shards):,} shards are complete")
     progress = Progress("checked", sum(shard.stop - shard.start for shard in missing), "images")
     try:
         broken = _write_all(missing, threads, skip_broken, progress)
@@ -122,13 +122,13 @@ def _convert(dataset: Dataset, out: Path, shard_images: int, threads: int, skip_
         output.finish(out)
     except OSError as error:
         raise RunFailed(
-            f"{out} cannot be written: {error.strerror}; when that is mended, the same command goes on."
+            f"{out} cannot be written: {error.strerror}; solve this and run the same command again to resume."
         ) from error
     return prepared
 
 
 def _write_all(shards: Sequence[Shard], threads: int, skip_broken: bool, progress: Progress) -> list[str]:
-    """Writes the shards and says which examples are broken; ends all threads when one fails, and on Ctrl-C."""
+    """Writes shards and returns the faults of broken examples; one failure, or Ctrl-C, ends all threads."""
     stopped = threading.Event()
     write = functools.partial(write_shard, skip_broken=skip_broken, stopped=stopped, advance=progress.advance)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
@@ -148,7 +148,7 @@ def _write_all(shards: Sequence[Shard], threads: int, skip_broken: bool, progres
 
 
 def _report_broken(broken: Sequence[str], out: Path, skip_broken: bool) -> None:
-    """Lists the broken images on the screen and in a file; RunFailed unless they may be left out."""
+    """Lists broken images on the screen and in broken.txt; RunFailed without `skip_broken`."""
     path = out / output.BROKEN
     if not broken:
         path.unlink(missing_ok=True)
@@ -161,12 +161,12 @@ def _report_broken(broken: Sequence[str], out: Path, skip_broken: bool) -> None:
         say(f"and {len(broken) - _MAX_LISTED:,} more, see {path}")
     if not skip_broken:
         raise RunFailed(
-            f"broken images: {len(broken):,}, listed in {path}; mend them, or leave them out with --skip-broken: "
-            "started again, the command makes only their shards."
+            f"broken images: {len(broken):,}, listed in {path}; replace them or add --skip-broken, and run the command "
+            "again to write only their shards."
         )
 
 
 def _refuse_empty(prepared: PreparedDataset) -> None:
     for split, images in prepared.images.items():
         if not images:
-            raise RunFailed(f"every image of the split {split} is broken, so that nothing would be left of it.")
+            raise RunFailed(f"every image of the split {split} is broken; at least one must be intact.")

@@ -1,4 +1,4 @@
-"""A data set to be converted: the examples of each split by number, and the metadata that describes them."""
+"""Interface of data sets to convert: metadata, and the examples of each split by number."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,16 +9,16 @@ class Example(NamedTuple):
     """One example of a data set."""
 
     record: bytes
-    """A serialised tf.train.Example, as it is written."""
+    """Serialised tf.train.Example."""
     images: tuple[bytes, ...]
-    """The encoded images in it, which must be whole."""
+    """Its encoded images."""
     name: str
     """Origin of the example, for messages."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split's examples by number; `read` is safe to call from several threads."""
+    """Examples of one split by number; `read` is safe to call from several threads."""
 
     name: str
     """Name of the split in tensorflow-datasets: train, validation, test, ..."""
@@ -33,8 +33,8 @@ class Dataset:
     """A data set that can be converted."""
 
     info: Any
-    """The `tensorflow_datasets.core.DatasetInfo` of the set; how its splits are stored is not yet in it."""
+    """The `tensorflow_datasets.core.DatasetInfo` of the data set, without its splits."""
     splits: tuple[Split, ...]
-    """The splits, in the order in which they are written."""
+    """Splits in the order in which they are written."""
     digest: str
-    """Hash of the examples; shards of two runs fit together where it is the same."""
+    """Hash of the examples; shards of two runs belong together only where it is equal."""

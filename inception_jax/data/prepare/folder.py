@@ -1,4 +1,4 @@
-"""Labelled image files as a data set: folder:PATH, and the files of imagenet:DIR."""
+"""Data sets of labelled image files: folder:PATH, and the basis of imagenet:DIR."""
 
 import functools
 import hashlib
@@ -12,25 +12,25 @@ from inception_jax.data.sources import Source, open_source
 
 
 def list_folder(place: str) -> Dataset:
-    """Both splits of folder:PATH; the file names are relative to it."""
+    """Lists both splits of folder:PATH, with file names relative to it."""
     sources = {split: open_source(f"folder:{place}", split) for split in ("train", "validation")}
     return list_sources(dataset_name(Path(place).name), "1.0.0", sources, root=f"{place}/")
 
 
 def dataset_name(folder: str) -> str:
-    """A folder's name as tensorflow-datasets allows it for a set: a letter, then letters, digits and underscores."""
+    """Name of a folder as a valid name in tensorflow-datasets: a letter, then letters, digits and underscores."""
     name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
     return name if name[:1].isalpha() else f"images_{name}".rstrip("_")
 
 
 def list_sources(name: str, version: str, sources: Mapping[str, Source], *, root: str = "") -> Dataset:
-    """A data set of sources that know the name and the label of every image beforehand.
+    """Data set of sources that know the name and the label of every image beforehand.
 
     Args:
-      name: Of the set.
-      version: Of the set, as in "1.0.0".
-      sources: By the name of the split; all with the same classes.
-      root: What is left off the images' names.
+      name: Name of the data set.
+      version: Version of the data set, such as "1.0.0".
+      sources: Source of each split; all have the same classes.
+      root: Prefix to remove from the names of the images.
     """
     class_names = next(iter(sources.values())).class_names
     info = _describe(name, version, class_names)
@@ -67,12 +67,12 @@ def _serializer(features: Any) -> Callable[[Any], bytes]:
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     serializer = ExampleSerializer(features.get_serialized_info())
-    # Deterministic, as `features.serialize_example` is not: a shard made again must have the same bytes.
+    # Unlike `features.serialize_example` deterministic: a shard that is written again must have the same bytes.
     return lambda example: serializer.get_tf_example(example).SerializeToString(deterministic=True)
 
 
 def _file_name(path: str, root: str) -> str:
-    # A name that is not UTF-8 comes with lone surrogates, which neither JSON nor a Text feature can hold.
+    # A name that is not UTF-8 contains lone surrogates, which neither JSON nor a Text feature can encode.
     return path.removeprefix(root).encode(errors="backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""ImageNet 2012 from its two tars: imagenet:DIR."""
+"""ImageNet 2012 in its two tars: imagenet:DIR."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.
 
 
 def list_imagenet(place: str) -> Dataset:
-    """The splits whose tars lie in the folder; the classes are ImageNet's 1,000 in the order of their synsets."""
+    """Lists the splits whose tars are in the folder; the classes are ImageNet's 1,000 in the order of their synsets."""
     tars = {split: Path(place) / name for split, name in _TARS.items()}
     present = {split: path for split, path in tars.items() if path.is_file()}
     if not present:
@@ -25,7 +25,7 @@ def list_imagenet(place: str) -> Dataset:
     sources = {}
     for split, path in tars.items():
         if split not in present:
-            say(f"imagenet:{place} has no {path.name}: the split {split} is not made")
+            say(f"imagenet:{place} has no {path.name}: the split {split} is left out")
             continue
         say(f"listing {path}")
         members = _training(path, synsets) if split == "train" else _validation(path, synsets)
@@ -34,14 +34,14 @@ def list_imagenet(place: str) -> Dataset:
 
 
 def _read_tfds_list(name: str) -> list[str]:
-    """The lines of a file that tensorflow-datasets brings with its ImageNet."""
+    """Lines of a file in tensorflow-datasets' folder of ImageNet."""
     import tensorflow_datasets as tfds  # here because it is slow to import
 
     return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()
 
 
 def _training(path: Path, synsets: Sequence[str]) -> list[tuple[ByteRange, int]]:
-    """The images with their labels: one tar for each class, within the tar."""
+    """Images and labels: the tar contains one tar for each class."""
     labels = {f"{synset}.tar": label for label, synset in enumerate(synsets)}
     found: list[tuple[ByteRange, int]] = []
     classes = list_members(path)
@@ -50,7 +50,7 @@ def _training(path: Path, synsets: Sequence[str]) -> list[tuple[ByteRange, int]]
             raise UserError(f"{path} holds {inner.name}, which is not the tar of one of ImageNet's 1,000 classes.")
         images = list_members(path, inner)
         if not images:
-            raise UserError(f"{inner.name} in {path} holds no image; get it again.")
+            raise UserError(f"{inner.name} in {path} holds no image; download it again.")
         found += [(image, labels[inner.name]) for image in images]
     if len(classes) != len(synsets):
         say(f"{path} has {len(classes):,} of the {len(synsets):,} classes")
@@ -58,7 +58,7 @@ def _training(path: Path, synsets: Sequence[str]) -> list[tuple[ByteRange, int]]
 
 
 def _validation(path: Path, synsets: Sequence[str]) -> list[tuple[ByteRange, int]]:
-    """The images with their labels, in the order of their numbers, by which the labels are listed."""
+    """Images and labels in the order of the images' numbers, which is that of the list of labels."""
     labels = {synset: label for label, synset in enumerate(synsets)}
     answers = [labels[synset] for synset in _read_tfds_list("validation_labels.txt")]
     found = {_number(path, member.name, len(answers)): member for member in list_members(path)}
@@ -76,7 +76,7 @@ def _number(path: Path, name: str, last: int) -> int:
 
 def _source(path: Path, members: Sequence[tuple[ByteRange, int]], synsets: tuple[str, ...]) -> Source:
     if not members:
-        raise UserError(f"{path} holds no image; get it again.")
+        raise UserError(f"{path} holds no image; download it again.")
 
     def locate(index: int) -> tuple[str, int]:
         member, label = members[index]

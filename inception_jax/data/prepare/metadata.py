@@ -1,4 +1,4 @@
-"""tensorflow-datasets' own description of a set, by which it is opened."""
+"""Metadata by which tensorflow-datasets opens a data set."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ _INFO = "dataset_info.json"
 
 
 def write_metadata(info: Any, shards: Mapping[str, Sequence[Shard]], out: Path) -> None:
-    """Writes dataset_info.json, features.json and the class names, the first of them last: a set with it is whole.
+    """Writes features.json, the class names and, last, dataset_info.json, which marks the data set as complete.
 
     Args:
-      info: The `tensorflow_datasets.core.DatasetInfo` of the set; its splits are filled in.
-      shards: Of each split, all of them written.
-      out: The set's directory.
+      info: The `tensorflow_datasets.core.DatasetInfo` of the data set; its splits are filled in.
+      shards: Shards of each split, all written.
+      out: Directory of the data set.
     """
     import tensorflow_datasets as tfds  # here because it is slow to import
 

@@ -1,11 +1,11 @@
-"""The output directory of a conversion: its state on disk, its lock, and its completion.
+"""Output directory of a conversion: its state on disk, lock and completion.
 
-OUT/preparing/plan.json      what it is made from; as long as it is there, the set is not finished
-OUT/preparing/SHARD          a shard in the making
-OUT/preparing/SHARD.broken   why images were left out of a shard, one a line, where any were
-OUT/SHARD                    a whole shard
-OUT/broken.txt               the broken images, one a line, where there are any
-OUT/prepared.json            the plan, once the metadata is written
+OUT/preparing/plan.json      the plan, until the data set is complete
+OUT/preparing/SHARD          a shard while it is written
+OUT/preparing/SHARD.broken   faults of the images left out of a shard, one per line
+OUT/SHARD                    a complete shard
+OUT/broken.txt               faults of all broken images, one per line
+OUT/prepared.json            the plan, after the metadata is written
 """
 
 import contextlib
@@ -27,12 +27,12 @@ _PLAN, _FINISHED = "plan.json", "prepared.json"
 
 @dataclasses.dataclass(frozen=True)
 class ConversionPlan:
-    """The settings that determine which image is in which shard."""
+    """Settings that determine which image is in which shard."""
 
     source: str
-    """The kind and the absolute path."""
+    """Kind and absolute path of the source."""
     shard_images: int
-    """Images of each shard but the last of a split."""
+    """Images per shard; the last of a split may have fewer."""
     listing: str = ""
     """`Dataset.digest`; empty before the source is listed."""
 
@@ -42,17 +42,17 @@ def check(out: Path, plan: ConversionPlan) -> bool:
 
     Args:
       out: The directory, which need not exist.
-      plan: What is to be made; while its `listing` is empty, that is not compared.
+      plan: Wanted plan; an empty `listing` is not compared.
 
     Raises:
-      UserError: the directory holds something else, a set made otherwise included.
+      UserError: the directory contains something else, or a data set with another plan.
     """
     if not out.exists():
         return False
     try:
         pending, finished = _read(out / PREPARING / _PLAN), _read(out / _FINISHED)
         if not pending and not finished and set(os.listdir(out)) - {PREPARING}:
-            raise UserError(f"{out} is not empty and was not begun by this command; give another directory.")
+            raise UserError(f"{out} is not empty and was not created by this command; give another directory.")
     except OSError as error:
         raise UserError(f"{out} cannot be used: {error.strerror}; give another directory.") from error
     for existing in (pending, finished):
@@ -63,7 +63,7 @@ def check(out: Path, plan: ConversionPlan) -> bool:
 
 @contextlib.contextmanager
 def claim(out: Path, plan: ConversionPlan) -> Generator[None, None, None]:
-    """Writes the plan and keeps other processes from the directory; UserError where that cannot be done."""
+    """Writes the plan and locks the directory; UserError where it is locked or cannot be written."""
     path = out / PREPARING / _PLAN
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def claim(out: Path, plan: ConversionPlan) -> Generator[None, None, None]:
         except BlockingIOError as error:
             raise UserError(f"another process is preparing {out}; wait for it or end it.") from error
         except OSError:
-            pass  # some network file systems know no locks
+            pass  # some network file systems have no locks
         yield
 
 
@@ -100,7 +100,7 @@ def _read(path: Path) -> ConversionPlan | None:
     try:
         return ConversionPlan(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a plan of this version; delete the directory or give another.") from error
+        raise UserError(f"{path} is broken or of another version; delete the directory or give another.") from error
 
 
 def _compare(out: Path, existing: ConversionPlan, wanted: ConversionPlan) -> None:
@@ -109,7 +109,7 @@ def _compare(out: Path, existing: ConversionPlan, wanted: ConversionPlan) -> Non
     elif existing.shard_images != wanted.shard_images:
         difference = f"has shards of {existing.shard_images} images, not {wanted.shard_images}"
     elif wanted.listing and existing.listing != wanted.listing:
-        difference = f"was begun when {wanted.source} held other images, classes or files"
+        difference = f"was prepared when {wanted.source} had other images, classes or files"
     else:
         return
-    raise UserError(f"{out} {difference}; give another directory, or delete that one to make it anew.")
+    raise UserError(f"{out} {difference}; give another directory, or delete this one.")

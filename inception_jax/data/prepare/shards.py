@@ -1,4 +1,4 @@
-"""Shards as array_record files: each written under another name and put in place whole."""
+"""Shards in array_record files, written atomically."""
 
 import dataclasses
 import threading
@@ -16,15 +16,15 @@ from inception_jax.system.atomic import atomic_write, put_in_place
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of a split, and the examples that belong in it."""
+    """One file of a split, and the range of its examples."""
 
     path: Path
     """Path of the complete file."""
     split: Split
     start: int
-    """Number of its first example in the split."""
+    """Number of the first example in the split."""
     stop: int
-    """Number after that of its last."""
+    """Number of the last example plus 1."""
 
     @property
     def scratch(self) -> Path:
@@ -33,7 +33,7 @@ class Shard:
 
     @property
     def left_out(self) -> Path:
-        """File with the reasons why examples were left out, one per line."""
+        """File with the faults of the examples that were left out, one per line."""
         return self.scratch.with_name(self.scratch.name + ".broken")
 
 
@@ -53,14 +53,14 @@ def list_shards(dataset: Dataset, out: Path, shard_images: int) -> list[Shard]:
     return shards
 
 
-def is_whole(shard: Shard, *, skip_broken: bool) -> bool:
-    """Whether the shard exists with all its examples, or with `skip_broken` all but those known to be broken."""
+def is_complete(shard: Shard, *, skip_broken: bool) -> bool:
+    """Whether the shard has all its examples; with `skip_broken`, except those known to be broken."""
     missing = len(read_left_out(shard)) if skip_broken else 0
     return shard.path.is_file() and count(shard.path) == shard.stop - shard.start - missing
 
 
 def read_left_out(shard: Shard) -> list[str]:
-    """Why examples were left out of the shard, one sentence for each."""
+    """Faults of the examples that were left out of the shard."""
     return shard.left_out.read_text().splitlines() if shard.left_out.is_file() else []
 
 
@@ -69,27 +69,27 @@ def count(path: Path) -> int:
     try:
         reader = ArrayRecordReader(str(path))
         records = reader.num_records()
-        reader.close()  # this is what raises
+        reader.close()  # raises where the file is incomplete
     except RuntimeError:
         return -1
     return records
 
 
 def write_shard(shard: Shard, *, skip_broken: bool, stopped: threading.Event, advance: Callable[[], None]) -> list[str]:
-    """Writes a shard, unless an example in it is broken and must not be left out.
+    """Writes a shard, unless an example is broken and may not be left out.
 
     Args:
-      shard: Which.
-      skip_broken: Leave broken examples out.
-      stopped: Once it is set, the work is dropped before the next example.
+      shard: Shard to write.
+      skip_broken: Leave out broken examples.
+      stopped: Ends the call before the next example when set.
       advance: Called after each example.
 
     Returns:
-      Why examples are broken, one sentence of one line for each.
+      Faults of broken examples, one line each.
 
     Raises:
       UserError: the source can no longer be read.
-      RunFailed: the shard cannot be written, as when the disk is full.
+      RunFailed: the shard cannot be written, e.g. because the disk is full.
     """
     try:
         broken = _fill(shard, stopped, advance)
@@ -102,20 +102,19 @@ def write_shard(shard: Shard, *, skip_broken: bool, stopped: threading.Event, ad
             shard.left_out.unlink(missing_ok=True)
         put_in_place(shard.scratch, shard.path)
         return broken
-    except (RuntimeError, OSError) as error:  # the first is what the writer raises for all that goes wrong
+    except (RuntimeError, OSError) as error:  # the writer raises only RuntimeError
         reason = error.strerror if isinstance(error, OSError) else str(error).split(";")[0]
         raise RunFailed(
-            f"{shard.path} cannot be written: {reason}; when that is mended, the same command goes on, and what is "
-            "written is kept."
+            f"{shard.path} cannot be written: {reason}; solve this and run the same command again to resume."
         ) from error
     finally:
         shard.scratch.unlink(missing_ok=True)
 
 
 def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -> list[str]:
-    """Writes the whole examples of a shard to its place in the making, and says why the others are broken."""
+    """Writes the intact examples of a shard to `shard.scratch`; returns the faults of the others."""
     broken, scratch = [], preprocess.Scratch()
-    # Groups of one, so that one example is read without its neighbours; images are compressed already.
+    # Groups of one, so that an example is read without its neighbours; images are already compressed.
     writer = ArrayRecordWriter(str(shard.scratch), "group_size:1,uncompressed")
     try:
         for index in range(shard.start, shard.stop):
@@ -132,7 +131,7 @@ def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -
 
 
 def _checked_record(split: Split, index: int, scratch: preprocess.Scratch) -> bytes:
-    """An example's record, after every image in it has been decoded; BrokenImage where one cannot be."""
+    """Record of an example; BrokenImage where one of its images cannot be decoded."""
     example = split.read(index)
     for image in example.images:
         preprocess.decode(image, example.name, scratch)

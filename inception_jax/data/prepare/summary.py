@@ -4,7 +4,7 @@ from inception_jax.data.prepare.conversion import PreparedDataset
 
 
 def summary(prepared: PreparedDataset) -> str:
-    """A table of the splits, and a line for the work."""
+    """Table of the splits, and a line about the work."""
     lines = [f"{'split':<12}{'images':>12}{'shards':>9}{'MB':>12}"]
     for split, images in prepared.images.items():
         lines.append(f"{split:<12}{images:>12,}{prepared.shards[split]:>9,}{prepared.bytes[split] / 1e6:>12,.1f}")

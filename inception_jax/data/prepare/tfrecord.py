@@ -1,4 +1,4 @@
-"""A set that tensorflow-datasets prepared as TFRecord, read without TensorFlow: tfds:DIR."""
+"""Data sets prepared by tensorflow-datasets as TFRecord files, read without TensorFlow: tfds:DIR."""
 
 import bisect
 import functools
@@ -15,30 +15,31 @@ from inception_jax.data.prepare.dataset import Dataset, Example, Split
 from inception_jax.data.sources.source import reason
 from inception_jax.errors import BrokenImage, UserError
 
-# A record is the length of its data, that number's checksum, the data and the data's checksum, in little endian. The
-# checksums (CRC-32C) are not compared: no library that is needed anyway has them, and every image is decoded.
+# A record is the length of its data, the checksum of the length, the data and their checksum, little-endian. Checksums
+# (CRC-32C) are not verified, because no required library computes them, and every image is decoded.
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
 def list_tfrecord(place: str) -> Dataset:
-    """All splits of a prepared set, whose records will be copied as they are."""
+    """Lists all splits of a prepared data set, the records of which are copied unchanged."""
     import tensorflow_datasets as tfds  # here because it is slow to import
 
     if not (Path(place) / "dataset_info.json").is_file():
-        raise UserError(f"tfds:{place} has no dataset_info.json; give the directory of a prepared set and version.")
+        raise UserError(f"tfds:{place} has no dataset_info.json; give the directory of a prepared data set.")
     try:
         info = tfds.builder_from_directory(place).info
         stored = info.file_format.value
-    except Exception as error:  # by what is wrong with the files: ParseError, KeyError, ValueError, AssertionError, ...
+    except Exception as error:  # ParseError, KeyError, ValueError, AssertionError, ...
         raise UserError(f"tfds:{place} cannot be opened: {reason(error)}.") from error
     if stored != "tfrecord":
-        hint = "can be trained on as it is" if stored == "array_record" else "must be tfrecord to be prepared"
-        raise UserError(f"tfds:{place} is stored as {stored} and {hint}.")
-    # Only these are looked at, because another feature may be slow to decode or want a library of its own.
+        raise UserError(
+            f"tfds:{place} is stored as {stored}; only tfrecord can be prepared, and array_record need not be."
+        )
+    # Only images are decoded, because other features may be slow to decode or need a library.
     named = info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
     images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
     if not images:
-        raise UserError(f"tfds:{place} has no feature that is an image; only sets of images are prepared.")
+        raise UserError(f"tfds:{place} has no image feature; it must have one.")
     files = {
         name: list(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
         for name, split in info.splits.items()
@@ -63,7 +64,7 @@ def _digest(files: Mapping[str, Sequence[tuple[Path, int]]]) -> str:
 
 def _split(name: str, files: Sequence[tuple[Path, int]], checked: Any) -> Split:
     ends = list(itertools.accumulate(length for _, length in files))
-    # Kept for the files that are being read, and not from one listing to the next.
+    # Only for the files that are being read.
     places = functools.lru_cache(maxsize=256)(_places)
 
     def read(index: int) -> Example:
@@ -76,19 +77,19 @@ def _split(name: str, files: Sequence[tuple[Path, int]], checked: Any) -> Split:
 
 
 def _example(record: bytes, checked: Any, name: str) -> Example:
-    """A record with the images that `checked`, a part of the set's features, finds in it."""
+    """Example of a record, with the images of the features `checked`."""
     import tensorflow_datasets as tfds
 
     try:
         skip = {key: tfds.decode.SkipDecoding() for key in checked}
         images = checked.deserialize_example_np(record, decoders=skip)
-    except Exception as error:  # protobuf's DecodeError, and what tfds makes of a feature that is not there
+    except Exception as error:  # DecodeError of protobuf, or any error of tfds for a missing feature
         raise BrokenImage(f"the record {name} is broken: {reason(error)}.") from error
     return Example(record, tuple(images.values()), name)
 
 
 def _places(path: Path, length: int) -> list[ByteRange]:
-    """Byte range of each record's data; UserError for a file that is damaged or has another number of records."""
+    """Byte range of the data of each record; UserError where the file is broken or has another number of records."""
     records: list[ByteRange] = []
     try:
         with open(path, "rb") as file:
@@ -101,7 +102,7 @@ def _places(path: Path, length: int) -> list[ByteRange]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     if place > end:
-        raise UserError(f"{path} is cut short or damaged in its record {len(records):,} of {length:,}; get it again.")
+        raise UserError(f"{path} is broken at its record {len(records):,} of {length:,}; download it again.")
     if len(records) != length:
-        raise UserError(f"{path} holds {len(records):,} records; the metadata says {length:,}: get it again.")
+        raise UserError(f"{path} holds {len(records):,} records, its metadata says {length:,}; download it again.")
     return records

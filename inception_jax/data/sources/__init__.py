@@ -1,6 +1,6 @@
 """Sources of labelled images: `open_source` opens digits, idx:PATH, folder:PATH or tfds:NAME.
 
-Every source reads one image by its number, from any thread, and its order never depends on a seed.
+Sources read images by number, from any thread; their order does not depend on a seed.
 """
 
 from pathlib import Path
@@ -16,18 +16,18 @@ __all__ = ["Record", "Source", "list_names", "open_source", "sample", "with_clas
 
 
 def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source:
-    """The images that `spec` names.
+    """Opens one split of a source of labelled images.
 
     Args:
       spec: `digits`, scikit-learn's 1,797 digits of 8x8 pixels; `idx:PATH`, a folder of MNIST's files; `folder:PATH`, a
-        folder of images with one folder per class, on a disk or as gs:// or s3:// in a bucket; `tfds:NAME`, a set
+        folder with one folder of images per class, on a disk or in a bucket (gs://, s3://); `tfds:NAME`, a data set
         prepared by tensorflow-datasets, by its name, its directory or its URL in a bucket.
       split: "train" or "validation".
-      data_dir: Where tensorflow-datasets keeps its sets, if not in its default place, and where those of a bucket are
-        copied to; only `tfds:` looks at it.
+      data_dir: Directory of the data sets of tensorflow-datasets, to which those in a bucket are copied; only for
+        `tfds:`.
 
     Raises:
-      UserError: there is no such source or split, or it holds something else than labelled images.
+      UserError: there is no such source or split, or it does not contain labelled images.
     """
     if split not in ("train", "validation"):
         raise UserError(f"the split {split!r} must be 'train' or 'validation'.")

@@ -1,4 +1,4 @@
-"""Images in a bucket, gs://, s3:// or whatever else fsspec has a package for."""
+"""Images in a bucket: gs://, s3:// or another kind of URL with a package for fsspec."""
 
 import functools
 import logging
@@ -13,13 +13,13 @@ from inception_jax.data.sources.storage import Images, is_image
 from inception_jax.errors import BrokenImage, UserError
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-# Trying again would not help: no permission, a name that cannot be, or our own disk is full.
+# Not retried: no permission, an invalid name, or the local disk is full.
 _PERMANENT = (*_MISSING, PermissionError, FileExistsError, ValueError)
 
-# Packages whose errors have no base class that says so.
+# Packages whose errors have no common base class.
 _NETWORK_PACKAGES = {"aiohttp", "botocore", "gcsfs", "google", "s3fs"}
 
-# A listing comes a thousand names at a time, each page a request that waits for the one before it.
+# A listing is a sequence of requests for a thousand names each.
 _LISTING_THREADS = 16
 
 
@@ -30,21 +30,21 @@ class Bucket:
         """UserError where the package for such URLs is missing."""
         import fsspec  # here because only URLs need it
 
-        # It logs every failure with a traceback; the last one becomes our sentence.
+        # It logs every failure with a traceback; the last one is our error.
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         self.root = url.rstrip("/")
         try:
-            # Its cache would hold a dictionary for each of a million files.
+            # Without its cache, which would hold a dictionary for each of a million files.
             self._files, self._path = fsspec.url_to_fs(self.root, use_listings_cache=False)
-        except (ImportError, ValueError) as error:  # not installed; no such kind of URL
+        except (ImportError, ValueError) as error:  # package not installed; unknown kind of URL
             raise UserError(f"{url} cannot be opened: {reason(error)}.") from error
 
     def subfolders(self, folder: str) -> list[str]:
-        """As `Storage.subfolders`, by one call."""
+        """As `Storage.subfolders`, with one request."""
         return sorted(name for name, size in self.entries(folder).items() if size is None and not name.startswith("."))
 
     def images(self, folder: str) -> Images:
-        """As `Storage.images`, by one call per class and thousand images."""
+        """As `Storage.images`, with one request per class and thousand images."""
         names = self.subfolders(folder)
         folders = [f"{folder}/{name}".lstrip("/") for name in names]
         pool = ThreadPoolExecutor(_LISTING_THREADS)
@@ -70,11 +70,11 @@ class Bucket:
             raise UserError(f"{url} is not a folder.") from error
         start = self._start(folder)
         sizes = {e["name"].rstrip("/"): None if e["type"] == "directory" else e["size"] for e in found}
-        # A folder may be an object of its own, and is then listed within itself.
+        # A folder may itself be an object, and is then listed within itself.
         return {name.removeprefix(start): size for name, size in sizes.items() if name.startswith(start)}
 
     def copy(self, file: str, target: Path) -> None:
-        """Copies a file to the local path `target`; UserError where it is not there or the bucket stays away."""
+        """Copies a file to the local path `target`; UserError where it does not exist or stays unreachable."""
         url = self._url(file)
         try:
             _with_retries(lambda _: self._files.get_file(url, str(target)), url)
@@ -87,7 +87,7 @@ class Bucket:
         return sorted(file for file in files if is_image(file) and "/." not in f"/{file}")
 
     def _start(self, folder: str) -> str:
-        """How fsspec starts the names of what is in a folder."""
+        """Prefix of fsspec's names of the contents of a folder."""
         return f"{self._path}/{folder}".rstrip("/") + "/"
 
     def _url(self, file: str) -> str:

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 digits of 8x8 pixels, the images that every installation has."""
+"""scikit-learn's 1,797 digits of 8x8 pixels, available without a download."""
 
 import functools
 
@@ -8,11 +8,11 @@ from inception_jax.data.sources.source import Source, read_array
 
 
 def open_digits(split: str) -> Source:
-    """The digits; every fifth of each class is for validation."""
-    from sklearn.datasets import load_digits  # here because it takes a second and only this source needs it
+    """Opens one split of the digits; every fifth of each class is for validation."""
+    from sklearn.datasets import load_digits  # here because it takes a second to import
 
     digits = load_digits()
-    # Each image's number within its class: every fifth of a class is for validation.
+    # Number of each image within its class.
     occurrence = np.zeros(len(digits.target), int)
     for label in range(10):
         members = digits.target == label

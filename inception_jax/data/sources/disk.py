@@ -1,4 +1,4 @@
-"""Images on a disk, local or on the network: listed with a look at every folder but none at a file."""
+"""Images on a local or network disk, listed without opening a file."""
 
 import errno
 import os
@@ -9,18 +9,18 @@ from inception_jax.data.sources.retry import Result, with_retries
 from inception_jax.data.sources.storage import Images, is_image
 from inception_jax.errors import BrokenImage, UserError
 
-# What a network disk says while it is away.
+# Errors of a network disk while it is unreachable.
 _TRANSIENT = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
 
 Identity = tuple[int, int]
-"""A folder's device and number: the same by whatever link it is reached."""
+"""Device and inode of a folder, which do not depend on the link that leads to it."""
 
 
 class Disk:
     """A `Storage` below a folder of this machine."""
 
     def __init__(self, root: Path):
-        """UserError where `root` is no folder."""
+        """UserError where `root` is not a folder."""
         self.root = str(root)
         if not root.is_dir():
             raise UserError(f"folder:{root} is not a folder.")
@@ -34,7 +34,7 @@ class Disk:
         path = Path(self.root, folder).resolve()
         names = self.subfolders(folder)
         ancestors = frozenset(_identity(os.stat(parent)) for parent in (path, *path.parents))
-        # Not in threads: on a local disk they are slower, for listing holds the GIL.
+        # Without threads, which are slower on a local disk, because listing holds the GIL.
         return {name: _list_class(path / name, ancestors) for name in names}
 
     def read(self, file: str) -> bytes:
@@ -47,21 +47,21 @@ class Disk:
 
 
 def _list_class(path: Path, ancestors: frozenset[Identity]) -> list[str]:
-    """Every image at any depth below a class's folder, sorted; `ancestors` are the folders that it is in."""
+    """Images at any depth below the folder of a class, sorted; `ancestors` are its parent folders."""
     files: list[str] = []
     pending = [("", ancestors)]
     while pending:
         relative, ancestors = pending.pop()
         identity, folders, images = _list_folder(os.path.join(path, relative))
         if identity in ancestors:
-            continue  # a link back to a folder that it is in: without an end
+            continue  # a link to a parent folder, which would not end
         files += [relative + image for image in images]
         pending += [(f"{relative}{folder}/", ancestors | {identity}) for folder in folders]
     return sorted(files)
 
 
 def _list_folder(path: str) -> tuple[Identity, list[str], list[str]]:
-    """A folder's identity and the names of the folders and images in it, without those that are hidden."""
+    """Identity of a folder and the names of the folders and images in it, without hidden ones."""
     try:
         return _with_retries(lambda: (_identity(os.stat(path)), *_scan(path)))
     except OSError as error:
@@ -83,8 +83,8 @@ def _scan(path: str) -> tuple[list[str], list[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
-    """Whether an entry is a folder, or a link to one; with `follow` False a link is none."""
-    # A link is followed only where its name is no image's, for that asks the disk about each.
+    """Whether an entry is a folder or, with `follow`, a link to one."""
+    # Links with the name of an image are not followed, because each would cost an access to the disk.
     try:
         return entry.is_dir(follow_symlinks=follow)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A folder of images with one folder per class, with or without folders for the splits above them."""
+"""Folders of images with one folder per class, with or without a folder per split above them."""
 
 import bisect
 import dataclasses
@@ -16,14 +16,14 @@ _VALIDATION = ("validation", "val", "test")
 
 
 def open_folder(place: str, split: str) -> Source:
-    """The images of one split; without folders for the splits, a tenth of each class is for validation.
+    """Opens one split; without folders for the splits, a tenth of each class is for validation.
 
     Args:
       place: A path, or the URL of a folder in a bucket.
       split: As in `open_source`.
 
     Raises:
-      UserError: there is no such folder, or it holds something else than folders of images.
+      UserError: the folder does not exist, or does not contain folders of images.
     """
     storage: Storage = Bucket(place) if "://" in place else Disk(Path(place).expanduser())
     names = storage.subfolders("")
@@ -44,19 +44,19 @@ def open_folder(place: str, split: str) -> Source:
     unknown = sorted(set(images) - set(class_names))
     if unknown:
         root = storage.root
-        raise UserError(f"{root}/{chosen} has the class {unknown[0]!r}, which {root}/{present[0]} has not.")
+        raise UserError(f"{root}/{chosen} has the class {unknown[0]!r}, which {root}/{present[0]} does not have.")
     return _source(storage, chosen, {name: images.get(name, []) for name in class_names})
 
 
 def _split_folder(storage: Storage, split: str) -> Source:
-    """A folder without splits: of each class the second, twelfth, ... image is for validation."""
+    """Source of one split of a folder without splits: every tenth image of each class is for validation."""
     chosen = {
-        # The second and not the first, so that a class of one image is trained on.
+        # From the second on, so that a class of one image is trained on.
         name: [file for number, file in enumerate(files) if (number % 10 == 1) == (split == "validation")]
         for name, files in _images_by_class(storage, "").items()
     }
     if not any(chosen.values()):
-        raise UserError(f"folder:{storage.root} is too small to split; it must have two images or more of some class.")
+        raise UserError(f"folder:{storage.root} is too small to split; one class must have two or more images.")
     return _source(storage, "", chosen)
 
 
@@ -74,7 +74,7 @@ def _images_by_class(storage: Storage, folder: str) -> Images:
 
 
 def _source(storage: Storage, folder: str, images: Mapping[str, Sequence[str]]) -> Source:
-    """The images of each class, one class after the other."""
+    """Source of the images of each class, one class after another."""
     ends = list(itertools.accumulate(len(files) for files in images.values()))
     starts = [f"{folder}/{name}/".lstrip("/") for name in images]
     reader = _Reader(storage, starts, list(images.values()), ends)
@@ -83,27 +83,27 @@ def _source(storage: Storage, folder: str, images: Mapping[str, Sequence[str]]) 
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Reads images by number. A path is put together when it is read: whole, ImageNet's would take 300 MB."""
+    """Reads images by number. Paths are joined on reading, because all paths of ImageNet would take 300 MB."""
 
     storage: Storage
     starts: Sequence[str]
-    """The path of each class's folder, with a slash at its end."""
+    """Path of the folder of each class, with a slash at its end."""
     files: Sequence[Sequence[str]]
-    """The images of each class."""
+    """Images of each class."""
     ends: Sequence[int]
-    """The number of the first image after each class."""
+    """Number of the first image after each class."""
 
     def locate(self, index: int) -> tuple[str, int]:
-        """The name and the label of the image of this number."""
+        """Name and label of an image."""
         file, label = self._place(index)
         return f"{self.storage.root}/{file}", label
 
     def read(self, index: int) -> Record:
-        """The image of this number."""
+        """Reads an image."""
         file, label = self._place(index)
         return Record(self.storage.read(file), label, f"{self.storage.root}/{file}")
 
     def _place(self, index: int) -> tuple[str, int]:
         label = bisect.bisect_right(self.ends, index)
-        # Counted from the class's end, which is where the next one starts.
+        # Counted from the end of the class.
         return self.starts[label] + self.files[label][index - self.ends[label]], label

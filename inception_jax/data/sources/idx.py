@@ -1,4 +1,4 @@
-"""MNIST's files: images and labels as idx arrays, gzipped or not."""
+"""Images and labels in MNIST's idx files, gzipped or not."""
 
 import functools
 import gzip
@@ -15,7 +15,7 @@ from inception_jax.errors import UserError
 
 
 def open_idx(path: Path, split: str) -> Source:
-    """The images of one split in the folder `path`, or of the set whose files' names start with `path`."""
+    """Opens one split of the data set in the folder `path`, or of the one whose file names start with `path`."""
     names = {"train": "train", "validation": "(?:t10k|test)"}
     images_file = _find_idx(path, names[split], "images", 3)
     labels_file = _find_idx(path, names[split], "labels", 1)
@@ -23,7 +23,7 @@ def open_idx(path: Path, split: str) -> Source:
     if len(images) != len(labels) or len(images) == 0:
         raise UserError(
             f"{images_file} holds {len(images)} images and {labels_file} {len(labels)} labels; "
-            "there must be one or more, and as many of each."
+            "there must be equally many, and at least one."
         )
     if 0 in images.shape:
         raise UserError(
@@ -39,7 +39,7 @@ def open_idx(path: Path, split: str) -> Source:
 
 
 def _find_idx(path: Path, split: str, kind: str, dimensions: int) -> Path:
-    """The file of this kind in the folder `path`, or the one whose name starts with `path` (EMNIST's six sets)."""
+    """File of this kind in the folder `path`, or with a name that starts with `path` (EMNIST has six data sets)."""
     folder, prefix = (path, "(?:.+-)?") if path.is_dir() else (path.parent, re.escape(path.name) + "-")
     pattern = re.compile(rf"{prefix}{split}-{kind}[-.]idx{dimensions}-ubyte(?:\.gz)?")
     found = sorted(p for p in folder.glob("*-ubyte*") if pattern.fullmatch(p.name))
@@ -51,12 +51,12 @@ def _find_idx(path: Path, split: str, kind: str, dimensions: int) -> Path:
         raise UserError(f"idx:{path} has no file {name}-{kind}-idx{dimensions}-ubyte, with or without .gz.")
     first = re.split(f"-{split}-", found[0].name)[0]
     raise UserError(
-        f"idx:{path} holds several sets ({', '.join(plain)}); name one by its prefix, as in idx:{folder / first}."
+        f"idx:{path} holds several sets ({', '.join(plain)}); give the prefix of one, such as idx:{folder / first}."
     )
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The uint8 array of an idx file: 0, 0, type (8 is uint8), dimensions, the big-endian shape, the values."""
+    """Reads the uint8 array of an idx file: 0, 0, type (8 is uint8), dimensions, big-endian shape, values."""
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
@@ -67,6 +67,6 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise UserError(f"{path} starts with {data[:4].hex()}; an idx file must start with 000008{dimensions:02x}.")
     shape = struct.unpack(f">{dimensions}I", data[4:start])
     values = np.frombuffer(data, np.uint8, offset=start)
-    if values.size != math.prod(shape):  # not NumPy's: three such numbers overflow it
+    if values.size != math.prod(shape):  # np.prod could overflow
         raise UserError(f"{path} holds {values.size} values; its header says {' x '.join(map(str, shape))}.")
     return values.reshape(shape)

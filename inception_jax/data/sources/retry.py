@@ -10,14 +10,14 @@ _PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds before the second, third, ... attempt."""
 
 _DEADLINE = 60.0
-"""Seconds after which there is no further attempt: some packages make several of their own in each of ours."""
+"""Seconds after which there is no further attempt; some packages have retries of their own."""
 
 
 def with_retries(action: Callable[[], Result], is_transient: Callable[[Exception], bool]) -> Result:
-    """Result of `action`, retried after growing pauses while `is_transient(error)`.
+    """Calls `action`, with retries after growing pauses while `is_transient(error)`; returns its result.
 
     Raises:
-      Exception: the error of the last attempt, or the first one that does not pass.
+      Exception: the error of the last attempt, or the first that is not transient.
     """
     begin = time.monotonic()
     for pause in _PAUSES:

@@ -1,4 +1,4 @@
-"""Sources: labelled images by number."""
+"""Interface of sources: labelled images by number."""
 
 import collections
 import dataclasses
@@ -26,13 +26,13 @@ class Source:
     """Labelled images by number; `source[i]` is safe to call from several threads."""
 
     class_names: tuple[str, ...]
-    """The classes in the order of their labels."""
+    """Names of the classes in the order of their labels."""
     length: int
     """Number of images."""
     read: Callable[[int], Record]
-    """Reads the image with a number below `length`; UserError where it cannot be read."""
+    """Reads an image by its number; UserError where it cannot be read."""
     locate: Callable[[int], tuple[str, int]] | None = None
-    """Returns an image's name and label without reading it, where a source knows them beforehand."""
+    """Returns the name and label of an image without reading it; None where they are not known beforehand."""
 
     @property
     def num_classes(self) -> int:
@@ -40,7 +40,7 @@ class Source:
         return len(self.class_names)
 
     def name(self, index: int) -> str:
-        """The name of an image, read only where it cannot be known otherwise."""
+        """Name of an image, which is read only where its name is not known beforehand."""
         return self.locate(index)[0] if self.locate else self[index].name
 
     def __len__(self) -> int:
@@ -48,19 +48,16 @@ class Source:
         return self.length
 
     def __getitem__(self, index: int) -> Record:
-        """The image of this number; IndexError outside 0 .. length - 1, so that a source can be looped over."""
+        """Reads an image; IndexError outside 0 .. length - 1, so that a source can be iterated."""
         if not 0 <= index < self.length:
             raise IndexError(f"image {index} of {self.length}")
         return self.read(index)
 
 
 def sample(source: Source, count: int) -> Source:
-    """`count` of a source's images, drawn evenly and always the same ones, in the source's order.
-
-    Drawn, because folders are sorted by class. UserError where the source has fewer.
-    """
+    """Random sample of a source, always the same, in the source's order; UserError where it has fewer images."""
     if count > len(source):
-        raise UserError(f"{count:,} images are asked for, but there are only {len(source):,}.")
+        raise UserError(f"the sample has {count:,} images; it must have no more than the source, {len(source):,}.")
     chosen = np.sort(np.random.default_rng(0).permutation(len(source))[:count])
     locate = source.locate
     return dataclasses.replace(
@@ -121,10 +118,10 @@ def list_names(noun: str, names: Sequence[str], most: int = 5) -> str:
 
 
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:
-    """Image `index` of a source that is held in memory."""
+    """Record `index` of a source in memory."""
     return Record(images[index], int(labels[index]), f"{name} {index}")
 
 
 def reason(error: Exception) -> str:
-    """Message of an error for the end of a sentence: on one line, without a full stop."""
+    """Message of an error on one line without a full stop, for the end of a sentence."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,32 +1,32 @@
-"""Interface of the storage that holds a folder of images; `disk` and `bucket` implement it."""
+"""Interface of the storage of a folder of images, implemented by `disk` and `bucket`."""
 
 from typing import Protocol
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 Images = dict[str, list[str]]
-"""The images of each class, by their paths from the class's folder, sorted; the classes are sorted, too."""
+"""Sorted classes, each with the sorted paths of its images, relative to the folder of the class."""
 
 
 class Storage(Protocol):
-    """Folders and files below `root`, given as paths from there; what starts with a dot is left out."""
+    """Folders and files by their paths relative to `root`; names that start with a dot are ignored."""
 
     root: str
     """Path or URL, for messages."""
 
     def subfolders(self, folder: str) -> list[str]:
-        """The names of the folders in `folder`, sorted; UserError where it cannot be listed."""
+        """Sorted names of the folders in `folder`; UserError where it cannot be listed."""
         ...
 
     def images(self, folder: str) -> Images:
-        """Every image at any depth below each folder in `folder`; UserError where one cannot be listed."""
+        """Images at any depth below each folder in `folder`; UserError where one cannot be listed."""
         ...
 
     def read(self, file: str) -> bytes:
-        """A file's bytes; BrokenImage where it is missing or broken, UserError where its place stays away."""
+        """Reads a file; BrokenImage where it is missing or broken, UserError where its storage stays unreachable."""
         ...
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is listed as an image."""
+    """Whether a file of this name is an image."""
     return name.lower().endswith(IMAGE_SUFFIXES)

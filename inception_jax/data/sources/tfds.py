@@ -1,4 +1,4 @@
-"""A set prepared by tensorflow-datasets as array_record files, read without TensorFlow."""
+"""Data sets prepared by tensorflow-datasets as array_record files, read without TensorFlow."""
 
 import functools
 import os
@@ -11,28 +11,28 @@ from inception_jax.data.sources import tfds_bucket
 from inception_jax.data.sources.source import Record, Source, reason
 from inception_jax.errors import BrokenImage, UserError
 
-# The command line of tensorflow-datasets needs TensorFlow, this does not.
+# In Python, because the command line of tensorflow-datasets needs TensorFlow.
 _HOW_TO_PREPARE = (
     "run tensorflow_datasets.builder('{}', file_format='array_record').download_and_prepare() in Python "
     "(it needs importlib_resources), or set data_dir"
 )
 
-# Files that a process may have to open beside a set's.
+# Other files that a process may have to open.
 _OTHER_FILES = 256
 
 
 def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
-    """The images of one split of a prepared set.
+    """Opens one split of a prepared data set.
 
     Args:
-      name: The set's name, the directory that holds it, or its URL in a bucket, which is copied into `data_dir` first.
-      split: As in `open_source`; "test" stands in for a validation split that is not there.
+      name: Name or directory of the data set, or its URL in a bucket, from which it is copied into `data_dir`.
+      split: As in `open_source`; "test" is used where there is no validation split.
       data_dir: As in `open_source`.
 
     Raises:
-      UserError: the set is not prepared, not as array_record, has no such split, or not one image and one class each.
+      UserError: the data set is not prepared as array_record, lacks the split, or is not one of labelled images.
     """
-    import tensorflow_datasets as tfds  # here because it is slow to import and only this source needs it
+    import tensorflow_datasets as tfds  # here because it is slow to import
 
     remote = "://" in name
     builder = _open_builder(str(tfds_bucket.copy_description(name, data_dir)) if remote else name, data_dir)
@@ -41,7 +41,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     image = _only_feature(features, name, tfds.features.Image, "image")
     label = _only_feature(features, name, tfds.features.ClassLabel, "label")
     if not features[label].num_classes:
-        raise UserError(f"tfds:{name} does not say how many classes its {label} has.")
+        raise UserError(f"the feature {label} of tfds:{name} has no number of classes; it must have one.")
     wanted = "test" if split == "validation" and "validation" not in splits else split
     if wanted not in splits:
         raise UserError(f"tfds:{name} has the splits {', '.join(splits)}; it must have train and validation or test.")
@@ -52,7 +52,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
         tfds_bucket.copy_shards(name, folder, shards)
     _check_files(name, folder, shards)
     _allow_open_files(name, len(shards))
-    # As bytes: tfds would decode with whatever library it finds, and keep an alpha channel.
+    # As bytes, because tfds decodes with any library that it finds, and keeps an alpha channel.
     records = builder.as_data_source(wanted, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     class_names = tuple(features[label].names)
     read = functools.partial(_read_record, records, (image, label), len(class_names), f"{builder.name} {wanted}")
@@ -66,27 +66,27 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
     try:
         folder = _find_set(name, data_dir)
         return tfds.builder_from_directory(folder) if folder else tfds.builder(name, data_dir=data_dir)
-    # No such set; no such version; the set wants TensorFlow; its description is broken.
+    # No such data set; no such version; TensorFlow is needed; the metadata is broken.
     except (ValueError, AssertionError, ImportError, LookupError, AttributeError, OSError, ParseError) as error:
         place = data_dir or tfds.core.constants.DATA_DIR
-        # The lines after the first tell at length what else there is.
+        # The lines after the first list other data sets.
         first = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
         raise UserError(f"tfds:{name} cannot be opened, with data_dir {place}: {first}.") from error
 
 
 def _find_set(name: str, data_dir: str | None) -> Path | None:
-    """The directory that `name` says, in `data_dir` or as a path, with its newest version where it names none."""
+    """Directory `name`, in `data_dir` or as a path, or its newest version; None where there is none."""
     import tensorflow_datasets as tfds
 
     path = Path(name).expanduser()
-    # Only of what is surely a path: a bare name is for tfds, which knows the version that it means.
+    # Only of a path: tfds itself knows the version of a bare name.
     versions = reversed(tfds.core.utils.version.list_all_versions(path)) if "/" in name else ()
     folders = [Path(data_dir or "").expanduser() / name, path, *(path / str(version) for version in versions)]
     return next((folder for folder in folders if (folder / "dataset_info.json").is_file()), None)
 
 
 def _check_prepared(builder: Any, name: str) -> None:
-    """UserError where the set is not there, or not as array_record."""
+    """UserError where the data set is not prepared, or not as array_record."""
     import tensorflow_datasets as tfds
 
     folder = Path(builder.data_path)
@@ -105,8 +105,8 @@ def _check_prepared(builder: Any, name: str) -> None:
 
 
 def _only_feature(features: Mapping[str, Any], name: str, kind: type, usual: str) -> str:
-    """The name of the one feature of a kind, or of the one with the usual name; UserError where neither is there."""
-    # Exactly this kind: a labelled image is one of segmentation.
+    """Name of the only feature of this type, or else of that with the usual name; UserError where there is neither."""
+    # Exactly this type: the subclass LabeledImage is for segmentation.
     found = [key for key, feature in features.items() if type(feature) is kind]
     if usual in found or len(found) == 1:
         return usual if usual in found else found[0]
@@ -117,7 +117,7 @@ def _only_feature(features: Mapping[str, Any], name: str, kind: type, usual: str
 
 
 def _check_files(name: str, folder: Path, shards: Sequence[str]) -> None:
-    """UserError where a file is missing: else each of its images would seem broken."""
+    """UserError where a file is missing, of which each image would be reported as broken otherwise."""
     missing = sorted(set(shards) - set(os.listdir(folder)))
     if missing:
         raise UserError(
@@ -127,8 +127,8 @@ def _check_files(name: str, folder: Path, shards: Sequence[str]) -> None:
 
 
 def _allow_open_files(name: str, count: int) -> None:
-    """Raises this process' limit of open files by `count`; UserError where the system's own limit is in the way."""
-    # The reader keeps every file open; ImageNet's 1,024 are as many as most systems let a process have at first.
+    """Raises the limit of open files by `count`; UserError where the hard limit does not allow it."""
+    # The reader keeps every file open: 1,024 for ImageNet, which is the usual soft limit.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -139,12 +139,12 @@ def _allow_open_files(name: str, count: int) -> None:
     else:
         raise UserError(
             f"tfds:{name} has {count} files and this process may open only {hard}; "
-            f"raise the limit, as by ulimit -n {count + _OTHER_FILES}."
+            f"raise the limit, e.g. with ulimit -n {count + _OTHER_FILES}."
         )
 
 
 def _read_record(records: Any, keys: tuple[str, str], num_classes: int, name: str, index: int) -> Record:
-    """Image `index`; `keys` are the names of its two features."""
+    """Reads record `index`; `keys` are the names of its image and label."""
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -157,7 +157,7 @@ def _read_record(records: Any, keys: tuple[str, str], num_classes: int, name: st
         raise BrokenImage(
             f"image {index} of tfds:{name} has {len(images)} images and {len(labels)} labels; it must have one of each."
         )
-    # ImageNet's records say which file they were; most sets have only the number.
+    # ImageNet's records have the name of the file; most data sets have only the number.
     file_names = features["file_name"].bytes_list.value
     file_name = file_names[0].decode(errors="replace") if len(file_names) == 1 else str(index)
     if not 0 <= labels[0] < num_classes:

@@ -1,4 +1,4 @@
-"""A prepared set in a bucket, copied to this machine file by file: array_record opens only local files."""
+"""Copies of prepared data sets in a bucket, because array_record reads only local files."""
 
 import json
 import os
@@ -20,30 +20,30 @@ _SHARD = re.compile(r".+-\d{5}-of-\d{5}")
 
 
 def copy_description(url: str, data_dir: str | None) -> Path:
-    """Copies all but the images of the set at `url`, and returns where: `data_dir`/NAME/VERSION.
+    """Copies the metadata of the data set at `url`; returns its directory, `data_dir`/NAME/VERSION.
 
     Raises:
-      UserError: no `data_dir` is given, there is no prepared set at `url`, or the bucket stays away.
+      UserError: there is no `data_dir`, no prepared data set at `url`, or the bucket stays unreachable.
     """
     if data_dir is None:
         raise UserError(
-            f"tfds:{url} must be copied to this machine first; set data_dir to a directory with room for it."
+            f"tfds:{url} must be copied to this machine first; set data_dir to a directory with enough space."
         )
     bucket = Bucket(url)
     sizes = _file_sizes(bucket)
     if "dataset_info.json" not in sizes:
         raise UserError(
-            f"tfds:{url} holds no dataset_info.json; it must be the directory of one version of a prepared set."
+            f"tfds:{url} holds no dataset_info.json; it must be the directory of one version of a prepared data set."
         )
     text = bucket.read("dataset_info.json")
     try:
         info = json.loads(text)
         parts = [info["name"], *([info["configName"]] if info.get("configName") else []), info["version"]]
-        # No bucket may say that it be copied outside data_dir.
+        # A bucket must not cause writes outside data_dir.
         if not all(_DIRECTORY.fullmatch(part) for part in parts):
             raise ValueError(parts)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{url}/dataset_info.json is not what tensorflow-datasets writes.") from error
+        raise UserError(f"{url}/dataset_info.json is broken; prepare the data set again.") from error
     folder = Path(data_dir).expanduser().joinpath(*parts)
     texts = {name: size for name, size in sizes.items() if not _SHARD.fullmatch(name)}
     for name, size in _missing_files(folder, texts).items():
@@ -52,10 +52,10 @@ def copy_description(url: str, data_dir: str | None) -> Path:
 
 
 def copy_shards(url: str, folder: Path, names: Sequence[str]) -> None:
-    """Copies the named files of the set at `url` into `folder`; what an earlier copy left there whole is kept.
+    """Copies the named files of the data set at `url` into `folder`, except those that are already complete there.
 
     Raises:
-      UserError: one is not there, the disk has no room, or the bucket stays away.
+      UserError: a file is missing, the disk is too small, or the bucket stays unreachable.
     """
     bucket = Bucket(url)
     sizes = _file_sizes(bucket)
@@ -84,7 +84,7 @@ def _file_sizes(bucket: Bucket) -> dict[str, int]:
 
 
 def _missing_files(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The files that `folder`, which is created if necessary, lacks or has with another size in bytes."""
+    """Files that `folder`, which is created if necessary, lacks or has with another size in bytes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name in sizes}
@@ -94,13 +94,15 @@ def _missing_files(folder: Path, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _copy_file(bucket: Bucket, folder: Path, name: str, size: int) -> None:
-    """Copies a file of so many bytes under a temporary name and renames it."""
-    # A name that no other process has: the hosts of a pod may copy to a disk that they share.
+    """Copies a file of `size` bytes to a temporary name and renames it."""
+    # A unique name, because the hosts of a pod may copy to a shared disk.
     temporary = folder / f".{name}.{uuid.uuid4().hex}"
     try:
         bucket.copy(name, temporary)
         if temporary.stat().st_size != size:
-            raise UserError(f"{bucket.root}/{name} came as {temporary.stat().st_size} bytes of {size}; start again.")
+            raise UserError(
+                f"{bucket.root}/{name} is incomplete, {temporary.stat().st_size} of {size} bytes; try again."
+            )
         put_in_place(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
