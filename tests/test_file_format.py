@@ -1,5 +1,6 @@
 """The promise of the file format: this version reads what the version of each earlier format wrote."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -67,7 +68,8 @@ def test_the_exports_are_the_finished_runs_network(files, tmp_path):
         str(files / "exported.safetensors"), tmp_path / "imported", "inception_resnet_v1", format="inception_jax"
     )
     for other in (exported, load_checkpoint(tmp_path / "imported")):
-        assert other.preprocessing == run.preprocessing
+        # The first files of format 1 have the names of the classes in exports alone.
+        assert dataclasses.replace(other.preprocessing, class_names=()) == run.preprocessing
         jax.tree.map(np.testing.assert_array_equal, dict(other.variables), dict(run.variables))
         images = np.float32(np.linspace(-1, 1, 2 * 75 * 75 * 3)).reshape(2, 75, 75, 3)
         logits = other.model.apply(other.variables, images, train=False)

@@ -1,5 +1,7 @@
 """A folder of one's own pictures, from training to prediction: what was learnt stays with the weights."""
 
+import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -9,8 +11,9 @@ from PIL import Image
 
 from inception_jax import train
 from inception_jax.errors import UserError
+from inception_jax.evaluation import EvaluationOptions, evaluate
 from inception_jax.predict import predict
-from inception_jax.weights.checkpoint import load_checkpoint
+from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
 COLOURS = {"cat": (200, 60, 60), "dog": (60, 200, 60), "fox": (60, 60, 200), "ant": (20, 20, 20)}
 
@@ -104,4 +107,51 @@ def test_more_images_of_the_same_classes_are_told(pets, capfd):
     for copy in ("20", "21"):
         shutil.copy(pets / "pets" / "fox" / "00.jpg", pets / "pets" / "fox" / f"{copy}.jpg")
     train.fit(of(pets / "pets", train={"steps": 6}), pets / "run")
-    assert "had 54 images and has 56" in capfd.readouterr().err
+    assert "had 54 images and has 55" in capfd.readouterr().err
+
+
+def test_the_weights_bring_their_preprocessing_along(trained, tmp_path, capfd):
+    source = load_checkpoint(trained / "run")
+    preprocessing = dataclasses.replace(
+        source.preprocessing,
+        central_fraction=0.6,
+        resize="antialiased_bicubic",
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.3, 0.4),
+    )
+    model = source.model.clone(count_include_pad=True)
+    save_checkpoint(tmp_path / "weights", model, source.variables, preprocessing)
+    frozen = {"init_from": str(tmp_path / "weights"), "steps": 1}
+    experiment = of(trained / "pets", train=frozen, optim={"learning_rate": 1e-9}, data={"resize": "area"})
+    run = train.fit(experiment, tmp_path / "next")
+    written = capfd.readouterr().err
+    assert all(words in written for words in ("data.mean (0.4, 0.5, 0.6)", "model.count_include_pad True"))
+    assert re.search("by hand.* data.resize area .*antialiased_bicubic", written)
+    assert run.experiment.data.std == (0.2, 0.3, 0.4) and run.experiment.data.resize == "area"
+    assert load_checkpoint(tmp_path / "next").preprocessing == dataclasses.replace(preprocessing, resize="area")
+    # Validation prepared the images so, too.
+    (line,) = (m for m in run.metrics if m.get("parameters") == "averaged")
+    (model_report,) = evaluate([str(tmp_path / "next")], EvaluationOptions(tta_batch=128))["models"]
+    assert model_report["loss"] == pytest.approx(line["loss"], rel=1e-4)
+    # The same command resumes it, also where the first weights are gone, as they may be by then.
+    shutil.rmtree(tmp_path / "weights")
+    again = train.fit(changed(experiment, train={"steps": 2}), tmp_path / "next")
+    assert again.finished and again.experiment.data.std == (0.2, 0.3, 0.4)
+
+
+def test_weights_that_were_not_imported_are_told_how(tmp_path, trained):
+    (tmp_path / "v4.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="train.init_from.*v4.safetensors.*inception-jax import"):
+        train.fit(of(trained / "pets", train={"init_from": str(tmp_path / "v4.safetensors")}), tmp_path / "run")
+
+
+def test_a_directory_without_a_checkpoint_is_free(pets, capfd):
+    shutil.rmtree(pets / "run" / "checkpoints")
+    run = train.fit(of(pets / "pets", optim={"learning_rate": 0.001}, train={"steps": 1}), pets / "run")
+    assert run.finished and run.experiment.optim.learning_rate == 0.001
+    assert re.search("run holds another experiment without a checkpoint", capfd.readouterr().err)
+
+
+def test_other_settings_are_refused_with_a_way_on(pets):
+    with pytest.raises(UserError, match=r"optim.learning_rate.*--init-from"):
+        train.fit(of(pets / "pets", optim={"learning_rate": 0.001}), pets / "run")

@@ -274,7 +274,7 @@ def test_a_run_can_start_from_another(reference, tmp_path, capfd):
     frozen = {"optim": {"learning_rate": 1e-12}, "evaluation": {"every_epochs": 9.0}}
     start = {"init_from": str(reference.directory), "steps": 1}
     train.fit(changed(SMALL, train=start, **frozen), tmp_path / "next", name="next")
-    assert f"next: starts from {reference.directory}\n" in capfd.readouterr().err
+    assert f"starts from {reference.directory}; the head is kept" in capfd.readouterr().err
     before, after = final_state(reference.directory)[1], final_state(tmp_path / "next")[1]
     for a, b in zip(jax.tree.leaves(averaged_params(before.opt_state)), jax.tree.leaves(after.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
