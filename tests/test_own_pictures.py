@@ -81,9 +81,9 @@ def test_a_run_keeps_the_names_that_it_was_trained_with(pets, trained, change, m
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (add_a_class, ["'ant' new"]),
-        (remove_two_classes, ["'cat', 'dog' gone"]),
-        (lambda folder: (folder / "fox").rename(folder / "wolf"), ["'fox' gone", "'wolf' new"]),
+        (add_a_class, ["'ant' is new"]),
+        (remove_two_classes, ["'cat', 'dog' are gone"]),
+        (lambda folder: (folder / "fox").rename(folder / "wolf"), ["'fox' is gone", "'wolf' is new"]),
     ],
 )
 def test_a_run_is_not_resumed_on_other_classes(pets, change, named):

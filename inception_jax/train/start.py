@@ -100,7 +100,11 @@ def same_data(
         "new": [name for name in training.class_names if name not in names],
     }
     if any(changes.values()):
-        listed = ", ".join(f"{list_names('class', found)} {what}" for what, found in changes.items() if found)
+        listed = ", ".join(
+            f"{list_names('class', found)} {'is' if len(found) == 1 else 'are'} {what}"
+            for what, found in changes.items()
+            if found
+        )
         run = saved.path.parent.parent
         raise UserError(
             f"the classes of {experiment.data.source} have changed since {run} was started: {listed}. Restore them, or "
