@@ -114,7 +114,7 @@ def test_a_writable_directory_is_created_and_left_empty(tmp_path):
     "check", [workdir.check_writable, lambda directory: workdir.lock_workdir(directory).__enter__()]
 )
 @pytest.mark.parametrize(("path", "reason"), [("file", "not a directory"), ("file/run", "part of the path")])
-def test_a_path_through_a_file_is_assert_refused(tmp_path, check, path, reason):
+def test_a_path_through_a_file_is_refused(tmp_path, check, path, reason):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UserError, match=f"^{tmp_path / path} cannot be written: .*{reason}"):
         check(tmp_path / path)
@@ -134,7 +134,7 @@ def test_an_error_that_shows_only_when_syncing_is_found(tmp_path, monkeypatch, n
     assert os.listdir(tmp_path) == []
 
 
-def test_too_little_free_space_is_assert_refused(tmp_path, monkeypatch):
+def test_too_little_free_space_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=12_040_000))
     workdir.check_writable(tmp_path, 12_040_000)
     with pytest.raises(UserError, match=rf"^{tmp_path} .*12\.0 MB .*2,080\.0 MB.*train\.keep"):
@@ -169,7 +169,7 @@ for check in (workdir.check_writable, lambda path: workdir.lock_workdir(path).__
     ("kind", "options", "reason"),
     [("read-only", "ro", "read-only file system"), ("full", "size=64k", "no space left on device")],
 )
-def test_a_read_only_and_a_full_disk_are_assert_refused(tmp_path, kind, options, reason):
+def test_a_read_only_and_a_full_disk_are_refused(tmp_path, kind, options, reason):
     own = ["unshare", "--mount", "--map-root-user", "sh", "-ec", MOUNTED.format(options=options), "sh", tmp_path]
     if not shutil.which("unshare") or subprocess.run([*own, "true"], capture_output=True).returncode:
         pytest.skip("mounting is not permitted here")

@@ -87,7 +87,7 @@ class Show:
     crop_aspect: Annotated[tuple[float, float], arg(metavar="MIN MAX")] = DataConfig.crop_aspect
     """Minimum and maximum width / height of a training crop."""
     flip: bool = DataConfig.flip
-    """Mirror no training crop; by default half of them are mirrored."""
+    """Do not mirror training crops; by default half of them are mirrored."""
     colour: bool = DataConfig.colour
     """Do not distort the colours of training crops."""
     central_fraction: float = DataConfig.central_fraction

@@ -25,7 +25,7 @@ class Train(Processes):
     run: Annotated[str | None, arg(metavar="NAME")] = None
     """Name of the run; required if the experiment has several."""
     init_from: Annotated[str | None, arg(metavar="RUN")] = None
-    """Run or imported checkpoint whose weights to start from; the same as --train.init-from."""
+    """Run or imported checkpoint to initialise from; short for --train.init-from."""
     strict: bool = False
     """Stop at a broken newest checkpoint rather than resume from an older one."""
 

@@ -185,11 +185,11 @@ def _first_to_target(pairing: Pairing) -> str:
         return "No target error separates the two."
     # For each cost, the leader at each target error.
     leaders = [[comparison.costs.leader for comparison in column] for column in zip(*comparisons, strict=True)]
-    ahead = [f"{column.count(1)} by {cost.name}" for column, cost in zip(leaders, COSTS, strict=True)]
-    behind = [f"{column.count(-1)}" for column in leaders]
+    ahead = ", ".join(f"{column.count(1)} by {cost.name}" for column, cost in zip(leaders, COSTS, strict=True))
+    behind = ", ".join(f"{column.count(-1)}" for column in leaders)
     return (
-        f"Of {tables.pluralize(len(comparisons), 'target error')}, {pairing.residual.label} was first at "
-        f"{', '.join(ahead)}; {pairing.pure.label} at {', '.join(behind)}."
+        f"Of {tables.pluralize(len(comparisons), 'target error')}, {pairing.residual.label} reached first {ahead}; "
+        f"{pairing.pure.label} reached first {behind}."
     )
 
 

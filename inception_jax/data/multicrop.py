@@ -23,7 +23,7 @@ _INPUT = 224
 _SCALES = {1: (), 10: (256,), 12: (256,), 144: (256, 288, 320, 352)}
 """Default scales for each number of crops."""
 
-# Ten times the input: a larger scale is a slip that would fill the memory.
+# Ten times the input; a larger scale is probably a typing error and would exhaust the memory.
 _MAX_SCALE = 2240
 
 # Without mirror images: four corners and the centre of a square; with the square itself; the six of three squares.

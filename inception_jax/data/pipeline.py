@@ -19,7 +19,7 @@ from inception_jax.data.prefetch import Batch, FilledImage, Loading, Shard, fill
 from inception_jax.data.sources import Source
 from inception_jax.errors import BrokenImage, UserError
 
-# As many broken images in a row mean that the source itself is broken.
+# This many broken images in a row mean that the source itself is broken.
 _MAX_CONSECUTIVE_SKIPS = 100
 
 

@@ -19,7 +19,7 @@ from inception_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 """Arrays [devices, rows of each device, ...] of this process."""
 
-# Images of one element of Grain: fewer cost more in handing out, more leave threads idle at the end of a batch.
+# Images per Grain element: fewer add scheduling overhead, more leave threads idle at the end of a batch.
 _MAX_IMAGES_PER_BLOCK = 8
 
 
@@ -114,7 +114,7 @@ def fill_batches(
         for image in range(first, min(first + images_per_block, images)):
             places = [divmod(row, rows) for row in range(image * views, (image + 1) * views)]
             own = [(pending[number], place) for number, place in places]
-            # Straight into their places: to copy the views of 144 crops takes as long as to cut them.
+            # Written in place, because copying 144 crops takes as long as cutting them.
             filled = fill(image, [batch["images"][place] for batch, place in own])
             if filled.position >= 0:
                 for batch, place in own:

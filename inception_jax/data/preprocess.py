@@ -32,7 +32,7 @@ _ANTIALIASED = {
 
 
 class Scratch(threading.local):
-    """Per-thread buffer for decoded images; allocating one for each takes a quarter of the time."""
+    """Per-thread buffer for decoded images; allocating one for each image takes a quarter of the decoding time."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)

@@ -15,18 +15,18 @@ FORMAT = 1
 """The format that this version writes, and the newest that it reads."""
 
 KEY = "format"
-"""The name of the format among the metadata of a file."""
+"""Key of the format number in the metadata of a file."""
 
 
 def with_format(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata to be written, with their format in the first place."""
+    """Metadata to write, with the format number as the first entry."""
     return {KEY: FORMAT, **metadata}
 
 
 def check_format(path: str | os.PathLike, found: Any) -> None:
-    """Raises UserError where `found`, the format of the file `path`, is none that this version reads.
+    """Raises UserError unless this version reads the format `found` of the file `path`.
 
-    None, of a file that was written before formats were numbered, is accepted: its fields are all that is known of it.
+    None, for files from before formats were numbered, is accepted; the reader then checks only the fields.
     """
     if found is None or (type(found) is int and 1 <= found <= FORMAT):
         return

@@ -22,7 +22,7 @@ from inception_jax.train.watchdog import NonFiniteStep
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-    """What a run is trained with: none of it is replaced from step to step."""
+    """Parts of a run that stay the same from step to step."""
 
     setup: Setup
     training: Source

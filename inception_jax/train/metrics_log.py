@@ -53,7 +53,7 @@ class MetricsLog:
         return batch, max(0.0, time.monotonic() - max(begin, self._in_flight.idle_since()))
 
     def launched(self, step: int, metrics: Mapping[str, jax.Array], waited: float) -> None:
-        """Fetches the metrics of the previous step and stores those of `step`, which waited so long for its batch."""
+        """Fetches the metrics of the previous step and stores those of `step`, whose batch took `waited` seconds."""
         self.flush()
         self._window.waited += waited
         self._in_flight.push(step, metrics)

@@ -35,10 +35,8 @@ class Watchdog:
         config = self._config
         if config.on_nonfinite == "stop" or checkpoint is None or self._rollbacks == config.rollbacks:
             after = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
-            raise RunFailed(
-                f"{reason}{after}; the last good checkpoint is {checkpoint or 'none yet'}; lower optim.learning_rate "
-                "or model.residual_scales."
-            )
+            saved = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint has been saved yet"
+            raise RunFailed(f"{reason}{after}; {saved}; lower optim.learning_rate or model.residual_scales.")
         self._rollbacks += 1
         self._report(f"{reason}; rolling back to {checkpoint} (rollback {self._rollbacks} of {config.rollbacks})")
 
