@@ -10,8 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from inception_jax import predict
 from inception_jax.data import formats, jpeg
-from inception_jax.data.preprocess import decode
+from inception_jax.data.preprocess import Preprocessing, decode
 from inception_jax.data.sources import open_source
 from inception_jax.errors import BrokenImage, UserError
 
@@ -63,13 +64,14 @@ def one_of_three_scans():
     return grey[:frame] + three + grey[frame + 13 :]
 
 
-@pytest.mark.parametrize("strays", [b"\0" * 40, b"of a camera " * 20, b"\xff\0" * 30, bytes(range(255)) * 9], ids=len)
+@pytest.mark.parametrize("strays", [b"\0" * 40, b"of a camera " * 20, b"\xff\0" * 5000, bytes(range(255)) * 9], ids=len)
 @pytest.mark.parametrize("kind", PLAIN)
 def test_stray_bytes_before_the_end_are_passed_over(kind, strays):
     faults = []
     pixels = decode(PLAIN[kind][:-2] + strays + PLAIN[kind][-2:], "x.jpg", None, faults)
     np.testing.assert_array_equal(pixels, decode(PLAIN[kind], "x.jpg"))
-    assert len(faults) == 1 and "extraneous bytes before marker 0xd9" in faults[0]
+    # libjpeg's count may be of some of them, and the rest is found by another look.
+    assert faults and "extraneous bytes before marker 0xd9" in faults[0]
 
 
 APP0 = SMOOTH_JPEG.index(b"JFIF\0") + 5
@@ -123,6 +125,7 @@ WRONG = {
     "wrong codes": patch(SMOOTH_JPEG, MIDDLE, b"\xff\0" * 40),
     "pixels left over": patch(NOISE_JPEG, FRAME + 5, b"\0\x10"),
     "no tables": SMOOTH_JPEG[:20] + SMOOTH_JPEG[SCAN:],
+    "12 bits": patch(SMOOTH_JPEG, SMOOTH_JPEG.index(b"\xff\xc0") + 4, b"\x0c"),
     "nothing but the start": SMOOTH_JPEG[:4],
     "an interrupted download": SMOOTH_JPEG[:MIDDLE] + bytes(len(SMOOTH_JPEG) - MIDDLE),
     "zeros and no end": SMOOTH_JPEG[:-2] + bytes(50),
@@ -377,6 +380,17 @@ def test_heic_names_the_package_that_reads_it(monkeypatch):
         decode(HEIC, "pets/9.heic")
     # `on_error="skip"` would leave out all of them otherwise.
     assert not isinstance(caught.value, BrokenImage)
+
+
+def test_predict_reads_what_folders_read(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for kind in formats.SUFFIXES:
+        (tmp_path / kind).write_bytes(HEIC if kind == "HEIF" else encode(SMOOTH, kind))
+        picture = predict._read(tmp_path / kind, Preprocessing(image_size=75))
+        if kind == "HEIF":
+            assert "pip install" in picture and str(tmp_path / kind) in picture
+        else:
+            assert picture.shape == (75, 75, 3)
 
 
 def test_heic_is_read_with_its_package():
