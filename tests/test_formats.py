@@ -382,6 +382,16 @@ def test_heic_names_the_package_that_reads_it(monkeypatch):
     assert not isinstance(caught.value, BrokenImage)
 
 
+def test_a_folder_with_heic_says_so_when_it_is_opened(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number, suffix in enumerate((".jpg", ".png", ".HEIC")):
+            (tmp_path / name / f"{number}{suffix}").write_bytes(b"")
+    with pytest.raises(UserError, match=r"/a/2.HEIC .*pip install"):
+        open_source(f"folder:{tmp_path}", "train")
+
+
 def test_predict_reads_what_folders_read(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for kind in formats.SUFFIXES:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Iterable
 
 import numpy as np
 import PIL.ExifTags
@@ -92,6 +93,16 @@ def describe(data: bytes) -> tuple[str, list[str]]:
             "over 8 bits": _bits(image, data) > 8,
         }
         return image.format or "other", [trait for trait, has in traits.items() if has]
+
+
+def require_decoders(files: Iterable[str], folder: str) -> None:
+    """UserError where one of the files in a folder, by its suffix, is HEIC, and pillow-heif is not installed."""
+    heic = next((file for file in files if file.lower().endswith(SUFFIXES["HEIF"])), None)
+    if heic is not None:
+        try:
+            _register_heif()
+        except UserError as error:
+            raise UserError(f"the image {folder}{heic} {error}") from error
 
 
 def orientation(image: PIL.Image.Image) -> int:

@@ -208,8 +208,8 @@ def _without_stray_end(data: bytes, count: int) -> bytes | None:
     scan = data[:enough]
     if scan.endswith(b"\xff\0"):
         return scan + _EOI
-    # The unused bits of the last byte of a scan are ones (ITU-T T.81, F.1.2.3), so that its last zero is part of a pixel,
-    # which changes with it. Where damage led the decoding astray that is so by chance, in a quarter of the files.
+    # The unused bits of the last byte of a scan are ones (ITU-T T.81, F.1.2.3), so that its last zero is part of a
+    # pixel, which changes with it. Where damage led the decoding astray that is so by chance, in a quarter of the files.
     last = scan[-1]
     changed = last | (last + 1)
     other = scan[:-1] + (b"\xff\0" if changed == 0xFF else bytes([changed])) + _EOI
