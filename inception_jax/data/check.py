@@ -132,6 +132,8 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
     for split in ("train", "validation"):
         try:
             opened[split] = open_source(source, split, data_dir=data_dir)
+        except formats.MissingDecoder:
+            raise
         except UserError as error:
             missing[split] = str(error)
     if not opened:

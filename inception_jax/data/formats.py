@@ -41,6 +41,13 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 
+class MissingDecoder(UserError):
+    """An image of a format whose decoder is not installed.
+
+    No BrokenImage, because `data.on_error` "skip" would leave out every picture of a telephone.
+    """
+
+
 class Refused(ValueError):
     """An intact image that is not used; the message continues "the image NAME cannot be used: "."""
 
@@ -54,12 +61,12 @@ def decode_with_pillow(data: bytes, faults: list[str] | None = None) -> np.ndarr
 
     Raises:
       Refused: the image is too large, or the range of its values is unknown.
-      UserError: HEIC without pillow-heif; the message continues "the image NAME ".
+      MissingDecoder: HEIC without pillow-heif; the message continues "the image NAME ".
       Exception: the image is broken; Pillow raises a dozen types, among them SyntaxError and struct.error.
     """
     try:
         return _decode(data)
-    except (Refused, UserError):
+    except (Refused, MissingDecoder):
         raise
     except PIL.Image.DecompressionBombError as error:
         raise Refused(
@@ -96,13 +103,13 @@ def describe(data: bytes) -> tuple[str, list[str]]:
 
 
 def require_decoders(files: Iterable[str], folder: str) -> None:
-    """UserError where one of the files in a folder, by its suffix, is HEIC, and pillow-heif is not installed."""
+    """MissingDecoder where one of the files in a folder, by its suffix, is HEIC, and pillow-heif is not installed."""
     heic = next((file for file in files if file.lower().endswith(SUFFIXES["HEIF"])), None)
     if heic is not None:
         try:
             _register_heif()
-        except UserError as error:
-            raise UserError(f"the image {folder}{heic} {error}") from error
+        except MissingDecoder as error:
+            raise MissingDecoder(f"the image {folder}{heic} {error}") from error
 
 
 def orientation(image: PIL.Image.Image) -> int:
@@ -124,8 +131,7 @@ def _register_heif() -> None:
     try:
         import pillow_heif
     except ImportError as error:
-        # No BrokenImage, because `data.on_error` "skip" would leave out every picture of a telephone.
-        raise UserError(
+        raise MissingDecoder(
             "is HEIC, which is read by pillow-heif, which is not installed: pip install 'inception_jax[heic]', or "
             "pip install pillow-heif, or convert it to JPEG."
         ) from error

@@ -83,7 +83,7 @@ def _is_turned(data: bytes) -> bool:
     try:
         with PIL.Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             return orientation(image) > 1
-    except OSError:  # Pillow knows no such JPEG
+    except Exception:  # Pillow raises half a dozen types at odd headers, which rotate nothing
         return False
 
 
@@ -209,7 +209,7 @@ def _without_stray_end(data: bytes, count: int) -> bytes | None:
     if scan.endswith(b"\xff\0"):
         return scan + _EOI
     # The unused bits of the last byte of a scan are ones (ITU-T T.81, F.1.2.3), so that its last zero is part of a
-    # pixel, which changes with it. Where damage led the decoding astray that is so by chance, in a quarter of the files.
+    # pixel, which changes with it. Where damage led the decoding astray, that is so by chance, one time in four.
     last = scan[-1]
     changed = last | (last + 1)
     other = scan[:-1] + (b"\xff\0" if changed == 0xFF else bytes([changed])) + _EOI

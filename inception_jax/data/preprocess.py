@@ -61,7 +61,7 @@ def decode(
       BrokenImage: the image cannot be decoded; or it is not a JPEG and has more than 67 million pixels, or is one of
         the progressive JPEGs that do not fit in memory; or the range of its values is unknown (floating point, integers
         of 32 bits, 16 bits of which less than a sixteenth of the range is used).
-      UserError: the image is HEIC and pillow-heif is not installed.
+      MissingDecoder: the image is HEIC and pillow-heif is not installed.
     """
     if isinstance(image, np.ndarray):
         return _three_channels(image, name)
@@ -69,8 +69,8 @@ def decode(
         if image.startswith(jpeg.START):
             return jpeg.decode_jpeg(image, scratch.buffer if scratch else None, faults)
         return formats.decode_with_pillow(image, faults)
-    except UserError as error:
-        raise UserError(f"the image {name} {error}") from error
+    except formats.MissingDecoder as error:
+        raise formats.MissingDecoder(f"the image {name} {error}") from error
     except formats.Refused as error:
         raise BrokenImage(f"the image {name} cannot be used: {error}.") from error
     except PIL.UnidentifiedImageError as error:
