@@ -50,6 +50,8 @@ setup(
         "hub": ["huggingface_hub>=1.0"],
         # Displays the files of tensorboardX; does not need TensorFlow.
         "tensorboard": ["tensorboard>=2.21"],
+        # Photographs of telephones; not a requirement, because its wheels contain libraries under the LGPL and GPL.
+        "heic": ["pillow-heif>=1.8"],
         "gcs": ["gcsfs>=2026.10.1"],
         # For benchmarks/compare_peers.py; without facenet-pytorch, which needlessly requires an old PyTorch and NumPy.
         "peers": ["torch>=2.13", "timm>=1.0.31", "keras>=3.15"],

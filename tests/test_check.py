@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from inception_jax.cli.data import Check
-from inception_jax.data.check import Spread, check, table
+from inception_jax.data.check import TRAITS, Spread, check, table
 from inception_jax.errors import UserError
 from inception_jax.system.progress import Progress
 
@@ -76,7 +76,7 @@ def test_every_kind_is_counted_and_every_broken_file_named(tmp_path):
     assert report.class_names == ("cat", "dog") and report.missing == {} and report.broken == 3
     assert (train.images, train.bytes, train.classes) == (9, sum(sizes), (4, 5))
     assert train.formats == {"JPEG": 5, "PNG": 4}
-    assert train.traits == {"grey": 2, "CMYK": 1, "with alpha": 3, "turned by EXIF": 1}
+    assert train.traits == {"grey": 2, "CMYK": 1, "with alpha": 3, "turned by EXIF": 1} | dict.fromkeys(TRAITS[4:], 0)
     # 30 once, 90 once, 60 otherwise; turned by EXIF or not, as the pixels are stored.
     assert (train.width, train.height) == (Spread(30, 60, 90), Spread(20, 40, 50))
     assert train.image_bytes == Spread(min(sizes), sorted(sizes)[4], max(sizes))
@@ -139,7 +139,7 @@ def test_many_classes_are_folded_to_those_with_the_fewest_images(tmp_path):
     report = check(write(tmp_path, files), threads=2)
     text = table(report)
     assert "fewest in train: class07 1, class09 2, class00 3, class01 3, class02 3\n" in text + "\n"
-    assert len(text.splitlines()) < 20 and len(report.splits["train"].classes) == 51
+    assert len(text.splitlines()) < 25 and len(report.splits["train"].classes) == 51
     rows = {line[:20].strip(): line[20:].split() for line in text.splitlines()}
     assert rows["images of a class"] == "1 / 3 / 3".split()
 
@@ -153,3 +153,64 @@ def test_an_interruption_ends_the_threads(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         check("digits", threads=2)
     assert threading.active_count() == before
+
+
+def test_faults_outside_the_pixels_are_listed_and_no_error(tmp_path, capsys):
+    jpeg = GOOD["train/cat/1.jpg"]
+    files = {f"train/cat/{i:02}.jpg": jpeg[:-2] + bytes(30 + i) + jpeg[-2:] for i in range(12)}
+    assert Check(write(tmp_path, GOOD | files), threads=2)([]) == 0
+    out = capsys.readouterr().out
+    rows = {line[:20].strip(): line[20:].split() for line in out.splitlines()}
+    assert rows["with faults"] == ["12", "0"] and "and 2 more" in out
+    assert f"{tmp_path}/train/cat/00.jpg: Corrupt JPEG data" in out
+
+
+def test_duplicates_are_counted_by_kind_and_named(tmp_path):
+    a, b, c = (encode("RGB", "PNG", (20 + i, 20)) for i in range(3))
+    files = {
+        # Once in each class and twice in one, and once in validation.
+        **{f"train/{name}.png": a for name in ("cat/a1", "cat/a2", "dog/a1")},
+        "val/cat/a3.png": a,
+        # In both splits, and twice in validation.
+        **{f"{name}.png": b for name in ("train/dog/b", "val/dog/b1", "val/dog/b2")},
+        "train/cat/c.png": c,
+        # Broken images are no duplicates.
+        **{f"train/cat/x{i}.png": b"" for i in range(2)},
+    }
+    report = check(write(tmp_path, files), threads=2)
+    found, text = report.duplicates, table(report)
+    assert (found.across_splits, found.between_classes, found.within_class) == (3, 4, 2)
+    for kind, names in {
+        "across_splits": ("train/cat/a1", "val/cat/a3"),
+        "between_classes": ("train/cat/a1", "train/dog/a1"),
+        "within_class": ("train/cat/a1", "train/cat/a2"),
+    }.items():
+        paths = tuple(f"{tmp_path}/{name}.png" for name in names)
+        # The first of several groups is the one with the smallest hash.
+        assert len(found.examples[kind]) == 2 and (kind != "between_classes" or found.examples[kind] == paths)
+    assert "validation images that are also training images, which lowers the validation error: 3, " in text
+
+
+def test_single_images_colours_and_sizes_are_told(tmp_path):
+    one = io.BytesIO()
+    PIL.Image.new("RGB", (60, 40), (200, 60, 60)).save(one, "JPEG")
+    files = {f"{split}/cat/{i}.jpg": encode("RGB", "JPEG", quality=90 + i) for i, split in enumerate(("train", "val"))}
+    same = check(write(tmp_path, files | {"train/dog/1.jpg": one.getvalue()}), threads=1)
+    assert same.splits["train"].one_colour == (f"{tmp_path}/train/dog/1.jpg",)
+    text = table(same)
+    assert "classes of a single training image: 2, cat, dog" in text and "all, 60 x 40 pixels" in text
+    assert f"images of a single colour: 1, {tmp_path}/train/dog/1.jpg" in text
+    files |= {
+        f"train/{name}/{i}.jpg": GOOD["train/cat/2.jpg"][:-2] + bytes(i) + b"\xff\xd9" + bytes([j])
+        for j, name in enumerate(("cat", "dog"))
+        for i in (3, 4)
+    }
+    (tmp_path / "train/dog/1.jpg").unlink()
+    assert "worth a look" not in table(check(write(tmp_path, files), threads=1))
+
+
+def test_what_is_done_with_more_than_eight_bits_is_printed(tmp_path):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27).save(buffer, "PNG")
+    report = check(write(tmp_path, GOOD | {"train/cat/16.png": buffer.getvalue()}), threads=1)
+    assert report.splits["train"].traits["over 8 bits"] == 1 and "divided by 256" in table(report)

@@ -62,7 +62,7 @@ def test_folder_mistakes(tmp_path):
     expect(f"{tmp_path}/none ", f"folder:{tmp_path}/none")
     expect(f"{tmp_path} has no folders", f"folder:{tmp_path}")
     (tmp_path / "train/cat").mkdir(parents=True)
-    expect("train/cat .*.jpg, .jpeg, .png", f"folder:{tmp_path}")
+    expect("train/cat .*.jpg, .jpeg, .*.png", f"folder:{tmp_path}")
     fill(tmp_path / "train", "cat/1.jpg")
     expect("folder train .*validation, val or test", f"folder:{tmp_path}", "validation")
     fill(tmp_path / "val", "cow/1.jpg")
@@ -261,7 +261,7 @@ def test_a_mistake_in_the_program_is_not_taken_for_the_network(bucket):
 def test_bucket_mistakes(bucket):
     put(bucket, "one/train/cat/1.jpg", "two/cat/note.txt")
     expect("gs://pets/none ", "folder:gs://pets/none")
-    expect("gs://pets/two/cat .*.jpg, .jpeg, .png", "folder:gs://pets/two")
+    expect("gs://pets/two/cat .*.jpg, .jpeg, .*.png", "folder:gs://pets/two")
     expect("folder train .*validation, val or test", "folder:gs://pets/one", "validation")
     expect("nosuch://pets .*Protocol not known", "folder:nosuch://pets")
     bucket.failures["ls"] = [PermissionError("anonymous may not")]

@@ -42,7 +42,7 @@ class Prepare:
 
 @dataclasses.dataclass
 class Check:
-    """Read and decode every image of both splits; print counts, sizes, file formats and every broken image.
+    """Read and decode every image of both splits; print counts, sizes, formats, duplicates and every broken image.
 
     Exits with 1 if an image is broken.
     """

@@ -1,38 +1,61 @@
-"""Check of a source: decodes every image of both splits and reports sizes, formats and faults."""
+"""Check of a source: decodes every image of both splits and reports sizes, formats, faults and duplicates."""
 
 import dataclasses
 import functools
-import io
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import PIL.ExifTags
-import PIL.Image
-import PIL.ImageMode
-import simplejpeg
 
-from inception_jax.data import preprocess
+from inception_jax.data import formats, jpeg, preprocess
+from inception_jax.data.duplicates import Duplicates, digest, find_duplicates
 from inception_jax.data.sources import Source, open_source
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress
 
-TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF")
-"""Properties of images of any format. The rotation by EXIF is not applied in training."""
+_FAULTY = "with faults"
+TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF", "several frames", "over 8 bits", _FAULTY)
+"""Properties of images of any format.
 
-# 20 bytes per image, so that a million of them take 20 MB.
-_ROW = np.dtype([("label", np.int32), ("width", np.int32), ("height", np.int32), ("bytes", np.int64)])
+The rotation by EXIF is not applied in training, and only the first frame is used; of over 8 bits the high eight are
+used, and the faults are outside the pixels.
+"""
+
+# 28 bytes per image, so that a million of them take 28 MB.
+_ROW = np.dtype(
+    [("label", np.int32), ("width", np.int32), ("height", np.int32), ("bytes", np.int64), ("digest", np.uint64)]
+)
 _BROKEN = -1  # as a label
 
 # Images per task of a thread: enough to make its overhead negligible, few enough for a quick Ctrl-C.
 _CHUNK = 64
 _CLASSES_LISTED = 50
 _SMALLEST_LISTED = 5
+# The report as JSON has all of them.
+_FAULTS_LISTED = 10
 
-_Part = tuple[Counter[str], list[str]]  # number of images of each kind, and the faults of broken images
+# Most that a channel of an image of one colour varies by, after lossy compression.
+_ONE_COLOUR = 2
+
+
+@dataclasses.dataclass
+class _Part:
+    """What is found in some of the images, besides their rows."""
+
+    kinds: Counter[str] = dataclasses.field(default_factory=Counter)
+    """Number of images of each format, and with each of `TRAITS`."""
+    broken: list[str] = dataclasses.field(default_factory=list)
+    faults: list[str] = dataclasses.field(default_factory=list)
+    one_colour: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, other: "_Part") -> None:
+        self.kinds.update(other.kinds)
+        self.broken += other.broken
+        self.faults += other.faults
+        self.one_colour += other.one_colour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +88,10 @@ class SplitReport:
     """Number of images with each of `TRAITS`."""
     broken: tuple[str, ...]
     """One message per broken image, with its name."""
+    faults: tuple[str, ...]
+    """One message per intact image with a fault outside its pixels, with its name."""
+    one_colour: tuple[str, ...]
+    """Names of the images of a single colour."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +104,8 @@ class SourceReport:
     """Reports keyed by "train" and "validation"; one of the two may be missing."""
     missing: dict[str, str]
     """Reason why each missing split cannot be opened."""
+    duplicates: Duplicates
+    """Images with the same bytes."""
 
     @property
     def broken(self) -> int:
@@ -103,6 +132,8 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
     for split in ("train", "validation"):
         try:
             opened[split] = open_source(source, split, data_dir=data_dir)
+        except formats.MissingDecoder:
+            raise
         except UserError as error:
             missing[split] = str(error)
     if not opened:
@@ -111,21 +142,27 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
     with warnings.catch_warnings():
         # Pillow warns, without a name, of odd EXIF and of very large images; both can be trained on.
         warnings.simplefilter("ignore")
-        splits = {split: _check_split(images, split, threads) for split, images in opened.items()}
-    return SourceReport(source, class_names, splits, missing)
+        rows = {split: np.full(len(images), _BROKEN, _ROW) for split, images in opened.items()}
+        splits = {split: _check_split(images, split, rows[split], threads) for split, images in opened.items()}
+        counts, pairs = find_duplicates(rows)
+        examples = {kind: (_name(opened, first), _name(opened, second)) for kind, (first, second) in pairs.items()}
+    return SourceReport(source, class_names, splits, missing, Duplicates(**counts, examples=examples))
 
 
-def _check_split(source: Source, split: str, threads: int) -> SplitReport:
-    rows = np.full(len(source), _BROKEN, _ROW)
-    kinds: Counter[str] = Counter()
-    broken: list[str] = []
+def _name(opened: Mapping[str, Source], place: tuple[str, int]) -> str:
+    split, number = place
+    return opened[split][number].name
+
+
+def _check_split(source: Source, split: str, rows: np.ndarray, threads: int) -> SplitReport:
+    """Reads and decodes the images of a split, and fills in a row for each."""
+    found = _Part()
     chunks = [range(first, min(first + _CHUNK, len(source))) for first in range(0, len(source), _CHUNK)]
     progress, pool = Progress(split, len(source), "images"), ThreadPoolExecutor(threads)
     try:
         parts = pool.map(functools.partial(_check_images, source, rows), chunks)
-        for chunk, (found, sentences) in zip(chunks, parts, strict=True):
-            kinds.update(found)
-            broken += sentences
+        for chunk, part in zip(chunks, parts, strict=True):
+            found.add(part)
             progress.advance(len(chunk))
             progress.show()
     finally:
@@ -140,26 +177,40 @@ def _check_split(source: Source, split: str, threads: int) -> SplitReport:
         width=_spread(good["width"]),
         height=_spread(good["height"]),
         image_bytes=_spread(good["bytes"]),
-        formats={kind: count for kind, count in sorted(kinds.items()) if kind not in TRAITS},
-        traits={trait: kinds[trait] for trait in TRAITS},
-        broken=tuple(broken),
+        formats={kind: count for kind, count in sorted(found.kinds.items()) if kind not in TRAITS},
+        traits={trait: found.kinds[trait] for trait in TRAITS},
+        broken=tuple(found.broken),
+        faults=tuple(found.faults),
+        one_colour=tuple(found.one_colour),
     )
 
 
 def _check_images(source: Source, rows: np.ndarray, numbers: range) -> _Part:
-    """Fills in the rows of these images; returns their kinds and faults."""
-    kinds: Counter[str] = Counter()
-    broken, scratch = [], preprocess.Scratch()
+    """Fills in the rows of these images; returns what else is found in them."""
+    part, scratch = _Part(), preprocess.Scratch()
     for number in numbers:
+        faults: list[str] = []
         try:
             image, label, name = source[number]
-            height, width = preprocess.decode(image, name, scratch).shape[:2]
+            pixels = preprocess.decode(image, name, scratch, faults)
         except BrokenImage as error:
-            broken.append(str(error))
+            part.broken.append(str(error))
             continue
-        rows[number] = (label, width, height, image.nbytes if isinstance(image, np.ndarray) else len(image))
-        kinds.update(_kinds(image))
-    return kinds, broken
+        height, width = pixels.shape[:2]
+        size = image.nbytes if isinstance(image, np.ndarray) else len(image)
+        rows[number] = (label, width, height, size, digest(image))
+        part.kinds.update([*_kinds(image), *([_FAULTY] if faults else [])])
+        part.faults += [f"{name}: {fault}" for fault in faults[:1]]
+        part.one_colour += [name] if _is_one_colour(pixels) else []
+    return part
+
+
+def _is_one_colour(pixels: np.ndarray) -> bool:
+    # Most images are told by some of their pixels.
+    for part in (pixels[::8, ::8], pixels):
+        if (part.max((0, 1)).astype(int) - part.min((0, 1)) > _ONE_COLOUR).any():
+            return False
+    return True
 
 
 def _kinds(image: bytes | np.ndarray) -> list[str]:
@@ -167,25 +218,10 @@ def _kinds(image: bytes | np.ndarray) -> list[str]:
     if isinstance(image, np.ndarray):
         channels = image.shape[2] if image.ndim == 3 else 1
         return ["array", *(["grey"] if channels == 1 else ["with alpha"] if channels == 4 else [])]
-    if image[:3] == b"\xff\xd8\xff":
-        colours = {"Gray": ["grey"], "CMYK": ["CMYK"], "YCCK": ["CMYK"]}
-        turned = ["turned by EXIF"] if _rotated_by_exif(image) else []
-        return ["JPEG", *colours.get(simplejpeg.decode_jpeg_header(image)[2], []), *turned]
-    with PIL.Image.open(io.BytesIO(image)) as opened:
-        grey = PIL.ImageMode.getmode(opened.mode).basemode == "L"
-        alpha = opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info
-        return [opened.format or "other", *(["grey"] if grey else []), *(["with alpha"] if alpha else [])]
-
-
-def _rotated_by_exif(jpeg: bytes) -> bool:
-    # Only where there is EXIF, because Pillow takes a fifth of the time of decoding.
-    if b"Exif\0\0" not in jpeg[:4096]:
-        return False
-    try:
-        with PIL.Image.open(io.BytesIO(jpeg)) as opened:
-            return opened.getexif().get(PIL.ExifTags.Base.Orientation, 1) > 1
-    except Exception:  # Pillow raises half a dozen types at odd EXIF, which rotates nothing
-        return False
+    if image.startswith(jpeg.START):
+        return ["JPEG", *jpeg.describe(image)]
+    kind, traits = formats.describe(image)
+    return [kind, *traits]
 
 
 def _spread(values: np.ndarray) -> Spread | None:
@@ -209,8 +245,45 @@ def table(report: SourceReport) -> str:
             "",
             *(f"fewest in {name}: {_smallest_classes(report.class_names, s)}" for name, s in report.splits.items()),
         ]
+    findings = list(_findings(report))
+    lines += ["", "worth a look", *(f"- {finding}" for finding in findings)] if findings else []
+    faults = [sentence for split in splits for sentence in split.faults]
+    if faults:
+        lines += ["", "read in spite of faults outside the pixels", *faults[:_FAULTS_LISTED]]
+        lines += [f"and {len(faults) - _FAULTS_LISTED:,} more"] if len(faults) > _FAULTS_LISTED else []
     broken = [sentence for split in splits for sentence in split.broken]
     return "\n".join([*lines, *([""] if broken else []), *broken])
+
+
+def _findings(report: SourceReport) -> Iterator[str]:
+    """What may be wrong with intact images, a line each."""
+    train, splits = report.splits.get("train"), report.splits.values()
+    what = {
+        "across_splits": "validation images that are also training images, which lowers the validation error",
+        "between_classes": "images that are in several classes",
+        "within_class": "copies of another image of the class",
+    }
+    for kind, (first, second) in report.duplicates.examples.items():
+        yield f"{what[kind]}: {getattr(report.duplicates, kind):,}, e.g. {first} and {second}"
+    if train and 1 in train.classes:
+        single = [name for name, count in zip(report.class_names, train.classes, strict=True) if count == 1]
+        yield f"classes of a single training image: {_some(single)}"
+    one_colour = [name for split in splits for name in split.one_colour]
+    if one_colour:
+        yield f"images of a single colour: {_some(one_colour)}"
+    sizes = {(s.width.least, s.width.largest, s.height.least, s.height.largest) for s in splits if s.width and s.height}
+    if len(sizes) == 1 and sum(split.images for split in splits) > 1:
+        least, width, lowest, height = sizes.pop()
+        if (least, lowest) == (width, height):
+            yield f"images of a single size: all, {width} x {height} pixels, as if they had been resized before"
+    if any(split.traits["over 8 bits"] for split in splits):
+        yield "images of over 8 bits: values of 16 bits are divided by 256, of a TIFF of 12 bits by 16"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Number of names, and the first of them."""
+    rest = ", ..." if len(names) > _SMALLEST_LISTED else ""
+    return f"{len(names):,}, {', '.join(names[:_SMALLEST_LISTED])}{rest}"
 
 
 def _rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:

@@ -4,7 +4,6 @@ Colours are distorted on the device (`colour`).
 """
 
 import dataclasses
-import io
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL.Image
-import simplejpeg
 
 from inception_jax.config import DataConfig, Resize
+from inception_jax.data import formats, jpeg
 from inception_jax.errors import BrokenImage, UserError
 
 # OpenCV's own threads would contend with those of the pipeline.
 cv2.setNumThreads(0)
-
-# 200 MB decoded. A larger JPEG (up to 65,535 x 65,535) is decoded at 1/2, 1/4 or 1/8 of its sides.
-_MAX_PIXELS = 2**26
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 _ANTIALIASED = {
@@ -44,31 +40,45 @@ class Scratch(threading.local):
         return self._memory
 
 
-def decode(image: bytes | np.ndarray, name: str, scratch: Scratch | None = None) -> np.ndarray:
+def decode(
+    image: bytes | np.ndarray, name: str, scratch: Scratch | None = None, faults: list[str] | None = None
+) -> np.ndarray:
     """Decodes an image to uint8 [H, W, 3] in RGB.
 
-    JPEG is recognised by its first bytes, and any fault in its data is an error. Grey images get three equal channels,
-    CMYK is converted as in TensorFlow, an alpha channel is dropped without blending, and only the first frame of an
-    animation is used. As in TensorFlow, the orientation in EXIF is not applied. A JPEG of more than 67 million pixels
-    is decoded at 1/2, 1/4 or 1/8 of its sides.
+    The format is known by the first bytes. An image is read if all of its pixels are: faults elsewhere are passed over,
+    in a JPEG by the rule of `decode_jpeg`, in a PNG those of chunks that hold no pixels. Grey images get three equal
+    channels, CMYK is converted as in TensorFlow, an alpha channel is dropped without blending, and only the first frame
+    of an animation is used. As in TensorFlow, the orientation in EXIF is not applied. A JPEG of more than 67 million
+    pixels is decoded at 1/2, 1/4 or 1/8 of its sides. Values of 16 bits are divided by 256, of a TIFF of 12 bits by 16.
 
     Args:
-      image: An encoded JPEG, PNG or other file that Pillow reads, or uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
+      image: An encoded file of a format in `formats.SUFFIXES`, or uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
       name: Origin of the image, for messages.
       scratch: Buffer for the pixels, which the next call in the same thread may overwrite.
+      faults: Receives the faults that were passed over.
 
     Raises:
-      BrokenImage: the image cannot be decoded, or has more than 67 million pixels and is not a JPEG.
+      BrokenImage: the image cannot be decoded; or it is not a JPEG and has more than 67 million pixels, or is one of
+        the progressive JPEGs that do not fit in memory; or the range of its values is unknown (floating point, integers
+        of 32 bits, 16 bits of which less than a sixteenth of the range is used).
+      MissingDecoder: the image is HEIC and pillow-heif is not installed.
     """
     if isinstance(image, np.ndarray):
         return _three_channels(image, name)
     try:
-        return _decode_jpeg(image, scratch) if image[:3] == b"\xff\xd8\xff" else _decode_other(image)
+        if image.startswith(jpeg.START):
+            return jpeg.decode_jpeg(image, scratch.buffer if scratch else None, faults)
+        return formats.decode_with_pillow(image, faults)
+    except formats.MissingDecoder as error:
+        raise formats.MissingDecoder(f"the image {name} {error}") from error
+    except formats.Refused as error:
+        raise BrokenImage(f"the image {name} cannot be used: {error}.") from error
     except PIL.UnidentifiedImageError as error:
         start = f"starts with the bytes {image[:4].hex(' ')}" if image else "is empty"
         raise BrokenImage(f"the image {name} is not an image that can be read: the file {start}.") from error
     except Exception as error:  # the decoders raise a dozen types, among them SyntaxError and struct.error
-        raise BrokenImage(f"the image {name} is broken: {str(error).rstrip('.')}.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise BrokenImage(f"the image {name} is broken: {reason}.") from error
 
 
 def distorted_crop(
@@ -158,30 +168,6 @@ def _random_box(
             left = int(rng.integers(width - crop_width, endpoint=True))
             return top, left, crop_height, crop_width
     return 0, 0, height, width
-
-
-def _decode_jpeg(data: bytes, scratch: Scratch | None) -> np.ndarray:
-    height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
-    denominator = next(k for k in (1, 2, 4, 8) if height * width <= _MAX_PIXELS * k * k)
-    smaller = {"min_height": height // denominator, "min_width": width // denominator} if denominator > 1 else {}
-    if colourspace not in ("CMYK", "YCCK"):
-        buffer = scratch.buffer(height * width * 3) if scratch and denominator == 1 else None
-        return simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, **smaller)
-    cmyk = simplejpeg.decode_jpeg(data, "CMYK", **smaller).astype(np.uint16)
-    # Adobe's programs store the inks inverted and add a marker with their name.
-    unmultiplied = cmyk if b"Adobe" in data[:4096] else 255 - cmyk
-    return (unmultiplied[..., :3] * unmultiplied[..., 3:] // 255).astype(np.uint8)
-
-
-def _decode_other(data: bytes) -> np.ndarray:
-    with PIL.Image.open(io.BytesIO(data)) as image:
-        if image.width * image.height > _MAX_PIXELS:
-            raise ValueError(f"it has {image.width} x {image.height} pixels; only a JPEG may have over {_MAX_PIXELS}")
-        if image.mode.startswith("I;16"):
-            # Pillow would clip 16-bit values to 255.
-            return _three_channels((np.asarray(image) >> 8).astype(np.uint8), "")
-        # A palette is converted by way of RGBA, because Pillow warns of one with transparency otherwise.
-        return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
 
 
 def _three_channels(image: np.ndarray, name: str) -> np.ndarray:

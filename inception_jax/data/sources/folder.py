@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from inception_jax.data.formats import require_decoders
 from inception_jax.data.sources.bucket import Bucket
 from inception_jax.data.sources.disk import Disk
 from inception_jax.data.sources.source import Record, Source
@@ -77,6 +78,8 @@ def _source(storage: Storage, folder: str, images: Mapping[str, Sequence[str]]) 
     """Source of the images of each class, one class after another."""
     ends = list(itertools.accumulate(len(files) for files in images.values()))
     starts = [f"{folder}/{name}/".lstrip("/") for name in images]
+    for start, files in zip(starts, images.values(), strict=True):
+        require_decoders(files, f"{storage.root}/{start}")
     reader = _Reader(storage, starts, list(images.values()), ends)
     return Source(tuple(images), ends[-1], reader.read, reader.locate)
 

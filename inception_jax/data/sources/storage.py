@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+from inception_jax.data.formats import IMAGE_SUFFIXES
 
 Images = dict[str, list[str]]
 """Sorted classes, each with the sorted paths of its images, relative to the folder of the class."""
