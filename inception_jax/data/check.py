@@ -18,6 +18,7 @@ from inception_jax.data import preprocess
 from inception_jax.data.sources import Source, open_source
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
+from inception_jax.system.names import printable
 from inception_jax.system.progress import Progress
 
 TRAITS = ("grey", "CMYK", "with alpha", "turned by EXIF")
@@ -155,7 +156,7 @@ def _check_images(source: Source, rows: np.ndarray, numbers: range) -> _Part:
             image, label, name = source[number]
             height, width = preprocess.decode(image, name, scratch).shape[:2]
         except BrokenImage as error:
-            broken.append(str(error))
+            broken.append(printable(str(error)))
             continue
         rows[number] = (label, width, height, image.nbytes if isinstance(image, np.ndarray) else len(image))
         kinds.update(_kinds(image))

@@ -75,8 +75,8 @@ def _as_started(experiment: Experiment, started: Experiment, workdir: Path) -> E
         listed = ", ".join(f"{field} is {here!r} here and {there!r} there" for field, (here, there) in pairs)
         raise UserError(
             f"{workdir} holds another experiment: {listed}. Use its settings or another --workdir. To train its "
-            f"weights with these settings, start a new run with --init-from {workdir}: its optimiser state, step and schedule "
-            "begin anew."
+            f"weights with these settings, start a new run with --init-from {workdir}: its optimiser state, step and "
+            "schedule begin anew."
         )
     return experiment
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.data.sources import tfds_bucket
-from inception_jax.data.sources.source import Record, Source, reason
+from inception_jax.data.sources.source import Record, Source, class_name, reason
 from inception_jax.errors import BrokenImage, UserError
 
 # In Python, because the command line of tensorflow-datasets needs TensorFlow.
@@ -54,7 +54,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     _allow_open_files(name, len(shards))
     # As bytes, because tfds decodes with any library that it finds, and keeps an alpha channel.
     records = builder.as_data_source(wanted, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    class_names = tuple(features[label].names)
+    class_names = tuple(map(class_name, features[label].names))
     read = functools.partial(_read_record, records, (image, label), len(class_names), f"{builder.name} {wanted}")
     return Source(class_names, len(records), read)
 
