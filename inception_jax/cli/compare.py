@@ -50,7 +50,7 @@ class Compare(Processes):
                 raise UserError(f"existing runs are only drawn; omit {' '.join(flags) or '--workdir'}.")
             if not self.out:
                 raise UserError("give a directory for figures and tables with --out.")
-            workdir.check_outside(self.out, *(source for run in directories for source in runs.trained_on(run)))
+            workdir.check_place(self.out, *(source for run in directories for source in runs.trained_on(run)))
             workdir.check_writable(self.out)
         out = self.out or self.workdir
         assert out
@@ -85,8 +85,10 @@ class Compare(Processes):
             for name, experiment in experiment_files.load_runs(self.what[0]).items()
         }
         self.join()
-        for directory in filter(None, (self.workdir, self.out)):
-            workdir.check_outside(directory, *(run.data.source for run in runs.values()))
+        directories = [directory for directory in (self.workdir, self.out) if directory]
+        for directory in directories:
+            workdir.check_place(directory, *(run.data.source for run in runs.values()))
+        for directory in directories:
             workdir.check_writable(directory)
         train.enable_compilation_cache(Path(self.workdir))
         with Preemption() as preemption:

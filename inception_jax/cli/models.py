@@ -89,10 +89,10 @@ class Import:
     """Text file with one class name per line."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        from inception_jax.system.workdir import check_outside
+        from inception_jax.system.workdir import check_place
         from inception_jax.weights import importer
 
-        check_outside(self.out)
+        check_place(self.out)
         model, preprocessing = importer.import_checkpoint(
             self.source,
             self.out,
@@ -126,11 +126,11 @@ class Export:
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax import runs
-        from inception_jax.system.workdir import check_outside
+        from inception_jax.system.workdir import check_place
         from inception_jax.weights import export
         from inception_jax.weights.checkpoint import load_checkpoint
 
-        check_outside(self.out, *runs.trained_on(self.checkpoint))
+        check_place(self.out, *runs.trained_on(self.checkpoint))
         trained = load_checkpoint(self.checkpoint, raw=self.raw)
         difference = export.export_checkpoint(
             trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing

@@ -99,7 +99,8 @@ def _check(
 
     def check() -> None:
         for directory in directories:
-            workdir.check_outside(directory, *sources)
+            workdir.check_place(directory, *sources)
+        for directory in directories:
             workdir.check_writable(directory)
 
     hosts.on_process_zero(check) if checkpoints else check()

@@ -37,6 +37,13 @@ def _escape(character: str) -> str:
     return r"\x20" if character == " " else character.encode("unicode_escape").decode()
 
 
+def check_path(path: str | Path) -> None:
+    """Raises UserError where a path has bytes that are not UTF-8: TensorStore and array_record cannot open it."""
+    full = str(Path(path).absolute())
+    if full != full.encode(errors="replace").decode():
+        raise UserError(f"the path {printable(full)} is not UTF-8; rename that folder or give another one.")
+
+
 def read_text(path: str | Path, *, errors: str = "strict") -> str:
     """Reads a text file in UTF-8, or in UTF-16 or UTF-32, without its byte order mark.
 

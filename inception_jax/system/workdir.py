@@ -1,4 +1,4 @@
-"""Checks of a run's directory before training: outside the images, writable, enough space, not locked. No jax.
+"""Checks of a run's directory before training: its place, writable, enough space, not locked. No jax.
 
 RUN/.lock     the process that trains the run, or trained it last; locked with flock(2) during training
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from inception_jax.errors import UserError
-from inception_jax.system.names import printable
+from inception_jax.system.names import check_path, printable
 
 LOCK = ".lock"
 
@@ -83,20 +83,20 @@ def check_writable(directory: str | Path, needed_bytes: int = 0) -> None:
         )
 
 
-def check_outside(directory: str | Path, *sources: str) -> None:
-    """Checks, before anything is made, that `directory` is outside of the images.
+def check_place(directory: str | Path, *sources: str) -> None:
+    """Checks, before anything is made, that `directory` is outside of the images and has a path of text.
 
-    Within `folder:PATH` it would be taken for a class, and within the other kinds it would be deleted with them. A text
-    file of labels (`csv:FILE`) may lie beside runs, because it names its images.
+    Within `folder:PATH` it would be taken for a class, and a prepared data set should hold nothing else. Where no
+    source names the folder of the images, it must not be within folders that look like the classes of a data set.
 
     Args:
       directory: directory of a run or of other results, which need not exist.
-      sources: the images, as in `data.open_source`. Without any, `directory` must not be within folders that look like
-        the classes of a data set.
+      sources: the images, as in `data.open_source`.
 
     Raises:
-      UserError: `directory` is within the images.
+      UserError: `directory` is within the images, or its path is not UTF-8.
     """
+    check_path(directory)
     out = Path(directory).resolve()
     around = [out, *out.parents]
     for source in sources:
@@ -108,7 +108,9 @@ def check_outside(directory: str | Path, *sources: str) -> None:
     prepared = next((folder for folder in around if (folder / "dataset_info.json").is_file()), None)
     if prepared:
         _refuse_inside(directory, f"tfds:{prepared}")
-    classes = None if sources else next((folder for folder in around if _holds_classes(folder)), None)
+    # The file of csv:FILE may lie beside the runs.
+    unknown = not sources or any(source.startswith("csv:") for source in sources)
+    classes = next((folder for folder in around if _holds_classes(folder)), None) if unknown else None
     if classes:
         _refuse_inside(directory, f"folder:{classes}")
 

@@ -11,7 +11,7 @@ from inception_jax.data.preprocess import Preprocessing
 from inception_jax.data.sources import class_name
 from inception_jax.errors import UserError
 from inception_jax.models.network import Network
-from inception_jax.system.names import read_names
+from inception_jax.system.names import printable, read_names
 from inception_jax.weights.checkpoint import TrainedModel, save_checkpoint
 from inception_jax.weights.convert import import_weights, saved_metadata
 from inception_jax.weights.peers.names import PEERS_NAMES
@@ -139,5 +139,5 @@ def read_class_names(path: Path, classes: int) -> tuple[str, ...]:
     """Reads a text file with one class name per line; raises UserError unless there are `classes` names."""
     names = tuple(map(class_name, read_names(path)))
     if len(names) != classes:
-        raise UserError(f"{path} has {len(names)} names, but the network has {classes} classes.")
+        raise UserError(f"{printable(str(path))} has {len(names)} names, but the network has {classes} classes.")
     return names

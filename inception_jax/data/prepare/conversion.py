@@ -19,7 +19,7 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress, say
-from inception_jax.system.workdir import check_outside
+from inception_jax.system.workdir import check_place
 
 _KINDS: Mapping[str, Callable[[str], Dataset]] = {
     "folder": list_folder,
@@ -77,7 +77,7 @@ def prepare(
     kind, place = _parse(spec)
     out = Path(out).expanduser().resolve()
     if not (out / "dataset_info.json").exists():
-        check_outside(out, f"{kind}:{place}")
+        check_place(out, f"{kind}:{place}")
     plan = output.ConversionPlan(f"{kind}:{place}", shard_images)
     if output.check(out, plan):
         output.clear(out)

@@ -79,7 +79,7 @@ def open_label_file(place: str, split: str) -> Source:
     if unknown:
         raise UserError(f"{name} has {list_names('class', unknown)} in its validation images and not in training.")
     labels = {label: number for number, label in enumerate(classes)}
-    located = _locate([*chosen["train"], *chosen["validation"]], path.parent, name)
+    located = _locate(sorted(chosen["train"] + chosen["validation"]), path.parent, name)
     found = sorted((labels[row.label], located[row.file]) for row in chosen[split])
     reader = _Reader(Disk(path.parent), [file for _, file in found], [label for label, _ in found])
     return Source(classes, len(found), reader.read, reader.locate)

@@ -10,6 +10,7 @@ from typing import Any
 from inception_jax.data.sources import tfds_bucket
 from inception_jax.data.sources.source import Record, Source, class_name, reason
 from inception_jax.errors import BrokenImage, UserError
+from inception_jax.system.names import check_path
 
 # In Python, because the command line of tensorflow-datasets needs TensorFlow.
 _HOW_TO_PREPARE = (
@@ -90,6 +91,7 @@ def _check_prepared(builder: Any, name: str) -> None:
     import tensorflow_datasets as tfds
 
     folder = Path(builder.data_path)
+    check_path(folder)
     if not builder.info.splits:
         others = tfds.core.utils.version.list_all_versions(folder.parent)
         instead = f"use tfds:{builder.name}:{others[-1]}, which is, or " if others else ""
