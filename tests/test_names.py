@@ -1,5 +1,6 @@
 """Names of classes and files that are not plain text, and text files of names."""
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from inception_jax.data.sources import class_name, with_classes
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.predict import table
 from inception_jax.system.names import check_path, printable, read_names, read_text
+from inception_jax.system.progress import say
 from inception_jax.weights.importer import read_class_names
 
 FAMILY = "👩\u200d👧"  # One emoji of three characters.
@@ -90,6 +92,13 @@ def test_odd_names_are_printed_on_a_strict_terminal(odd, tmp_path):
     assert code == 0 and all(name.encode("ascii", "backslashreplace").decode() in out for name in CLASSES.values())
     code, out, err = command("data", "check", "folder:" + os.fsdecode(b"no\xe9"))
     assert code == 2 and r"no\udce9" in err and err.count("\n") == 1
+
+
+def test_a_line_of_progress_is_printed_on_a_strict_terminal(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict", write_through=True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    say("caf\udce9 in café")
+    assert terminal.buffer.getvalue() == rb"caf\udce9 in caf\xe9" + b"\n"
 
 
 def test_a_broken_image_of_an_odd_name_takes_one_line(tmp_path, capfd):
