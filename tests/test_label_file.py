@@ -144,6 +144,7 @@ def test_a_path_relative_to_the_working_directory(flat, monkeypatch):
         ("path,label\na.jpg,cat\n,dog\n", "line 3, has no path"),
         ("path,label\na.jpg,cat\nb.jpg,\n", "line 3, has no label"),
         ("path,label\na.jpg,cat\nb.jpg,dog\na.jpg,dog\n", "lines 2 and 4: a.jpg is 'cat' and 'dog'"),
+        ("path,label\na,cat\nb.jpg,dog\n./a.jpg,dog\n", "lines 2 and 4: a.jpg is 'cat' and 'dog'"),
         ("a.jpg,cat,train\nb.jpg,cat,val\na.jpg,cat,val\n", "lines 1 and 3: a.jpg is 'cat train' and 'cat validation'"),
         ("path,label,split\na.jpg,cat,train\nb.jpg,dog,tarin\n", "line 3: the split is 'tarin'; .*train, validation"),
         ("a.jpg,cat,0\nb.jpg,dog,1\n", "not clear.*'a.jpg', 'cat', '0'; .*header of path, label"),
@@ -172,7 +173,7 @@ def test_what_is_not_understood_is_refused_by_line_and_value(flat, text, message
     ("text", "split", "message"),
     [
         ("a.jpg,cat\nb.jpg,dog\n", "validation", "too small to split"),
-        ("a.jpg,cat,val\nb.jpg,dog,test\n", "train", "no images for training: 1 for validation, 1 for test"),
+        ("a.jpg,cat,val\nb.jpg,dog,test\n", "train", "has no images for training"),
         ("a.jpg,cat,train\nb.jpg,dog,val\n", "validation", "class 'dog' in its validation images and not in training"),
     ],
 )

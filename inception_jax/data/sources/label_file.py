@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,15 +72,14 @@ def open_label_file(place: str, split: str) -> Source:
     if path.is_dir():
         raise UserError(f"csv:{printable(str(path))} is a folder; give the text file with the labels.")
     name = f"csv:{printable(str(path))}"
-    rows = _unique(_read_rows(path, name), name)
+    rows = _unique(_locate(_settle_splits(_read_rows(path, name)), path.parent, name), name)
     chosen = _choose(rows, split, name)
     classes = _class_names([row.label for row in chosen["train"] or chosen[split]])
     unknown = sorted({row.label for row in chosen[split]} - set(classes))
     if unknown:
         raise UserError(f"{name} has {list_names('class', unknown)} in its validation images and not in training.")
     labels = {label: number for number, label in enumerate(classes)}
-    located = _locate(sorted(chosen["train"] + chosen["validation"]), path.parent, name)
-    found = sorted((labels[row.label], located[row.file]) for row in chosen[split])
+    found = sorted((labels[row.label], row.file) for row in chosen[split])
     reader = _Reader(Disk(path.parent), [file for _, file in found], [label for label, _ in found])
     return Source(classes, len(found), reader.read, reader.locate)
 
@@ -107,28 +106,31 @@ class _Reader:
 def _class_names(labels: Iterable[str]) -> tuple[str, ...]:
     """The classes in their order, which is that of the numbers where all are whole numbers."""
     classes = sorted(set(labels))
-    return tuple(sorted(classes, key=int) if all(re.fullmatch("[0-9]+", label) for label in classes) else classes)
+    return tuple(sorted(classes, key=int) if all(re.fullmatch("[0-9]{1,18}", label) for label in classes) else classes)
 
 
 # Splits
 
 
+def _settle_splits(rows: Sequence[_Row]) -> list[_Row]:
+    """The rows with the splits "train" and "validation", or "" where all images are in one."""
+    splits = {row.split for row in rows}
+    if len(splits) == 1:
+        return [row._replace(split="") for row in rows]
+    if "validation" in splits:
+        return [row for row in rows if row.split != "test"]
+    return [row._replace(split="validation") if row.split == "test" else row for row in rows]
+
+
 def _choose(rows: Sequence[_Row], split: str, name: str) -> dict[str, list[_Row]]:
-    """Rows of the training split and of the wanted one."""
-    counts = Counter(row.split for row in rows)
-    if len(counts) == 1:
-        chosen = _hold_out(rows)
-    else:
-        held = "validation" if counts["validation"] else "test"
-        chosen = {
-            key: [row for row in rows if row.split == of] for key, of in (("train", "train"), ("validation", held))
-        }
+    """Rows of each split; UserError where the wanted one has none."""
+    divided = bool(rows[0].split)
+    chosen = {key: [row for row in rows if row.split == key] for key in ("train", "validation")}
+    chosen = chosen if divided else _hold_out(rows)
+    if not chosen[split] and divided:
+        raise UserError(f"{name} has no images for {'training' if split == 'train' else 'validation'}.")
     if not chosen[split]:
-        if len(counts) == 1:
-            raise UserError(f"{name} is too small to split; one class must have two or more images.")
-        raise UserError(
-            f"{name} has no images for {'training' if split == 'train' else 'validation'}: {_listed(counts)}."
-        )
+        raise UserError(f"{name} is too small to split; one class must have two or more images.")
     return chosen
 
 
@@ -141,10 +143,6 @@ def _hold_out(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
         chosen["validation" if seen[row.label] % 10 == 1 else "train"].append(row)
         seen[row.label] += 1
     return chosen
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} for {split}" for split, count in counts.items())
 
 
 def _unique(rows: Iterable[_Row], name: str) -> list[_Row]:
@@ -164,16 +162,16 @@ def _unique(rows: Iterable[_Row], name: str) -> list[_Row]:
 # Files
 
 
-def _locate(rows: Sequence[_Row], folder: Path, name: str) -> dict[str, str]:
-    """Actual path of each row's file, relative to the folder; UserError where files are missing."""
-    files, missing = _Files(str(folder)), []
-    found: dict[str, str] = {}
+def _locate(rows: Sequence[_Row], folder: Path, name: str) -> list[_Row]:
+    """The rows with the actual paths of their files, relative to the folder; UserError where files are missing."""
+    files, found, missing = _Files(str(folder)), [], []
     for row in rows:
         file = files.find(row.file)
         if file is None:
             missing.append(f"{printable(row.file)} (line {row.line})")
         else:
-            found[row.file] = file
+            # One spelling for a file, but what is above a link to a folder depends on the link.
+            found.append(row._replace(file=file if ".." in file else os.path.normpath(file)))
     if missing:
         first = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
         raise UserError(
