@@ -105,7 +105,7 @@ class DataConfig:
     """The images and their preprocessing."""
 
     source: Annotated[str, MayChange] = "digits"
-    """digits, idx:PATH, folder:PATH or tfds:NAME. A run whose images were moved is resumed from their new place."""
+    """digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME. A run whose images moved resumes from their new place."""
     data_dir: Annotated[str | None, PerHost] = None
     """Directory of tensorflow-datasets' prepared data sets; None is its default."""
     training_images: Annotated[int | None, AtLeast(1)] = None

@@ -11,6 +11,7 @@ import numpy as np
 from inception_jax.data import colour, preprocess
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
+from inception_jax.system.names import printable
 from inception_jax.weights.checkpoint import load_checkpoint
 
 
@@ -80,5 +81,5 @@ def _top_classes(row: np.ndarray, top: int, preprocessing: Preprocessing) -> lis
 
 def table(answer: dict[str, Any]) -> str:
     """Text table of one picture's predictions."""
-    lines = [f"  {c['probability']:>7.2%}  {c['name']}" for c in answer["classes"]]
-    return "\n".join([answer["image"], *lines])
+    lines = [f"  {c['probability']:>7.2%}  {printable(c['name'])}" for c in answer["classes"]]
+    return "\n".join([printable(answer["image"]), *lines])

@@ -75,6 +75,13 @@ def read_run(directory: str | Path) -> Run:
     return Run(directory, info, experiment, read_metrics(directory))
 
 
+def trained_on(path: str | Path) -> list[str]:
+    """Source of the images of the run that `path` is, or whose checkpoint it is; empty where it is neither."""
+    path = Path(path)
+    directories = [path, path.parent.parent] if path.parent.name == "checkpoints" else [path]
+    return [read_run(run).experiment.data.source for run in directories if (run / CONFIG).is_file()]
+
+
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     """Reads metrics.jsonl; an incomplete last line, left by a killed process, is dropped."""
     path = Path(directory) / METRICS

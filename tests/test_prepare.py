@@ -188,7 +188,7 @@ def test_a_set_that_another_process_prepares_is_left_alone(photos, tmp_path):
 
 def test_mistakes_in_the_arguments(tmp_path, photos):
     for spec in ("digits", "folder:", "imagenet", "idx:/x", ""):
-        expect("folder:PATH, imagenet:DIR or tfds:DIR", spec, tmp_path / "out")
+        expect("folder:PATH, csv:FILE, imagenet:DIR or tfds:DIR", spec, tmp_path / "out")
     expect(" 0 images per shard", f"folder:{photos}", tmp_path / "out", shard_images=0)
     expect(" 0 threads", f"folder:{photos}", tmp_path / "out", threads=0)
     expect("none is not a folder", f"folder:{tmp_path}/none", tmp_path / "out")

@@ -71,10 +71,10 @@ def test_validation_shows_the_central_crops_of_images_of_many_classes(tmp_path):
 def test_a_grid_with_more_places_than_images(tmp_path):
     image = PIL.Image.new("RGB", (80, 80), "red")
     for name in ("a", "b"):
-        (tmp_path / "val" / name).mkdir(parents=True)
-        image.save(tmp_path / "val" / name / "1.png")
+        (tmp_path / "set" / "val" / name).mkdir(parents=True)
+        image.save(tmp_path / "set" / "val" / name / "1.png")
     out = tmp_path / "few.png"
-    Show(f"folder:{tmp_path}", str(out), split="validation", image_size=SIZE, rows=2, columns=3)([])
+    Show(f"folder:{tmp_path / 'set'}", str(out), split="validation", image_size=SIZE, rows=2, columns=3)([])
     shown = np.asarray(PIL.Image.open(out))
     assert shown.shape[0] == GAP + SIZE + TITLE + GAP
     assert (shown[GAP + TITLE : -GAP, GAP : GAP + SIZE] == (255, 0, 0)).all()

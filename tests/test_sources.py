@@ -13,9 +13,9 @@ from inception_jax.data.sources import Record, Source, sample
 from inception_jax.errors import UserError
 
 
-def test_an_unknown_spec_lists_the_four():
-    for spec in ("imagenet", "digits:3", "idx:", "folder:", "tfds", ""):
-        expect(f"{spec!r}.* digits, idx:PATH, folder:PATH or tfds:NAME", spec)
+def test_an_unknown_spec_lists_the_five():
+    for spec in ("imagenet", "digits:3", "idx:", "folder:", "csv:", "tfds", ""):
+        expect(f"{spec!r}.* digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME", spec)
     expect("'test'.*'train' or 'validation'", "digits", "test")
 
 

@@ -10,7 +10,10 @@ import sys
 import types
 
 import pytest
+from helpers import with_value
 
+from inception_jax import runs, train
+from inception_jax.cli import main
 from inception_jax.errors import UserError
 from inception_jax.system import workdir
 
@@ -139,6 +142,102 @@ def test_too_little_free_space_is_refused(tmp_path, monkeypatch):
     workdir.check_writable(tmp_path, 12_040_000)
     with pytest.raises(UserError, match=rf"^{tmp_path} .*12\.0 MB .*2,080\.0 MB.*train\.keep"):
         workdir.check_writable(tmp_path, 2_080_000_000)
+
+
+# Within the images
+
+REFUSED = [
+    ("folder:pets", "pets"),
+    ("folder:pets", "pets/run"),
+    ("folder:pets/", "pets/cat/runs/1"),
+    ("folder:./pets/../pets", "link/run"),
+    ("folder:link", "pets/run"),
+    ("idx:pets", "pets/run"),
+    ("tfds:set", "set/run"),
+    ("tfds:name", "set/run"),
+    ("digits", "set"),
+    # The source does not name the folder: it is recognised.
+    ("csv:labels.csv", "pets/run"),
+    ("", "pets/run"),
+    ("", "pets/cat"),
+    ("", "parts/run"),
+    ("", "parts/train/run"),
+]
+ALLOWED = [
+    ("folder:pets", "runs/pets"),
+    ("folder:pets", "petsrun"),
+    ("folder:pets", "pets/../runs"),
+    ("folder:gs://pets", "pets/run"),
+    ("folder:none", "none/run"),
+    ("tfds:pets", "runs"),
+    ("csv:labels.csv", "runs"),
+    ("csv:labels.csv", "run"),
+    ("", "run"),
+    ("", "figures/c"),
+    ("", "alone/run"),
+]
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """A working directory with folders of images, a prepared data set, and what only looks like either."""
+    photos = ["pets/cat/1.jpg", "pets/dog/1.png", "pets/.hidden/x"]
+    photos += [f"parts/{part}/{name}/1.JPG" for part in ("train", "val") for name in ("cat", "dog")]
+    figures = ["figures/a/comparison.md", "figures/b/comparison.md", "alone/cat/1.jpg", "labels.csv"]
+    for name in [*photos, *figures, "set/dataset_info.json"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("pets")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("source", "directory"), REFUSED)
+def test_a_directory_within_the_images_is_refused(images, source, directory):
+    with pytest.raises(UserError, match=f"^{directory} lies within the images of ") as error:
+        workdir.check_place(directory, *filter(None, [source]))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("source", "directory"), ALLOWED)
+def test_a_directory_beside_the_images_is_allowed(images, source, directory):
+    workdir.check_place(directory, *filter(None, [source]))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train digits --run inception_v4 --data.source folder:pets --workdir pets/new",
+        "compare digits --data.source folder:pets --workdir pets/new",
+        "compare digits --data.source folder:pets --workdir runs --out pets/new",
+        "compare run --out pets/new",
+        "evaluate v4 --data folder:pets --out pets/new",
+        "evaluate run --out pets/new",
+        "evaluate run/checkpoints/4 --save-predictions pets/new/p.npz",
+        "data prepare folder:pets pets/new",
+        "data prepare csv:labels.csv pets/new",
+        "data show folder:pets --out pets/cat/new.png",
+        "export run pets/new --format orbax",
+        "export v4 pets/new.safetensors --format safetensors",
+        "import v4.h5 pets/new --model inception_v4 --format keras",
+    ],
+)
+def test_no_verb_writes_within_the_images(images, capfd, command):
+    runs.write_config(
+        images / "run", runs.RunInfo("run", 4, 1, 1, 1, 1, "cpu"), with_value("data.source", "folder:pets")
+    )
+    (images / "run/checkpoints/4").mkdir(parents=True)
+    before = sorted(images.rglob("*"))
+    assert main(command.split()) == 2
+    out, err = capfd.readouterr()
+    assert "pets" in err and "lies within the images" in err and err.count("\n") == 1 and not out
+    assert sorted(images.rglob("*")) == before
+
+
+def test_training_in_python_does_not_write_within_the_images(images):
+    with pytest.raises(UserError, match="pets/new lies within the images of folder:pets"):
+        train.fit(with_value("data.source", "folder:pets"), images / "pets/new")
+    assert not (images / "pets/new").exists()
 
 
 # Mounted in a mount namespace, which a user namespace allows without being root.

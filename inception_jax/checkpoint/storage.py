@@ -30,6 +30,7 @@ import orbax.checkpoint as ocp
 
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.system.file_format import KEY, check_format, with_format
+from inception_jax.system.names import check_path
 
 ARRAYS = "arrays"
 CHECKSUMS = "SHA256SUMS"
@@ -129,8 +130,10 @@ def read_arrays(directory: Path, template: Any = None) -> Any:
       template: tree of arrays or shapes that the result must match; by default, nested dictionaries are returned.
 
     Raises:
-      UserError: the arrays do not match `template`, or were written by an incompatible orbax or deleted meanwhile.
+      UserError: the arrays do not match `template`, or were written by an incompatible orbax or deleted meanwhile; or
+        the path is not UTF-8.
     """
+    check_path(directory)
     try:
         with ocp.StandardCheckpointer() as reader:
             # Not restored into `template`: orbax would truncate or pad arrays of other shapes.

@@ -105,7 +105,7 @@ class MeasureData:
     """Measure the speed of the input pipeline and of each of its stages."""
 
     source: Annotated[tyro.conf.Positional[str | None], arg(metavar="SOURCE")] = None
-    """digits, idx:PATH, folder:PATH or tfds:NAME; by default synthetic photographs of ImageNet's size."""
+    """digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME; by default synthetic photographs of ImageNet's size."""
     image_size: Annotated[int, arg(metavar="PIXELS")] = DataConfig.image_size
     """Side of a crop in pixels; 75 or more."""
     batch_size: int = 32

@@ -34,14 +34,12 @@ class Compare(Processes):
     """Stop at a corrupt newest checkpoint instead of resuming from an older one."""
 
     def __call__(self, flags: Sequence[str]) -> int:
-        from inception_jax import compare
+        from inception_jax import compare, runs
         from inception_jax.system import workdir
 
         failed: list[str] = []
         if not self.what:
             raise UserError("compare needs an experiment or directories of runs.")
-        if self.out:
-            workdir.check_writable(self.out)
         if len(self.what) == 1 and self._is_experiment(self.what[0]):
             directories, failed = self._train(flags)
             if not self.first():
@@ -50,9 +48,12 @@ class Compare(Processes):
             directories = [Path(directory) for directory in self.what]
             if flags or self.workdir:
                 raise UserError(f"existing runs are only drawn; omit {' '.join(flags) or '--workdir'}.")
+            if not self.out:
+                raise UserError("give a directory for figures and tables with --out.")
+            workdir.check_place(self.out, *(source for run in directories for source in runs.trained_on(run)))
+            workdir.check_writable(self.out)
         out = self.out or self.workdir
-        if not out:
-            raise UserError("give a directory for figures and tables with --out.")
+        assert out
         for message in failed:
             print(f"{PROG}: {message}", file=sys.stderr)
         try:
@@ -84,7 +85,11 @@ class Compare(Processes):
             for name, experiment in experiment_files.load_runs(self.what[0]).items()
         }
         self.join()
-        workdir.check_writable(self.workdir)
+        directories = [directory for directory in (self.workdir, self.out) if directory]
+        for directory in directories:
+            workdir.check_place(directory, *(run.data.source for run in runs.values()))
+        for directory in directories:
+            workdir.check_writable(directory)
         train.enable_compilation_cache(Path(self.workdir))
         with Preemption() as preemption:
             return train.fit_all(runs, self.workdir, preemption=preemption, strict=self.strict)

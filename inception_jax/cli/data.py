@@ -19,7 +19,7 @@ class Prepare:
     """
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
-    """folder:PATH, imagenet:DIR (ImageNet's two tars) or tfds:DIR (a data set prepared as TFRecord)."""
+    """folder:PATH, csv:FILE, imagenet:DIR (ImageNet's two tars) or tfds:DIR (a data set prepared as TFRecord)."""
     out: Annotated[tyro.conf.Positional[str], arg(metavar="OUT")]
     """Directory of the new data set."""
     shard_images: int = 1024
@@ -48,7 +48,7 @@ class Check:
     """
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
-    """digits, idx:PATH, folder:PATH or tfds:NAME."""
+    """digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME."""
     data_dir: Directory = None
     """Directory of prepared tensorflow-datasets data sets."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
@@ -69,7 +69,7 @@ class Show:
     """Draw a grid of training crops, as the network sees them, or of central validation crops."""
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
-    """digits, idx:PATH, folder:PATH or tfds:NAME."""
+    """digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME."""
     out: Annotated[str, arg(metavar="FILE.png")]
     """Path of the picture."""
     split: Literal["train", "validation"] = "train"

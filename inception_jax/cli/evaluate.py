@@ -26,7 +26,7 @@ class Evaluate(Processes):
     checkpoints: Annotated[tyro.conf.Positional[tuple[str, ...]], optional(metavar="CHECKPOINT|FILE.npz ...")]
     """Runs, imported or exported checkpoints, saved predictions."""
     data: Annotated[str | None, optional(metavar="SOURCE")] = None
-    """digits, idx:PATH, folder:PATH or tfds:NAME."""
+    """digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME."""
     data_dir: Annotated[str | None, optional(metavar="DIR")] = None
     """Directory of tensorflow-datasets' prepared data sets."""
     crops: Annotated[Literal[1, 10, 12, 144], optional(metavar="1|10|12|144")] = 1

@@ -89,8 +89,10 @@ class Import:
     """Text file with one class name per line."""
 
     def __call__(self, flags: Sequence[str]) -> int:
+        from inception_jax.system.workdir import check_place
         from inception_jax.weights import importer
 
+        check_place(self.out)
         model, preprocessing = importer.import_checkpoint(
             self.source,
             self.out,
@@ -123,9 +125,12 @@ class Export:
     """Let a stablehlo or onnx file take uint8 images."""
 
     def __call__(self, flags: Sequence[str]) -> int:
+        from inception_jax import runs
+        from inception_jax.system.workdir import check_place
         from inception_jax.weights import export
         from inception_jax.weights.checkpoint import load_checkpoint
 
+        check_place(self.out, *runs.trained_on(self.checkpoint))
         trained = load_checkpoint(self.checkpoint, raw=self.raw)
         difference = export.export_checkpoint(
             trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing

@@ -39,6 +39,7 @@ class Train(Processes):
         flags = [*flags, *(["--train.init-from", self.init_from] if self.init_from else [])]
         chosen = experiment_files.override(chosen, flags, prog=f"{PROG} train {self.experiment}")
         self.join()
+        workdir.check_place(self.workdir, chosen.data.source)
         workdir.check_writable(self.workdir)
         train.enable_compilation_cache(Path(self.workdir).parent)
         with Preemption() as preemption:

@@ -36,8 +36,8 @@ def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
     contents = {
         "curves.png": drawn["png"],
         "curves.svg": drawn["svg"],
-        "comparison.md": markdown(groups, unevaluated, pairings, verdicts).encode(),
-        "comparison.csv": as_csv(groups).encode(),
+        "comparison.md": markdown(groups, unevaluated, pairings, verdicts).encode(errors="backslashreplace"),
+        "comparison.csv": as_csv(groups).encode(errors="backslashreplace"),
         "comparison.json": as_json(verdicts, pairings).encode(),
     }
     return _write(contents, Path(out))

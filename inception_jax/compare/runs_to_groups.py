@@ -9,6 +9,7 @@ from typing import Any
 
 from inception_jax.config import Experiment, differences, to_flat_dict
 from inception_jax.runs import Run
+from inception_jax.system.names import printable
 
 PAIRS = (("inception_v3", "inception_resnet_v1"), ("inception_v4", "inception_resnet_v2"))
 """(pure, residual) pairs of the paper; a name includes its variants, such as inception_resnet_v2_slim."""
@@ -200,8 +201,8 @@ def _labels(groups: Sequence[Sequence[Curve]]) -> list[str]:
         candidates: list[Sequence[str | None]] = [
             _fields(members),
             [_name(group) for group in members],
-            [directory.name for directory in directories],
-            [str(directory) for directory in directories],
+            [printable(directory.name) for directory in directories],
+            [printable(str(directory)) for directory in directories],
         ]
         texts = next((c for c in candidates if len(set(c)) == len(same) and None not in c), candidates[-1])
         for number, text in zip(same, texts, strict=True):

@@ -14,6 +14,7 @@ from inception_jax.data.duplicates import Duplicates, digest, find_duplicates
 from inception_jax.data.sources import Source, open_source
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
+from inception_jax.system.names import printable
 from inception_jax.system.progress import Progress
 
 _FAULTY = "with faults"
@@ -194,14 +195,14 @@ def _check_images(source: Source, rows: np.ndarray, numbers: range) -> _Part:
             image, label, name = source[number]
             pixels = preprocess.decode(image, name, scratch, faults)
         except BrokenImage as error:
-            part.broken.append(str(error))
+            part.broken.append(printable(str(error)))
             continue
         height, width = pixels.shape[:2]
         size = image.nbytes if isinstance(image, np.ndarray) else len(image)
         rows[number] = (label, width, height, size, digest(image))
         part.kinds.update([*_kinds(image), *([_FAULTY] if faults else [])])
-        part.faults += [f"{name}: {fault}" for fault in faults[:1]]
-        part.one_colour += [name] if _is_one_colour(pixels) else []
+        part.faults += [printable(f"{name}: {fault}") for fault in faults[:1]]
+        part.one_colour += [printable(name)] if _is_one_colour(pixels) else []
     return part
 
 

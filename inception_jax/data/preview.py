@@ -20,7 +20,7 @@ from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
-from inception_jax.system.workdir import check_writable
+from inception_jax.system.workdir import check_place, check_writable
 
 _GAP = 4
 """Pixels between crops."""
@@ -54,6 +54,7 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
         )
     if Path(out).suffix.lower() != ".png":
         raise UserError(f"{out} must end in .png.")
+    check_place(Path(out).parent, data.source)
     check_writable(Path(out).parent)
     source = open_source(data.source, split, data_dir=data.data_dir)
     crops = training_crops if split == "train" else validation_crops

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from inception_jax import runs
 from inception_jax.errors import UserError
 from inception_jax.evaluation import predictions, report
 from inception_jax.evaluation.finished_networks import FinishedNetworks
@@ -94,7 +95,11 @@ def _check(
     # Not Path(...).parent, which would merge the two slashes of a bucket's URL.
     directories += [os.path.dirname(save_predictions) or "."] if save_predictions else []
 
+    sources = [options.data] if options.data else [source for path in checkpoints for source in runs.trained_on(path)]
+
     def check() -> None:
+        for directory in directories:
+            workdir.check_place(directory, *sources)
         for directory in directories:
             workdir.check_writable(directory)
 
@@ -105,4 +110,4 @@ def _write(out: Path, summary: Mapping[str, Any]) -> None:
     contents = {"evaluation.json": json.dumps(summary, indent=2) + "\n", "evaluation.md": report.markdown(summary)}
     for name, text in contents.items():
         with atomic_write(out / name) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))

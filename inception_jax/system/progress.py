@@ -8,8 +8,9 @@ from tqdm import tqdm
 
 
 def say(line: str) -> None:
-    """Prints a line to standard error without breaking a bar."""
-    tqdm.write(line, file=sys.stderr)
+    """Prints a line to standard error without breaking a bar; escapes characters that its encoding lacks."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    tqdm.write(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
 
 class Progress:

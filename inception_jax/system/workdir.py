@@ -1,4 +1,4 @@
-"""Checks of a run's directory before training: writable, enough space, not locked. No jax.
+"""Checks of a run's directory before training: its place, writable, enough space, not locked. No jax.
 
 RUN/.lock     the process that trains the run, or trained it last; locked with flock(2) during training
 
@@ -15,6 +15,7 @@ mounted buckets), a training on another machine is not detected; a file system w
 import contextlib
 import datetime
 import fcntl
+import mimetypes
 import os
 import shutil
 import socket
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from inception_jax.errors import UserError
+from inception_jax.system.names import check_path, printable
 
 LOCK = ".lock"
 
@@ -79,6 +81,65 @@ def check_writable(directory: str | Path, needed_bytes: int = 0) -> None:
             f"{directory} has {free / 1e6:,.1f} MB free, but the checkpoints of this run need "
             f"{needed_bytes / 1e6:,.1f} MB; free some space, lower train.keep, or use another --workdir."
         )
+
+
+def check_place(directory: str | Path, *sources: str) -> None:
+    """Checks, before anything is made, that `directory` is outside of the images and has a path of text.
+
+    Within `folder:PATH` it would be taken for a class, and a prepared data set should hold nothing else. Where no
+    source names the folder of the images, it must not be within folders that look like the classes of a data set.
+
+    Args:
+      directory: directory of a run or of other results, which need not exist.
+      sources: the images, as in `data.open_source`.
+
+    Raises:
+      UserError: `directory` is within the images, or its path is not UTF-8.
+    """
+    check_path(directory)
+    out = Path(directory).resolve()
+    around = [out, *out.parents]
+    for source in sources:
+        kind, _, place = source.partition(":")
+        if kind in ("folder", "idx") and "://" not in place:
+            root = Path(place).expanduser().resolve()
+            if root in around and root.is_dir():
+                _refuse_inside(directory, source)
+    prepared = next((folder for folder in around if (folder / "dataset_info.json").is_file()), None)
+    if prepared:
+        _refuse_inside(directory, f"tfds:{prepared}")
+    # The file of csv:FILE may lie beside the runs.
+    unknown = not sources or any(source.startswith("csv:") for source in sources)
+    classes = next((folder for folder in around if _holds_classes(folder)), None) if unknown else None
+    if classes:
+        _refuse_inside(directory, f"folder:{classes}")
+
+
+def _refuse_inside(directory: str | Path, source: str) -> None:
+    raise UserError(
+        f"{printable(str(directory))} lies within the images of {printable(source)}, where it would be taken for some "
+        "of them; give a directory outside."
+    )
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder has only folders of images in it, or only folders of such folders named train, val, ..."""
+    splits = {"train", "training", "val", "valid", "validation", "test"}
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        if len(entries) < 2 or not all(entry.is_dir() for entry in entries):
+            return False
+        if {entry.name for entry in entries} <= splits:
+            return all(_holds_classes(Path(entry)) for entry in entries)
+        return all(_holds_images(entry) for entry in entries)
+    except OSError:
+        return False
+
+
+def _holds_images(folder: os.DirEntry[str]) -> bool:
+    with os.scandir(folder) as entries:
+        first = next((entry.name for entry in entries if not entry.name.startswith(".")), "")
+    return str(mimetypes.guess_type(first)[0]).startswith("image/")
 
 
 @contextlib.contextmanager

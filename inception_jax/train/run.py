@@ -17,7 +17,7 @@ from inception_jax.models.summary import count_parameters, summarize
 from inception_jax.system import hosts
 from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import say
-from inception_jax.system.workdir import check_writable, lock_workdir
+from inception_jax.system.workdir import check_place, check_writable, lock_workdir
 from inception_jax.train import loop, start
 from inception_jax.train.metrics_log import MetricsLog
 
@@ -51,6 +51,7 @@ def fit(
     workdir = Path(workdir)
     config.check(experiment)
     build.check_batches(experiment)
+    check_place(workdir, experiment.data.source)
     hosts.check_shared(workdir)
     notes: list[str] = []
     experiment, weights = start.settle(experiment, workdir, notes.append)

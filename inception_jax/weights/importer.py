@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from inception_jax.data.preprocess import Preprocessing
+from inception_jax.data.sources import class_name
 from inception_jax.errors import UserError
 from inception_jax.models.network import Network
+from inception_jax.system.names import printable, read_names
 from inception_jax.weights.checkpoint import TrainedModel, save_checkpoint
 from inception_jax.weights.convert import import_weights, saved_metadata
 from inception_jax.weights.peers.names import PEERS_NAMES
@@ -134,11 +136,8 @@ def _peer_preprocessing(format: str, name: str, configuration: dict[str, Any]) -
 
 
 def read_class_names(path: Path, classes: int) -> tuple[str, ...]:
-    """Reads a text file with one class name per line; raises UserError unless there are `classes` lines."""
-    try:
-        names = tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as class names: {error}") from error
+    """Reads a text file with one class name per line; raises UserError unless there are `classes` names."""
+    names = tuple(map(class_name, read_names(path)))
     if len(names) != classes:
-        raise UserError(f"{path} has {len(names)} lines, but the network has {classes} classes.")
+        raise UserError(f"{printable(str(path))} has {len(names)} names, but the network has {classes} classes.")
     return names

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inception_jax.data.prepare import output
 from inception_jax.data.prepare.dataset import Dataset
-from inception_jax.data.prepare.folder import list_folder
+from inception_jax.data.prepare.folder import list_folder, list_label_file
 from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.metadata import write_metadata
 from inception_jax.data.prepare.shards import Shard, count, is_complete, list_shards, read_left_out, write_shard
@@ -19,9 +19,11 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress, say
+from inception_jax.system.workdir import check_place
 
 _KINDS: Mapping[str, Callable[[str], Dataset]] = {
     "folder": list_folder,
+    "csv": list_label_file,
     "imagenet": list_imagenet,
     "tfds": list_tfrecord,
 }
@@ -55,7 +57,8 @@ def prepare(
     Images are decoded to check them, and stored unchanged.
 
     Args:
-      spec: `folder:PATH`; `imagenet:DIR`, a directory with ImageNet's tars; `tfds:DIR`, a data set in TFRecord files.
+      spec: `folder:PATH`; `csv:FILE`; `imagenet:DIR`, a directory with ImageNet's tars; `tfds:DIR`, a data set in
+        TFRecord files.
       out: Output directory: new, empty, or that of an interrupted or complete call.
       shard_images: Images per file.
       threads: Files written at once; None is one per core.
@@ -73,8 +76,8 @@ def prepare(
         raise UserError(f"there are {shard_images} images per shard and {threads} threads; both must be 1 or more.")
     kind, place = _parse(spec)
     out = Path(out).expanduser().resolve()
-    if kind == "folder" and out.is_relative_to(Path(place).resolve()):
-        raise UserError(f"{out} lies in the source folder and would become one of its classes; give another directory.")
+    if not (out / "dataset_info.json").exists():
+        check_place(out, f"{kind}:{place}")
     plan = output.ConversionPlan(f"{kind}:{place}", shard_images)
     if output.check(out, plan):
         output.clear(out)
@@ -90,7 +93,7 @@ def _parse(spec: str) -> tuple[str, str]:
     """Kind and absolute path of the source."""
     kind, _, place = spec.partition(":")
     if kind not in _KINDS or not place:
-        raise UserError(f"the source {spec!r} must be folder:PATH, imagenet:DIR or tfds:DIR.")
+        raise UserError(f"the source {spec!r} must be folder:PATH, csv:FILE, imagenet:DIR or tfds:DIR.")
     return kind, place.rstrip("/") if "://" in place else os.path.abspath(Path(place).expanduser())
 
 

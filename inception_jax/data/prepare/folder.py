@@ -1,4 +1,4 @@
-"""Data sets of labelled image files: folder:PATH, and the basis of imagenet:DIR."""
+"""Data sets of labelled image files: folder:PATH and csv:FILE, and the basis of imagenet:DIR."""
 
 import functools
 import hashlib
@@ -9,12 +9,22 @@ from typing import Any
 
 from inception_jax.data.prepare.dataset import Dataset, Example, Split
 from inception_jax.data.sources import Source, open_source
+from inception_jax.system.names import printable
 
 
 def list_folder(place: str) -> Dataset:
     """Lists both splits of folder:PATH, with file names relative to it."""
-    sources = {split: open_source(f"folder:{place}", split) for split in ("train", "validation")}
-    return list_sources(dataset_name(Path(place).name), "1.0.0", sources, root=f"{place}/")
+    return list_sources(dataset_name(Path(place).name), "1.0.0", _open_both(f"folder:{place}"), root=f"{place}/")
+
+
+def list_label_file(place: str) -> Dataset:
+    """Lists both splits of csv:FILE, with file names relative to its folder."""
+    path = Path(place)
+    return list_sources(dataset_name(path.stem), "1.0.0", _open_both(f"csv:{place}"), root=f"{path.parent}/")
+
+
+def _open_both(spec: str) -> dict[str, Source]:
+    return {split: open_source(spec, split) for split in ("train", "validation")}
 
 
 def dataset_name(folder: str) -> str:
@@ -34,7 +44,7 @@ def list_sources(name: str, version: str, sources: Mapping[str, Source], *, root
     """
     class_names = next(iter(sources.values())).class_names
     info = _describe(name, version, class_names)
-    digest = hashlib.sha256("\n".join(class_names).encode(errors="backslashreplace"))
+    digest = hashlib.sha256("\n".join(class_names).encode())
     for split, source in sources.items():
         digest.update(f"\n{split}".encode())
         assert source.locate, "only sources of files are prepared"
@@ -73,7 +83,7 @@ def _serializer(features: Any) -> Callable[[Any], bytes]:
 
 def _file_name(path: str, root: str) -> str:
     # A name that is not UTF-8 contains lone surrogates, which neither JSON nor a Text feature can encode.
-    return path.removeprefix(root).encode(errors="backslashreplace").decode()
+    return printable(path.removeprefix(root))
 
 
 def _read(source: Source, features: Any, serialize: Callable[[Any], bytes], root: str, index: int) -> Example:

@@ -12,6 +12,7 @@ from inception_jax.data.prepare import output
 from inception_jax.data.prepare.dataset import Dataset, Split
 from inception_jax.errors import BrokenImage, RunFailed
 from inception_jax.system.atomic import atomic_write, put_in_place
+from inception_jax.system.names import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _fill(shard: Shard, stopped: threading.Event, advance: Callable[[], None]) -
             try:
                 writer.write(_checked_record(shard.split, index, scratch))
             except BrokenImage as error:
-                broken.append(" ".join(str(error).split()))
+                broken.append(printable(str(error)))
             advance()
     finally:
         writer.close()

@@ -1,4 +1,4 @@
-"""Sources of labelled images: `open_source` opens digits, idx:PATH, folder:PATH or tfds:NAME.
+"""Sources of labelled images: `open_source` opens digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME.
 
 Sources read images by number, from any thread; their order does not depend on a seed.
 """
@@ -8,11 +8,12 @@ from pathlib import Path
 from inception_jax.data.sources.digits import open_digits
 from inception_jax.data.sources.folder import open_folder
 from inception_jax.data.sources.idx import open_idx
-from inception_jax.data.sources.source import Record, Source, list_names, sample, with_classes
+from inception_jax.data.sources.label_file import open_label_file
+from inception_jax.data.sources.source import Record, Source, class_name, list_names, sample, with_classes
 from inception_jax.data.sources.tfds import open_tfds
 from inception_jax.errors import UserError
 
-__all__ = ["Record", "Source", "list_names", "open_source", "sample", "with_classes"]
+__all__ = ["Record", "Source", "class_name", "list_names", "open_source", "sample", "with_classes"]
 
 
 def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source:
@@ -20,8 +21,9 @@ def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source
 
     Args:
       spec: `digits`, scikit-learn's 1,797 digits of 8x8 pixels; `idx:PATH`, a folder of MNIST's files; `folder:PATH`, a
-        folder with one folder of images per class, on a disk or in a bucket (gs://, s3://); `tfds:NAME`, a data set
-        prepared by tensorflow-datasets, by its name, its directory or its URL in a bucket.
+        folder with one folder of images per class, on a disk or in a bucket (gs://, s3://); `csv:FILE`, a text file
+        with the paths and labels of images; `tfds:NAME`, a data set prepared by tensorflow-datasets, by its name, its
+        directory or its URL in a bucket.
       split: "train" or "validation".
       data_dir: Directory of the data sets of tensorflow-datasets, to which those in a bucket are copied; only for
         `tfds:`.
@@ -38,6 +40,8 @@ def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source
         return open_idx(Path(place).expanduser(), split)
     if kind == "folder" and place:
         return open_folder(place, split)
+    if kind == "csv" and place:
+        return open_label_file(place, split)
     if kind == "tfds" and place:
         return open_tfds(place, split, data_dir)
-    raise UserError(f"the source {spec!r} must be digits, idx:PATH, folder:PATH or tfds:NAME.")
+    raise UserError(f"the source {spec!r} must be digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from inception_jax.data.formats import require_decoders
 from inception_jax.data.sources.bucket import Bucket
 from inception_jax.data.sources.disk import Disk
-from inception_jax.data.sources.source import Record, Source
+from inception_jax.data.sources.source import Record, Source, class_name, folders_by_class
 from inception_jax.data.sources.storage import IMAGE_SUFFIXES, Images, Storage
 from inception_jax.errors import UserError
 
@@ -41,12 +41,15 @@ def open_folder(place: str, split: str) -> Source:
         raise UserError(f"folder:{storage.root} has a folder {present[0]} but no folder {wanted}.")
     images = _images_by_class(storage, chosen)
     # The classes are those of training, but a folder with only validation images can be evaluated.
-    class_names = tuple(images) if chosen == present[0] else tuple(storage.subfolders(present[0]))
-    unknown = sorted(set(images) - set(class_names))
+    root = storage.root
+    trained = images if chosen == present[0] else storage.subfolders(present[0])
+    class_names = folders_by_class(trained, f"{root}/{present[0]}")
+    folders_here = {class_name(folder): folder for folder in images}
+    unknown = sorted(set(folders_here) - set(class_names))
     if unknown:
-        root = storage.root
-        raise UserError(f"{root}/{chosen} has the class {unknown[0]!r}, which {root}/{present[0]} does not have.")
-    return _source(storage, chosen, {name: images.get(name, []) for name in class_names})
+        raise UserError(f"{root}/{chosen} has the class '{unknown[0]}', which {root}/{present[0]} does not have.")
+    found = [folders_here.get(name, name) for name in class_names]
+    return _source(storage, chosen, {folder: images.get(folder, []) for folder in found})
 
 
 def _split_folder(storage: Storage, split: str) -> Source:
@@ -71,17 +74,17 @@ def _images_by_class(storage: Storage, folder: str) -> Images:
             raise UserError(
                 f"{path}/{name} holds no {', '.join(IMAGE_SUFFIXES)} file; add images or remove the folder."
             )
-    return images
+    return {folder: images[folder] for folder in folders_by_class(images, path).values()}
 
 
 def _source(storage: Storage, folder: str, images: Mapping[str, Sequence[str]]) -> Source:
-    """Source of the images of each class, one class after another."""
+    """Source of the images in the folder of each class, one class after another."""
     ends = list(itertools.accumulate(len(files) for files in images.values()))
     starts = [f"{folder}/{name}/".lstrip("/") for name in images]
     for start, files in zip(starts, images.values(), strict=True):
         require_decoders(files, f"{storage.root}/{start}")
     reader = _Reader(storage, starts, list(images.values()), ends)
-    return Source(tuple(images), ends[-1], reader.read, reader.locate)
+    return Source(tuple(map(class_name, images)), ends[-1], reader.read, reader.locate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from inception_jax.errors import UserError
+from inception_jax.system.names import printable
 
 
 class Record(NamedTuple):
@@ -54,6 +56,37 @@ class Source:
         return self.read(index)
 
 
+def class_name(name: str) -> str:
+    """Name of a class from the name of its folder, or from a line or a cell of a text file.
+
+    It is printable, so that every file format and terminal can hold it, and composed (Unicode's NFC), so that é has one
+    spelling on every disk. The name of a class remains as it is.
+    """
+    # Composed after the escapes, whose last letter could take up an accent.
+    return unicodedata.normalize("NFC", printable(name))
+
+
+def folders_by_class(folders: Iterable[str], place: str) -> dict[str, str]:
+    """Folders of the classes by the names of the classes, which are sorted.
+
+    Args:
+      folders: names of the folders.
+      place: what holds the folders, for messages.
+
+    Raises:
+      UserError: two folders have one name, such as é in one and two characters.
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        other = found.setdefault(class_name(folder), folder)
+        if other != folder:
+            raise UserError(
+                f"{place} has two folders for the class '{class_name(folder)}', {ascii(other)} and {ascii(folder)}; "
+                "move the images of both into one."
+            )
+    return dict(sorted(found.items()))
+
+
 def sample(source: Source, count: int) -> Source:
     """Random sample of a source, always the same, in the source's order; UserError where it has fewer images."""
     if count > len(source):
@@ -82,15 +115,16 @@ def with_classes(source: Source, class_names: Sequence[str], *, origin: str, tra
     """
     if source.class_names == tuple(class_names):
         return source
-    for names, whose in ((source.class_names, origin), (class_names, trained)):
+    own, wanted = (tuple(map(class_name, names)) for names in (source.class_names, class_names))
+    for names, whose in ((own, origin), (wanted, trained)):
         twice = [name for name, count in collections.Counter(names).items() if count > 1]
         if twice:
             raise UserError(f"{whose} has two classes named {twice[0]!r}, so the classes cannot be matched by name.")
-    numbers = {name: number for number, name in enumerate(class_names)}
-    unknown = [name for name in source.class_names if name not in numbers]
+    numbers = {name: number for number, name in enumerate(wanted)}
+    unknown = [name for name in own if name not in numbers]
     if unknown:
         raise UserError(f"{origin} has {list_names('class', unknown)}, which {trained} does not know.")
-    labels = [numbers[name] for name in source.class_names]
+    labels = [numbers[name] for name in own]
 
     def read(index: int) -> Record:
         record = source.read(index)
@@ -111,10 +145,12 @@ def with_classes(source: Source, class_names: Sequence[str], *, origin: str, tra
 def list_names(noun: str, names: Sequence[str], most: int = 5) -> str:
     """Names for a message: "the class 'a'", or "the classes 'a', 'b' and 7 more"."""
     plural = f"the {noun}{'es' if noun.endswith('s') else 's'}"
+    # Not repr(), which would escape the escapes.
+    quoted = [f"'{printable(name)}'" for name in names[:most]]
     if len(names) == 1:
-        return f"the {noun} {names[0]!r}"
+        return f"the {noun} {quoted[0]}"
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{plural} {', '.join(map(repr, names[:most]))}{more}"
+    return f"{plural} {', '.join(quoted)}{more}"
 
 
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:

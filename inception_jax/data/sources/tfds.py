@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.data.sources import tfds_bucket
-from inception_jax.data.sources.source import Record, Source, reason
+from inception_jax.data.sources.source import Record, Source, class_name, reason
 from inception_jax.errors import BrokenImage, UserError
+from inception_jax.system.names import check_path
 
 # In Python, because the command line of tensorflow-datasets needs TensorFlow.
 _HOW_TO_PREPARE = (
@@ -54,7 +55,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     _allow_open_files(name, len(shards))
     # As bytes, because tfds decodes with any library that it finds, and keeps an alpha channel.
     records = builder.as_data_source(wanted, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    class_names = tuple(features[label].names)
+    class_names = tuple(map(class_name, features[label].names))
     read = functools.partial(_read_record, records, (image, label), len(class_names), f"{builder.name} {wanted}")
     return Source(class_names, len(records), read)
 
@@ -90,6 +91,7 @@ def _check_prepared(builder: Any, name: str) -> None:
     import tensorflow_datasets as tfds
 
     folder = Path(builder.data_path)
+    check_path(folder)
     if not builder.info.splits:
         others = tfds.core.utils.version.list_all_versions(folder.parent)
         instead = f"use tfds:{builder.name}:{others[-1]}, which is, or " if others else ""
