@@ -119,6 +119,8 @@ class Export:
     """orbax, safetensors (timm's names), keras, stablehlo or onnx."""
     raw: bool = False
     """Use the raw parameters rather than the averaged ones."""
+    best: bool = False
+    """Use a run's checkpoint with the lowest validation error rather than its newest."""
     with_preprocessing: bool = False
     """Let a stablehlo or onnx file take uint8 images."""
 
@@ -126,7 +128,7 @@ class Export:
         from inception_jax.weights import export
         from inception_jax.weights.checkpoint import load_checkpoint
 
-        trained = load_checkpoint(self.checkpoint, raw=self.raw)
+        trained = load_checkpoint(self.checkpoint, raw=self.raw, best=self.best)
         difference = export.export_checkpoint(
             trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
         )
