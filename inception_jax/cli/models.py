@@ -148,6 +148,8 @@ class Predict:
     """Number of classes to print per picture."""
     batch_size: int = 16
     """Number of pictures per step."""
+    best: bool = False
+    """Use a run's checkpoint with the lowest validation error rather than its newest."""
     json: bool = False
     """Print one JSON object."""
 
@@ -157,7 +159,10 @@ class Predict:
         if not self.images or min(self.top, self.batch_size) < 1:
             raise UserError("predict needs at least one picture, and --top and --batch-size of 1 or more.")
         answers = []
-        for answer in predict.predict(self.checkpoint, self.images, top=self.top, batch_size=self.batch_size):
+        # Not larger than needed: a single picture need not wait for fifteen empty rows.
+        batch_size = min(self.batch_size, len(self.images))
+        predictor = predict.Predictor(self.checkpoint, best=self.best, batch_size=batch_size)
+        for answer in predict.predict(predictor, self.images, top=self.top):
             answers.append(answer)
             if "error" in answer:
                 print(f"{PROG}: {answer['error']}", file=sys.stderr)
