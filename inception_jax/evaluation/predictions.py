@@ -118,8 +118,8 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         return first
     return dataclasses.replace(
         first,
-        models=tuple(model for part in parts for model in part.models),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
+        models=tuple(model for part in (first, *others) for model in part.models),
+        probabilities=np.concatenate([part.probabilities for part in (first, *others)]),
     )
 
 
