@@ -132,7 +132,8 @@ def _draw_group(panel: "Axes", group: Group, error: str, line_style: Mapping[str
             "alpha": 0.4,
             "zorder": 2,
         }
-        panel.plot(*zip(*raw, strict=True) if raw else ([], []), clip_on=False, **thin)
+        if raw:
+            panel.plot(*zip(*raw, strict=True), clip_on=False, **thin)
     for curve, line in zip(group.curves, averaged, strict=True):
         if not curve.run.finished:
             style.mark_unfinished(panel, line)
