@@ -15,14 +15,29 @@ if sys.platform == "win32":
     raise ImportError(_REASON)
 
 if TYPE_CHECKING:
+    from inception_jax.evaluation import EvaluationOptions
+    from inception_jax.evaluation.evaluate import evaluate
     from inception_jax.models import create_model, list_models
+    from inception_jax.predict import Predictor
     from inception_jax.weights import export_weights, import_weights
     from inception_jax.weights.checkpoint import load_checkpoint
 
-__all__ = ["create_model", "export_weights", "import_weights", "list_models", "load_checkpoint"]
+__all__ = [
+    "EvaluationOptions",
+    "Predictor",
+    "create_model",
+    "evaluate",
+    "export_weights",
+    "import_weights",
+    "list_models",
+    "load_checkpoint",
+]
 
 _HOMES = {
+    "EvaluationOptions": "inception_jax.evaluation",
+    "Predictor": "inception_jax.predict",
     "create_model": "inception_jax.models",
+    "evaluate": "inception_jax.evaluation",
     "list_models": "inception_jax.models",
     "import_weights": "inception_jax.weights",
     "export_weights": "inception_jax.weights",

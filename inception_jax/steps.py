@@ -74,7 +74,7 @@ def train_step(
         `gradient_norm/STAGE` of its parameters, the classifier's included.
 
     Returns:
-      The next state and the metrics, averaged over the devices: `loss`, `top1_error`, `top5_error`, `zero_share`,
+      The next state and the metrics, averaged over the devices: `loss`, `error_metrics`, `zero_share`,
       `gradient_norm` (before weight decay and clipping), `least_variance` (minimum of all running BN variances;
       negative or non-finite if the run is broken) and, summed instead, `skipped_images`.
     """
@@ -94,8 +94,7 @@ def train_step(
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         if "aux_logits" in new["intermediates"]:
             loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
-        ranks = rank(logits, batch["labels"])
-        metrics = {"loss": loss, "top1_error": jnp.mean(ranks >= 1), "top5_error": jnp.mean(ranks >= 5)}
+        metrics = {"loss": loss} | jax.tree.map(jnp.mean, error_metrics(logits, batch["labels"]))
         return loss, (new["batch_stats"], metrics | _select_sown(new["intermediates"], stage_norms))
 
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -119,18 +118,16 @@ def evaluate_step(
 
     Returns:
       Sums over the unmasked images of all devices: `images` (their number), `loss` (plain cross-entropy),
-      `top1_error`, `top5_error` and `zero_share`; and `skipped_images`, the number of broken images left out.
+      `error_metrics` and `zero_share`; and `skipped_images`, the number of broken images left out.
     """
     logits, new = model.apply(
         {"params": params, "batch_stats": batch_stats}, preprocess(batch["images"]), mutable=["intermediates"]
     )
-    ranks = rank(logits, batch["labels"])
     per_image = {
-        "images": jnp.ones_like(ranks, jnp.float32),
+        "images": jnp.ones_like(batch["labels"], jnp.float32),
         "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]),
-        "top1_error": ranks >= 1,
-        "top5_error": ranks >= 5,
-        "zero_share": jnp.full_like(ranks, new["intermediates"]["zero_share"], jnp.float32),
+        **error_metrics(logits, batch["labels"]),
+        "zero_share": jnp.full_like(batch["labels"], new["intermediates"]["zero_share"], jnp.float32),
     }
     sums = {name: jnp.sum(jnp.where(batch["mask"], values, 0.0)) for name, values in per_image.items()}
     sums["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32)
@@ -222,6 +219,15 @@ def _min_variance(batch_stats: Any) -> jax.Array:
     leaves = jax.tree_util.tree_leaves_with_path(batch_stats)
     variances = [leaf.ravel() for path, leaf in leaves if path[-1].key == "var"]
     return jnp.min(jnp.concatenate(variances))
+
+
+def error_metrics(logits: jax.Array, labels: jax.Array) -> Metrics:
+    """Errors of each image, [N, C] and [N] -> bool [N]: `top1_error` and, for six or more classes, `top5_error`.
+
+    Of fewer classes all are among the first five.
+    """
+    ranks = rank(logits, labels)
+    return {"top1_error": ranks >= 1} | ({"top5_error": ranks >= 5} if logits.shape[-1] > 5 else {})
 
 
 def rank(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -138,6 +138,26 @@ def test_runs_table(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("logged", [True, False], ids=["by an earlier version", "by this one"])
+def test_runs_of_few_classes_have_no_top_5_error(tmp_path, logged):
+    networks = ("inception_v3", "inception_resnet_v1", "inception_v4")
+    directories = [
+        *(write_run(tmp_path / m, m, [0.5, 0.25], raw=[0.6, 0.3], model={"num_classes": 3}) for m in networks[:2]),
+        write_run(tmp_path / "v4", "inception_v4", [0.5, 0.25], raw=[0.6, 0.3], model={"num_classes": 10}),
+    ]
+    for path in [directory / runs.METRICS for directory in directories[: 0 if logged else 2]]:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({k: v for k, v in m.items() if k != "top5_error"}) + "\n" for m in lines))
+    compare(directories, tmp_path / "out")
+    found = tables(tmp_path / "out" / "comparison.md")
+    cells = {line["network"]: (line["final top-5"], line["best top-5 (epoch)"]) for line in found[0]}
+    missing = ("—", "—")
+    assert cells == {"Inception-v3": missing, "Inception-ResNet-v1": missing, "Inception-v4": ("12.50", "12.50 (2)")}
+    assert {line["final error"] for line in found[-1]} == {"top-1"}
+    rows = csv.DictReader(io.StringIO((tmp_path / "out" / "comparison.csv").read_text()))
+    assert [row["best_top5_error"] for row in rows] == ["", "", "0.125"]
+
+
 def test_csv_is_in_full_precision(tmp_path):
     third = write_run(tmp_path / "v3", "inception_v3", [1 / 3], name='a "run", with | signs')
     compare([third], tmp_path / "out")

@@ -328,13 +328,6 @@ def test_networks_and_saved_predictions_give_the_same_ensemble(nets, tmp_path, c
     assert [model.path for model in predictions.read(tmp_path / "mine.npz").models] == [str(nets / "0")]
 
 
-def test_an_unknown_number_of_crops_is_rejected_with_the_known_ones(capfd):
-    with pytest.raises(SystemExit) as end:
-        run(capfd, "evaluate", "a", "--data", "digits", "--crops", "11")
-    error = capfd.readouterr().err
-    assert end.value.code == 2 and "'11'" in error and "--crops" in error and "144" in error
-
-
 @pytest.mark.parametrize(
     ("arguments", "tokens"),
     [

@@ -54,6 +54,15 @@ def test_all_four_are_drawn_at_their_best_settings(tmp_path):
     ]
 
 
+def test_the_column_of_top_5_errors_needs_six_classes(tmp_path):
+    few, many = (
+        write_run(tmp_path / m, m, [0.9, 0.5], raw=[0.9], model={"num_classes": classes})
+        for m, classes in (("inception_v3", 5), ("inception_v4", 6))
+    )
+    drawn = [texts(draw_errors(groups(*directories))["svg"]) for directories in ([few], [few, many])]
+    assert [sum("top-5" in text for text in found) for found in drawn] == [0, 2]
+
+
 def test_the_figure_shows_falling_errors_in_both_colours(pair):
     image = np.asarray(Image.open(io.BytesIO(draw_errors(groups(*pair))["png"])).convert("RGB"))
     assert image.shape == (592, 2080, 3)

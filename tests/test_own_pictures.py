@@ -12,7 +12,7 @@ from PIL import Image
 from inception_jax import train
 from inception_jax.errors import UserError
 from inception_jax.evaluation import EvaluationOptions, evaluate
-from inception_jax.predict import predict
+from inception_jax.predict import Predictor
 from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
 COLOURS = {"cat": (200, 60, 60), "dog": (60, 200, 60), "fox": (60, 60, 200), "ant": (20, 20, 20)}
@@ -51,7 +51,7 @@ def of(folder, **parts):
 
 
 def answers(checkpoint, *images):
-    return [[c["name"] for c in answer["classes"]] for answer in predict(checkpoint, images)]
+    return [[found.name for found in classes] for classes in Predictor(checkpoint, batch_size=1)(images)]
 
 
 def add_a_class(folder):

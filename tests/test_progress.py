@@ -108,6 +108,16 @@ def test_all_processes_but_the_first_are_quiet(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_validation_shows_no_top_5_error_where_there_is_none(capfd):
+    run = RunProgress("run", start=0, total=10)
+    for more in ({"top5_error": 0.2}, {}):
+        run.validation({name: {**RECORD, **more} for name in ("averaged", "raw")})
+    run.close()
+    lines = [line for line in capfd.readouterr().err.splitlines() if "validation" in line]
+    assert lines[0].endswith("top-1 / top-5 error: averaged 75.00% / 20.00%, raw 75.00% / 20.00%")
+    assert lines[1].endswith("top-1 error: averaged 75.00%, raw 75.00%") and "top-5" not in lines[1]
+
+
 def test_on_a_terminal_a_record_stands_beside_the_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)

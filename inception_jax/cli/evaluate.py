@@ -20,7 +20,7 @@ optional = functools.partial(arg, help_behavior_hint="")
 class Evaluate(Processes):
     """Measure top-1 and top-5 error of networks on validation images, each alone and all as an ensemble.
 
-    Softmax is averaged over the crops of an image, then over the networks. Runs need no --data.
+    Softmax is averaged over the crops, then over the networks. Classes are matched by name. Runs need no --data.
     """
 
     checkpoints: Annotated[tyro.conf.Positional[tuple[str, ...]], optional(metavar="CHECKPOINT|FILE.npz ...")]
@@ -34,11 +34,17 @@ class Evaluate(Processes):
     scales: Annotated[tuple[int, ...], optional(metavar="INT ...")] = ()
     """Shorter sides for an input of 224 in place of the paper's."""
     exclude_list: Annotated[str | None, optional(metavar="FILE")] = None
-    """File with numbers of images to exclude, as ILSVRC's blacklist."""
+    """Numbers of images to exclude, such as ILSVRC's blacklist."""
+    classes: Annotated[Literal["all", "present"], optional(metavar="all|present")] = "all"
+    """Classes of the softmax: the networks' or the images'."""
+    unknown_classes: Annotated[Literal["refuse", "skip"], optional(metavar="refuse|skip")] = "refuse"
+    """What to do with images of other classes than the networks'."""
     image_size: Annotated[int | None, optional(metavar="PIXELS")] = None
     """Side of the input in place of the networks' own."""
     raw: Annotated[bool, optional()] = False
     """Use a run's raw parameters rather than the averaged ones."""
+    best: Annotated[bool, optional()] = False
+    """Use a run's best checkpoint rather than its newest."""
     on_error: Annotated[OnError | None, optional(metavar="stop|skip")] = None
     """Whether a broken image stops the evaluation or is skipped."""
     tta_batch: Annotated[int | None, optional(metavar="N")] = None
@@ -48,7 +54,7 @@ class Evaluate(Processes):
     save_predictions: Annotated[str | None, optional(metavar="FILE.npz")] = None
     """Save each network's probabilities of each image."""
     out: Annotated[str | None, optional(metavar="DIR")] = None
-    """Directory of evaluation.json and evaluation.md; resumes there."""
+    """Directory of evaluation.json and .md; resumes there."""
     json: Annotated[bool, optional()] = False
     """Print one JSON object."""
 
@@ -67,6 +73,7 @@ class Evaluate(Processes):
             summary = evaluation.evaluate(
                 self.checkpoints,
                 options,
+                classes=self.classes,
                 save_predictions=self.save_predictions,
                 out=self.out,
                 preemption=preemption,

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import io
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import tyro
 
 from inception_jax import config
-from inception_jax.cli import packaged
+from inception_jax.cli import flag_values, packaged
 from inception_jax.config import Experiment
 from inception_jax.errors import UserError
 
@@ -76,9 +75,9 @@ def choose_run(runs: dict[str, Experiment], name: str | None, path: str | Path) 
 
 
 def override(experiment: Experiment, flags: Sequence[str], *, prog: str) -> Experiment:
-    """Sets fields by flags such as `--optim.learning-rate 0.03`; UserError for a value out of range.
+    """Sets fields by flags such as `--optim.learning-rate 0.03`; UserError for a value that a field cannot have.
 
-    An unknown flag or a value of the wrong type ends the command, as in `parse`.
+    An unknown flag ends the command, as in `parse`.
     """
     changed = parse(Experiment, flags, prog=prog, default=experiment)
     config.check(changed)
@@ -86,17 +85,16 @@ def override(experiment: Experiment, flags: Sequence[str], *, prog: str) -> Expe
 
 
 def parse(type_: Any, args: Sequence[str], *, prog: str, **options: Any) -> Any:
-    """Calls `tyro.cli`, which prints a message and exits with 2 for arguments that it cannot parse."""
+    """Calls `tyro.cli`, which prints a message and exits with 2 for arguments that it cannot parse.
+
+    A value of the wrong type is a UserError instead.
+    """
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
             return tyro.cli(type_, args=list(args), prog=prog, **options)
-    finally:
-        print(_without_markup(stderr.getvalue()), end="", file=sys.stderr)
-
-
-def _without_markup(box: str) -> str:
-    # tyro 1.0 prints raw markup in one message, for a tuple of the wrong length; padding keeps the box's width.
-    for tag in ("[bold]", "[/bold]"):
-        box = re.sub(re.escape(tag) + "(.*)(?=│)", r"\1" + " " * len(tag), box)
-    return box
+    except SystemExit as end:
+        if end.code:
+            flag_values.check_values(type_, args)
+        print(stderr.getvalue(), end="", file=sys.stderr)
+        raise

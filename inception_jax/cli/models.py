@@ -121,6 +121,8 @@ class Export:
     """orbax, safetensors (timm's names), keras, stablehlo or onnx."""
     raw: bool = False
     """Use the raw parameters rather than the averaged ones."""
+    best: bool = False
+    """Use a run's checkpoint with the lowest validation error rather than its newest."""
     with_preprocessing: bool = False
     """Let a stablehlo or onnx file take uint8 images."""
 
@@ -131,7 +133,7 @@ class Export:
         from inception_jax.weights.checkpoint import load_checkpoint
 
         check_place(self.out, *runs.trained_on(self.checkpoint))
-        trained = load_checkpoint(self.checkpoint, raw=self.raw)
+        trained = load_checkpoint(self.checkpoint, raw=self.raw, best=self.best)
         difference = export.export_checkpoint(
             trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
         )
@@ -151,6 +153,8 @@ class Predict:
     """Number of classes to print per picture."""
     batch_size: int = 16
     """Number of pictures per step."""
+    best: bool = False
+    """Use a run's checkpoint with the lowest validation error rather than its newest."""
     json: bool = False
     """Print one JSON object."""
 
@@ -160,7 +164,10 @@ class Predict:
         if not self.images or min(self.top, self.batch_size) < 1:
             raise UserError("predict needs at least one picture, and --top and --batch-size of 1 or more.")
         answers = []
-        for answer in predict.predict(self.checkpoint, self.images, top=self.top, batch_size=self.batch_size):
+        # Not larger than needed: a single picture need not wait for fifteen empty rows.
+        batch_size = min(self.batch_size, len(self.images))
+        predictor = predict.Predictor(self.checkpoint, best=self.best, batch_size=batch_size)
+        for answer in predict.predict(predictor, self.images, top=self.top):
             answers.append(answer)
             if "error" in answer:
                 print(f"{PROG}: {answer['error']}", file=sys.stderr)

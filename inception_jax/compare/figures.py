@@ -45,14 +45,17 @@ class _Axis(NamedTuple):
 def draw_errors(groups: Sequence[Group]) -> dict[str, bytes]:
     """Groups -> {"png": bytes, "svg": bytes}: the rows of `figure_rows`, top-1 error on the left, top-5 on the right.
 
+    The right column is left out where all runs have fewer than six classes.
+
     Several seeds are drawn as their median with a band from minimum to maximum; a single run also shows the raw
     parameters, as a thin line. A logarithmic axis ends at half an image, where errors of zero are drawn. The output is
     deterministic.
     """
     rows = figure_rows(groups)
-    size = (_ROW_SIZE[0], _ROW_SIZE[1] * len(rows))
+    columns = [error for error, _ in _COLUMNS if _errors(groups, error)]
+    size = (_ROW_SIZE[0] * len(columns) / len(_COLUMNS), _ROW_SIZE[1] * len(rows))
     # A shared y axis per column makes the pairs comparable, as in Figures 25 and 26.
-    return style.render((len(rows), len(_COLUMNS)), size, functools.partial(_fill, rows, groups), sharey="col")
+    return style.render((len(rows), len(columns)), size, functools.partial(_fill, rows, groups, columns), sharey="col")
 
 
 def figure_rows(groups: Sequence[Group]) -> list[Row]:
@@ -78,14 +81,14 @@ def _pair_row(pair: tuple[str, ...], groups: list[Group]) -> Row:
     return Row((titles[0], titles[1]), groups)
 
 
-def _fill(rows: Sequence[Row], groups: Sequence[Group], panels: Any) -> None:
-    axes = {error: _axis(groups, error) for error, _ in _COLUMNS}
+def _fill(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[str], panels: Any) -> None:
+    axes = {error: _axis(groups, error) for error in columns}
     several = any(len(group.curves) > 1 for group in groups)
     unfinished = any(not curve.run.finished for group in groups for curve in group.curves)
     raw = any(len(group.curves) == 1 and group.curves[0].raw for group in groups)
     styles = _styles(rows)
     for number, row in enumerate(rows):
-        for column, (error, _) in enumerate(_COLUMNS):
+        for column, error in enumerate(columns):
             panel = panels[number, column]
             for group in row.groups:
                 _draw_group(panel, group, error, styles[number][group.label], axes[error].bottom)
@@ -116,10 +119,12 @@ def _styles(rows: Sequence[Row]) -> list[dict[str, dict[str, Any]]]:
 
 
 def _draw_group(panel: "Axes", group: Group, error: str, line_style: Mapping[str, Any], bottom: float) -> None:
-    averaged = [{m["epoch"]: max(100 * m[error], bottom) for m in curve.averaged} for curve in group.curves]
+    averaged = [
+        {m["epoch"]: max(100 * m[error], bottom) for m in curve.averaged if error in m} for curve in group.curves
+    ]
     style.plot_band(panel, band(averaged), line_style, group.title)
     if len(group.curves) == 1:
-        raw = [(m["epoch"], max(100 * m[error], bottom)) for m in group.curves[0].raw]
+        raw = [(m["epoch"], max(100 * m[error], bottom)) for m in group.curves[0].raw if error in m]
         thin = {
             "color": line_style["color"],
             "linestyle": line_style["linestyle"],
@@ -127,7 +132,8 @@ def _draw_group(panel: "Axes", group: Group, error: str, line_style: Mapping[str
             "alpha": 0.4,
             "zorder": 2,
         }
-        panel.plot(*zip(*raw, strict=True) if raw else ([], []), clip_on=False, **thin)
+        if raw:
+            panel.plot(*zip(*raw, strict=True), clip_on=False, **thin)
     for curve, line in zip(group.curves, averaged, strict=True):
         if not curve.run.finished:
             style.mark_unfinished(panel, line)
@@ -136,8 +142,7 @@ def _draw_group(panel: "Axes", group: Group, error: str, line_style: Mapping[str
 def _axis(groups: Sequence[Group], error: str) -> _Axis:
     """Y axis of a column; logarithmic for both columns if one of them needs it."""
     curves = [curve for group in groups for curve in group.curves]
-    raw = [m for group in groups if len(group.curves) == 1 for m in group.curves[0].raw]
-    errors = [100 * m[error] for m in [*(m for curve in curves for m in curve.averaged), *raw]]
+    errors = _errors(groups, error)
     image = 100 / max(curve.run.info.validation_images for curve in curves)  # The minimum error above zero.
     lowest, highest = min(errors), max(errors)
     if not any(_errors_span_decades(groups, name, image) for name, _ in _COLUMNS):
@@ -146,10 +151,17 @@ def _axis(groups: Sequence[Group], error: str) -> _Axis:
     return _Axis(bottom, min(100.0, 1.3 * max(highest, image)), True, lowest == 0)
 
 
+def _errors(groups: Sequence[Group], error: str) -> list[float]:
+    """All errors that are drawn, in percent."""
+    curves = [curve for group in groups for curve in group.curves]
+    raw = [m for group in groups if len(group.curves) == 1 for m in group.curves[0].raw]
+    return [100 * m[error] for m in [*(m for curve in curves for m in curve.averaged), *raw] if error in m]
+
+
 def _errors_span_decades(groups: Sequence[Group], error: str, image: float) -> bool:
     # Without step 0, which is at chance level, and without the raw parameters, which fluctuate.
     curves = [curve for group in groups for curve in group.curves]
-    errors = [100 * m[error] for curve in curves for m in curve.averaged if m["step"] > 0]
+    errors = [100 * m[error] for curve in curves for m in curve.averaged if m["step"] > 0 and error in m]
     return bool(errors) and max(errors) > style.LOG_RATIO * max(min(errors), image)
 
 

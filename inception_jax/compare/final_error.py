@@ -30,11 +30,16 @@ class FinalError:
 
 
 def final_errors(pure: Group, residual: Group) -> list[FinalError]:
-    """Final errors at equal cost, by each cost; omitted where one run ended before the other's first evaluation."""
+    """Final errors at equal cost, by each cost; omitted where one run ended before the other's first evaluation.
+
+    So is the top-5 error where a run has fewer than six classes.
+    """
+    curves = (*pure.curves, *residual.curves)
+    known = [error for error in ERRORS if all(error in curve.averaged[-1] for curve in curves)]
     return [
         final_error
         for cost in COSTS
-        for error in ERRORS
+        for error in known
         if (final_error := _final_error(pure, residual, cost, error)) is not None
     ]
 

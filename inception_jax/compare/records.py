@@ -20,12 +20,12 @@ def summary_row(curve: Curve, label: str) -> dict[str, Any]:
     """Row of a run in comparison.csv.
 
     Errors are fractions, of the averaged parameters unless named raw. `final` is the last evaluation so far, `best` the
-    earliest one with the minimum error; None means unknown.
+    earliest one with the minimum error; None means unknown, or for top-5 errors that there are fewer than six classes.
     """
     info, experiment, metrics = curve.run.info, curve.run.experiment, curve.run.metrics
     final, raw = curve.averaged[-1], curve.raw[-1] if curve.raw else {}
     best1 = min(curve.averaged, key=lambda record: record["top1_error"])
-    best5 = min(curve.averaged, key=lambda record: record["top5_error"])
+    best5 = min(curve.averaged, key=lambda record: record["top5_error"]) if "top5_error" in final else {}
     speeds = [m["images_per_second"] for m in metrics if m["split"] == "train" and "images_per_second" in m]
     return {
         "label": label,
@@ -45,9 +45,9 @@ def summary_row(curve: Curve, label: str) -> dict[str, Any]:
         "final_top1_error": final["top1_error"],
         "best_top1_error": best1["top1_error"],
         "best_top1_epoch": best1["epoch"],
-        "final_top5_error": final["top5_error"],
-        "best_top5_error": best5["top5_error"],
-        "best_top5_epoch": best5["epoch"],
+        "final_top5_error": final.get("top5_error"),
+        "best_top5_error": best5.get("top5_error"),
+        "best_top5_epoch": best5.get("epoch"),
         "final_raw_top1_error": raw.get("top1_error"),
         "final_raw_top5_error": raw.get("top5_error"),
         "wall_seconds": metrics[-1]["seconds"],

@@ -84,9 +84,15 @@ def _runs_row(group: Group) -> list[str]:
         return statistics.median(values) if values else None
 
     def median_and_range(field: str) -> str:
-        values = [row[field] for row in rows]
-        limits = (min(values), max(values)) if len(rows) > 1 else None
+        values = [row[field] for row in rows if row[field] is not None]
+        limits = (min(values), max(values)) if len(values) > 1 else None
         return tables.percent(median(field)) + tables.bracketed(limits, tables.percent)
+
+    def best(error: str) -> str:
+        found = median(f"best_{error}_error")
+        return tables.percent(found) + (
+            f" ({tables.number(median(f'best_{error}_epoch'))})" if found is not None else ""
+        )
 
     speed = median("images_per_second")
     return [
@@ -97,9 +103,9 @@ def _runs_row(group: Group) -> list[str]:
         f"{rows[0]['learning_rate']:g}",
         tables.number(median("epochs")),
         median_and_range("final_top1_error"),
-        f"{tables.percent(median('best_top1_error'))} ({tables.number(median('best_top1_epoch'))})",
+        best("top1"),
         median_and_range("final_top5_error"),
-        f"{tables.percent(median('best_top5_error'))} ({tables.number(median('best_top5_epoch'))})",
+        best("top5"),
         tables.percent(median("final_raw_top1_error")),
         tables.duration(median("wall_seconds")),
         tables.MISSING if speed is None else tables.number(speed),

@@ -17,7 +17,10 @@ PAIRS = (("inception_v3", "inception_resnet_v1"), ("inception_v4", "inception_re
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A run with its validation records of the averaged and of the raw parameters, by increasing step."""
+    """A run with its validation records of the averaged and of the raw parameters, by increasing step.
+
+    They have no top5_error where there are fewer than six classes.
+    """
 
     run: Run
     averaged: list[dict[str, Any]]
@@ -73,6 +76,9 @@ def pair_of(model: str) -> tuple[str, ...]:
 def _evaluations(run: Run, parameters: str) -> list[dict[str, Any]]:
     # By step: a run that resumed right after an evaluation may have logged it twice.
     found = {m["step"]: m for m in run.metrics if m["split"] == "validation" and m["parameters"] == parameters}
+    if (run.experiment.model.num_classes or 6) < 6:
+        # Earlier versions logged an error of zero where all classes are among the first five.
+        found = {step: {name: m[name] for name in m if name != "top5_error"} for step, m in found.items()}
     return [found[step] for step in sorted(found)]
 
 

@@ -76,8 +76,8 @@ def plot_band(panel: "Axes", points: Sequence[Point], line_style: Mapping[str, A
     """Plot the median as a line and, for several seeds, a band from minimum to maximum."""
     xs = [point.x for point in points]
     style = {**line_style, "markersize": 4} if len(points) <= _MARKED else {**line_style, "marker": None}
-    # Unclipped: a line along the lower edge keeps its full width.
-    panel.plot(xs, [p.median for p in points], linewidth=1.8, zorder=3, clip_on=False, label=label, **style)
+    # Unclipped: a line along the lower edge keeps its full width. An empty one would collapse the layout.
+    panel.plot(xs, [p.median for p in points], linewidth=1.8, zorder=3, clip_on=not xs, label=label, **style)
     if any(point.seeds > 1 for point in points):
         lows, highs = [point.low for point in points], [point.high for point in points]
         panel.fill_between(xs, lows, highs, color=line_style["color"], alpha=0.16, linewidth=0, zorder=1)

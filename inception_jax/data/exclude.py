@@ -1,4 +1,4 @@
-"""Validation images excluded from evaluation, such as ILSVRC's blacklist, by the numbers in their names."""
+"""Validation images excluded from evaluation: those on a list, such as ILSVRC's blacklist, and of unknown classes."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ def excluded(path: str | Path, source: Source, report: Callable[[str], None] = l
         return excluded_numbers - 1
     if not source.locate:
         report(f"reading the names of {len(source):,} images for {path}")
-    numbers = np.fromiter(_numbers(source), np.int64, len(source))
+    numbers = np.fromiter(_of_each(source, functools.partial(_number, source)), np.int64, len(source))
     if (numbers == _NO_NUMBER).all():
         raise UserError(
             f"{path} lists ILSVRC numbers, but no image of the source is named ILSVRC2012_val_NNNNNNNN; the first is "
@@ -46,6 +46,24 @@ def excluded(path: str | Path, source: Source, report: Callable[[str], None] = l
     for number in np.setdiff1d(excluded_numbers, numbers).tolist():
         raise UserError(f"{path}, line {lines[number]}: no image is named ILSVRC2012_val_{number:08d}.")
     return np.flatnonzero(np.isin(numbers, excluded_numbers))
+
+
+def of_unknown_classes(source: Source, report: Callable[[str], None] = lambda message: None) -> np.ndarray:
+    """Numbers in `source` of the images with a negative label, as `relabel` gives: int64 [images], ascending.
+
+    All images are read, but not decoded, unless the source knows their labels beforehand; `report` is told before.
+    """
+    if not source.locate:
+        report(f"reading the labels of {len(source):,} images")
+    labels = np.fromiter(_of_each(source, functools.partial(_label, source)), np.int64, len(source))
+    return np.flatnonzero(labels < 0)
+
+
+def _label(source: Source, index: int) -> int:
+    try:
+        return source.label(index)
+    except BrokenImage:  # reported when it is evaluated
+        return 0
 
 
 def _read_list(path: Path) -> dict[int, int]:
@@ -71,14 +89,15 @@ def _is_in_order(source: Source, excluded_numbers: np.ndarray) -> bool:
     return all(_number(source, number - 1) == number for number in excluded_numbers.tolist())
 
 
-def _numbers(source: Source) -> Iterator[int]:
-    """ILSVRC number of every image, or `_NO_NUMBER`."""
+def _of_each(source: Source, number_of: Callable[[int], int]) -> Iterator[int]:
+    """A number of every image, computed in threads."""
     threads = available_cores()
-    numbers = grain.MapDataset.range(len(source)).map(functools.partial(_number, source))
+    numbers = grain.MapDataset.range(len(source)).map(number_of)
     return iter(numbers.to_iter_dataset(grain.ReadOptions(threads, _AHEAD * threads)))
 
 
 def _number(source: Source, index: int) -> int:
+    """ILSVRC number of an image, or `_NO_NUMBER`."""
     found = _NAME.search(_name(source, index).rpartition("/")[2])
     return int(found[1]) if found else _NO_NUMBER
 

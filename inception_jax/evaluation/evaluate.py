@@ -12,28 +12,37 @@ from typing import Any
 from inception_jax import runs
 from inception_jax.errors import UserError
 from inception_jax.evaluation import predictions, report
+from inception_jax.evaluation.classes import SoftmaxOver
 from inception_jax.evaluation.finished_networks import FinishedNetworks
-from inception_jax.evaluation.predictions import SUFFIX
+from inception_jax.evaluation.predictions import SUFFIX, Predictions
 from inception_jax.evaluation.run_networks import EvaluationOptions, run_networks
 from inception_jax.system import hosts, workdir
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.preemption import Preemption
+from inception_jax.system.progress import say
+
+_DEFAULT_OPTIONS = EvaluationOptions()
 
 
 def evaluate(
     paths: Sequence[str],
-    options: EvaluationOptions,
+    options: EvaluationOptions = _DEFAULT_OPTIONS,
     *,
+    classes: SoftmaxOver = "all",
     save_predictions: str | None = None,
     out: str | None = None,
     preemption: Preemption | None = None,
 ) -> dict[str, Any] | None:
     """Evaluates networks, each alone and all together as an ensemble.
 
+    Classes of networks, images and saved predictions are matched by name, or by number where one side has no names.
+
     Args:
       paths: runs (their newest checkpoint), RUN/checkpoints/STEP, imported or exported checkpoints; and files that
         `save_predictions` wrote, whose models join the ensemble without being run.
       options: data set, crops and batch size.
+      classes: "all", or "present" to take the softmax over those classes only that the evaluated images have. It is
+        taken of the mean over the crops.
       save_predictions: file (.npz) for the probabilities of all models.
       out: directory of evaluation.json and evaluation.md. Until the end it also holds the predictions of finished
         networks, so that a repeated call resumes after them.
@@ -43,7 +52,8 @@ def evaluate(
       The result of `report.summarize` on process 0, None on the others.
 
     Raises:
-      UserError: the options contradict each other, or a checkpoint, a file or an image is broken.
+      UserError: the options contradict each other, the classes of networks and images do not match, or a checkpoint, a
+        file or an image is broken.
       RunFailed: a file could not be written.
       Preempted: SIGTERM ended the evaluation; finished networks are kept.
     """
@@ -67,8 +77,9 @@ def evaluate(
             # Before `join` can fail, so that the computed predictions are not lost.
             predictions.write(save_predictions, computed)
         parts = [computed, *parts]
+    _say_which_have_no_names(parts)
     together = predictions.join(parts)
-    summary = report.summarize(together)
+    summary = report.summarize(together, classes)
     if save_predictions:
         predictions.write(save_predictions, together)
     if out:
@@ -104,6 +115,12 @@ def _check(
             workdir.check_writable(directory)
 
     hosts.on_process_zero(check) if checkpoints else check()
+
+
+def _say_which_have_no_names(parts: Sequence[Predictions]) -> None:
+    without = [part.outputs.path for part in parts if not part.class_names]
+    if 0 < len(without) < len(parts):
+        say(f"{', '.join(without)}: saved without the names of the classes, which are taken to be in the same order")
 
 
 def _write(out: Path, summary: Mapping[str, Any]) -> None:

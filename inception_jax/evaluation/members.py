@@ -11,6 +11,7 @@ from inception_jax.config import DataConfig
 from inception_jax.data import Protocol
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
+from inception_jax.evaluation.classes import Outputs
 from inception_jax.evaluation.predictions import Model
 from inception_jax.models import describe
 from inception_jax.models.network import Network
@@ -30,28 +31,30 @@ class Member:
     """The data that a run was trained on; None for other checkpoints."""
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes without the background."""
-        return self.model.num_classes - self.preprocessing.label_offset
+    def outputs(self) -> Outputs:
+        """Its classes without the background."""
+        count = self.model.num_classes - self.preprocessing.label_offset
+        return Outputs(self.description.path, count, self.preprocessing.class_names)
 
 
-def load_member(path: str, protocol: Protocol, *, raw: bool, image_size: int | None) -> Member:
+def load_member(path: str, protocol: Protocol, *, raw: bool, best: bool, image_size: int | None) -> Member:
     """Loads a run (its newest checkpoint), RUN/checkpoints/STEP, or an imported or exported checkpoint.
 
     Args:
       path: path of the run or checkpoint.
       protocol: crops to evaluate it on.
       raw: use a run's raw parameters rather than the averaged ones.
+      best: take a run's checkpoint with the lowest validation error rather than its newest.
       image_size: side of the input in pixels; None is the network's own.
 
     Raises:
       UserError: there is no intact checkpoint, or it has no classifier.
     """
-    saved = None if checkpoint.is_exported(path) else checkpoint.read(path)
+    saved = None if checkpoint.is_exported(path) else checkpoint.read(path, best=best)
     # The checkpoint's own path, because a run in training may write a newer one at any moment.
     directory = saved.path if saved else Path(path)
-    model, variables, preprocessing = from_run(saved, raw=raw) if saved else load_checkpoint(directory)
-    if "classifier" not in variables["params"]:
+    model, variables, preprocessing = from_run(saved, raw=raw) if saved else load_checkpoint(directory, best=best)
+    if "classifier" not in variables["params"] or model.num_classes <= preprocessing.label_offset:
         raise UserError(f"{path} has no classifier, so there are no classes to evaluate.")
     preprocessing = dataclasses.replace(preprocessing, image_size=image_size or preprocessing.image_size)
     description = Model(

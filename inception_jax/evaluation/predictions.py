@@ -1,7 +1,7 @@
 """Predictions of models and their files, which form ensembles without running the models again.
 
 A file is an .npz: `labels` int32 [N], `files` str [N], `models` str [M], `probabilities` float32 [M, N, C] and
-`metadata`, a JSON text of `Images` and each `Model`. Nothing in it is unpickled.
+`metadata`, a JSON text of `Images`, each `Model` and the names of the C classes. Nothing in it is unpickled.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from inception_jax.errors import UserError
+from inception_jax.evaluation.classes import Outputs, reorder
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.file_format import KEY, check_format, with_format
 
@@ -34,6 +35,10 @@ class Images:
     """File of the exclude list."""
     skipped: int = 0
     """Number of further images left out as broken."""
+    unknown: int = 0
+    """Number of further images left out because no network knows their class."""
+    unknown_classes: tuple[str, ...] = ()
+    """Names of those classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Model:
     """Central fraction of the single crop."""
     resize: str
     """Interpolation of pixels."""
+    matched_by: str = "number"
+    """"name" or "number": how its classes were matched with those of the images."""
 
     @property
     def name(self) -> str:
@@ -82,11 +89,26 @@ class Predictions:
     """str [N]: names of the images in their source; [0] if not requested."""
     probabilities: np.ndarray
     """float32 [M, N, C]: mean of each model's softmax over its crops."""
+    class_names: tuple[str, ...] = ()
+    """Names of the C classes; empty where unknown."""
+
+    @property
+    def outputs(self) -> Outputs:
+        """Its classes."""
+        return Outputs(self.models[0].path, self.probabilities.shape[2], self.class_names)
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
-    """Joins the models of all parts; raises UserError unless their images are the same."""
-    first, *others = parts
+    """Joins the models of all parts, in the first one's order of classes.
+
+    Parts without names of their classes are taken to have the order of those with names.
+
+    Raises:
+      UserError: their images or classes are not the same.
+    """
+    names = next((part.class_names for part in parts if part.class_names), ())
+    first, *others = (part if part.class_names else dataclasses.replace(part, class_names=names) for part in parts)
+    others = [_with_classes_of(first, other) for other in others]
     for other in others:
         difference = _difference(first, other)
         if difference:
@@ -96,15 +118,13 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         return first
     return dataclasses.replace(
         first,
-        models=tuple(model for part in parts for model in part.models),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
+        models=tuple(model for part in (first, *others) for model in part.models),
+        probabilities=np.concatenate([part.probabilities for part in (first, *others)]),
     )
 
 
 def _difference(first: Predictions, other: Predictions) -> str | None:
-    classes, images = first.probabilities.shape[2], len(first.labels)
-    if other.probabilities.shape[2] != classes:
-        return f"{classes} and {other.probabilities.shape[2]} classes"
+    images = len(first.labels)
     if len(other.labels) != images:
         return f"{images:,} and {len(other.labels):,} images"
     differ = np.flatnonzero((first.files != other.files) | (first.labels != other.labels))
@@ -115,10 +135,32 @@ def _difference(first: Predictions, other: Predictions) -> str | None:
     return None
 
 
+def _with_classes_of(first: Predictions, other: Predictions) -> Predictions:
+    """`other` with its classes in the order of `first`."""
+    if first.outputs.count != other.outputs.count:
+        raise UserError(
+            f"{first.outputs.path} and {other.outputs.path} have {first.outputs.count} and {other.outputs.count} "
+            "classes; they form no ensemble."
+        )
+    order = reorder(first.outputs, other.outputs)
+    if order is None:
+        return other
+    labels = np.argsort(order)[other.labels].astype(other.labels.dtype)
+    return dataclasses.replace(
+        other, labels=labels, probabilities=other.probabilities[:, :, order], class_names=first.class_names
+    )
+
+
 def write(path: str | Path, predictions: Predictions) -> None:
     """Writes the file atomically; RunFailed if that fails."""
     models = [dataclasses.asdict(model) for model in predictions.models]
-    metadata = with_format({"images": dataclasses.asdict(predictions.images), "models": models})
+    metadata = with_format(
+        {
+            "images": dataclasses.asdict(predictions.images),
+            "models": models,
+            "class_names": list(predictions.class_names),
+        }
+    )
     with atomic_write(Path(path)) as file:
         np.savez(
             file,
@@ -139,10 +181,18 @@ def read(path: str | Path) -> Predictions:
             metadata = json.loads(str(file["metadata"]))
             check_format(path, metadata.get(KEY))
             labels, files, probabilities = (file[name] for name in ("labels", "files", "probabilities"))
+        class_names = tuple(metadata.get("class_names", ()))
+        images = Images(
+            **{**metadata["images"], "unknown_classes": tuple(metadata["images"].get("unknown_classes", ()))}
+        )
         models = tuple(Model(**{**model, "scales": tuple(model["scales"])}) for model in metadata["models"])
         if probabilities.shape[:2] != (len(models), len(labels)) or files.shape != labels.shape:
             raise ValueError(f"its arrays do not fit together: {probabilities.shape}, {labels.shape}, {files.shape}")
-        return Predictions(Images(**metadata["images"]), models, labels, files, probabilities)
+        if labels.size and not 0 <= labels.min() <= labels.max() < probabilities.shape[2]:
+            raise ValueError(f"its labels are not all among its {probabilities.shape[2]} classes")
+        if len(class_names) not in (0, probabilities.shape[2]):
+            raise ValueError(f"it has {len(class_names)} names for {probabilities.shape[2]} classes")
+        return Predictions(images, models, labels, files, probabilities, class_names)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; evaluate --save-predictions writes one.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:

@@ -120,7 +120,7 @@ def predict(
     """Predicts the probabilities of a member for all images.
 
     Args:
-      member: the network, with as many classes as the source.
+      member: the network.
       loader: loader of the crops.
       number: number of the member in the ensemble, from 0.
       count: number of members in the ensemble.
@@ -134,7 +134,7 @@ def predict(
       Preempted: SIGTERM ended the evaluation.
     """
     first = jax.process_index() == 0
-    accumulator = Accumulator(len(loader.indices), loader.source.num_classes, loader.protocol.views) if first else None
+    accumulator = Accumulator(len(loader.indices), member.outputs.count, loader.protocol.views) if first else None
     name = "evaluation" if count == 1 else f"evaluation, network {number + 1} of {count}"
     progress = Progress(name, len(loader.indices), "images", quiet=not first)
     compiled = _compile_predict_step(

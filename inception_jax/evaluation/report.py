@@ -5,7 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from inception_jax.data.sources import list_names
+from inception_jax.errors import UserError
 from inception_jax.evaluation import results
+from inception_jax.evaluation.classes import SoftmaxOver
 from inception_jax.evaluation.predictions import Images, Model, Predictions
 
 # Top-1 and top-5 error in percent, by crops: Tables 2, 3 and 4.
@@ -22,14 +27,22 @@ _IMAGENET = 50_000
 _NOT_BLACKLISTED = 48_238
 
 
-def summarize(predictions: Predictions) -> dict[str, Any]:
+def summarize(predictions: Predictions, softmax: SoftmaxOver = "all") -> dict[str, Any]:
     """Summarises predictions as JSON values.
 
+    Args:
+      predictions: the predictions.
+      softmax: "all" classes, or those "present" in the images.
+
     Returns:
-      The number of images and classes and the fields of `Images`; `models`, each with the fields of `Model` and
+      The number of images; `softmax`, `classes` that it runs over, `network_classes` and `present_classes`, all three
+      numbers; the fields of `Images`; `models`, each with the fields of `Model` and
       `results.Result`; and `ensemble`, the `results.Result` of all together, None for a single model. Their
       `paper_top1_error` and `paper_top5_error` are None unless the paper reports that network, crops and images.
     """
+    network_classes, present = predictions.probabilities.shape[2], np.unique(predictions.labels)
+    if softmax == "present":
+        predictions = _over(predictions, present)
     images, counted = predictions.images, len(predictions.labels)
     classes = predictions.probabilities.shape[2]
     papers = [_paper(model, images, classes, counted) for model in predictions.models]
@@ -44,11 +57,30 @@ def summarize(predictions: Predictions) -> dict[str, Any]:
         joint = {**dataclasses.asdict(results.ensemble(predictions)), **_paper_errors(paper)}
     return {
         "images": counted,
+        "softmax": softmax,
         "classes": classes,
+        "network_classes": network_classes,
+        "present_classes": len(present),
         **dataclasses.asdict(images),
         "models": models,
         "ensemble": joint,
     }
+
+
+def _over(predictions: Predictions, classes: np.ndarray) -> Predictions:
+    """The predictions with softmax over some classes only: int [fewer], ascending, among them all labels."""
+    if len(classes) < 2:
+        raise UserError(
+            f"all images of {predictions.images.source} are of one class, over which a softmax says nothing; use "
+            "--classes all."
+        )
+    kept = predictions.probabilities[:, :, classes]
+    total = kept.sum(axis=2, keepdims=True)
+    # Where all of them underflowed to zero they are equal, and count as errors.
+    probabilities = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
+    names = tuple(predictions.class_names[i] for i in classes) if predictions.class_names else ()
+    labels = np.searchsorted(classes, predictions.labels).astype(np.int32)
+    return dataclasses.replace(predictions, labels=labels, probabilities=probabilities, class_names=names)
 
 
 def _paper(model: Model, images: Images, classes: int, counted: int) -> tuple[float, float] | None:
@@ -91,7 +123,21 @@ def _counts(summary: Mapping[str, Any]) -> str:
         parts.append(f"{summary['excluded']:,} excluded by {summary['exclude_list']}")
     if summary["skipped"]:
         parts.append(f"{summary['skipped']:,} skipped as broken")
-    return "; ".join(parts) + ". In brackets: 95 % intervals (Wilson)."
+    if summary["unknown"]:
+        unknown = list_names("class", summary["unknown_classes"])
+        parts.append(f"{summary['unknown']:,} of {unknown} left out, not known to the networks")
+    return f"{'; '.join(parts)}. {_softmax(summary)} In brackets: 95 % intervals (Wilson)."
+
+
+def _softmax(summary: Mapping[str, Any]) -> str:
+    """Sentences on the classes: which the softmax runs over, and which networks were matched by number."""
+    known, present = summary["network_classes"], summary["present_classes"]
+    if summary["softmax"] == "present":
+        sentence = f"Softmax over the {present:,} present of {known:,} classes."
+    else:
+        sentence = f"Softmax over all {known:,} classes{f', of which {present:,} are present' * (present < known)}."
+    numbered = [model["name"] for model in summary["models"] if model["matched_by"] == "number"]
+    return sentence + f" Classes matched by number, not by name: {', '.join(numbered)}." * bool(numbered)
 
 
 def _row(name: str, crops: str, summary: Mapping[str, Any]) -> list[str]:

@@ -11,9 +11,11 @@ import numpy as np
 
 from inception_jax import build
 from inception_jax.config import DataConfig, Experiment, OnError
-from inception_jax.data import Protocol, excluded
-from inception_jax.data.sources import Source
+from inception_jax.data import Protocol, excluded, of_unknown_classes
+from inception_jax.data.sources import Source, relabel
 from inception_jax.errors import UserError
+from inception_jax.evaluation import classes
+from inception_jax.evaluation.classes import Matching, UnknownClasses
 from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.members import Member, load_member
 from inception_jax.evaluation.predictions import Images, Predictions, join
@@ -39,10 +41,14 @@ class EvaluationOptions:
     """File with a list of images to exclude, as in `data.excluded`."""
     on_error: OnError | None = None
     """Handling of broken images; None is that of the training, else "stop"."""
+    unknown_classes: UnknownClasses = "refuse"
+    """Handling of images whose class the networks do not know: an error, or left out and counted."""
     image_size: int | None = None
     """Side of the networks' input in pixels; None is each network's own."""
     raw: bool = False
     """Use the raw parameters of runs rather than the averaged ones."""
+    best: bool = False
+    """Use the checkpoint of each run with the lowest validation error rather than the newest."""
     tta_batch: int | None = None
     """Crops per step over all devices; None depends on the kind of device."""
     threads: int | None = None
@@ -80,19 +86,27 @@ def run_networks(
       UserError, RunFailed, Preempted: as `evaluate`.
     """
     protocol = Protocol(options.crops, options.scales)
-    members = [load_member(path, protocol, raw=options.raw, image_size=options.image_size) for path in checkpoints]
+    members = [
+        load_member(path, protocol, raw=options.raw, best=options.best, image_size=options.image_size)
+        for path in checkpoints
+    ]
     data = choose_data(members, options)
-    source = build.source(Experiment(data=data), "validation")
-    excluded_indices = (
-        excluded(options.exclude_list, source, _say_on_process_zero) if options.exclude_list else np.arange(0)
+    source = _open(data, members, options)
+    matching = classes.match(
+        [member.outputs for member in members],
+        source.class_names,
+        source=data.source,
+        unknown=options.unknown_classes,
     )
-    indices = np.setdiff1d(np.arange(len(source)), excluded_indices)
-    _check_images(members, saved, source, data.source, indices)
+    source = relabel(source, matching.labels, matching.class_names)
+    indices, images = _choose_images(source, data.source, matching, options)
+    _check_saved(members[0], saved, matching, indices, data.source)
+    for note in matching.notes:
+        hosts.say_on_process_zero(note)
     loader = CropLoader(source, indices, protocol, rows_per_step(options.tta_batch, protocol), data)
-    settings = [_settings(member, loader, excluded_indices) for member in members]
+    settings = [_settings(member, loader, matching) for member in members]
     hosts.check_agreement({key: [one[key] for one in settings] for key in settings[0]})
-    images = Images(data.source, len(source), len(excluded_indices), options.exclude_list)
-    found = _run_unfinished(members, loader, images, settings, finished, preemption)
+    found = _run_unfinished(members, loader, matching, images, settings, finished, preemption)
     if jax.process_index():
         return None
     together = join(found)
@@ -105,6 +119,7 @@ def run_networks(
 def _run_unfinished(
     members: Sequence[Member],
     loader: CropLoader,
+    matching: Matching,
     images: Images,
     settings: Sequence[dict[str, Any]],
     finished: FinishedNetworks,
@@ -128,7 +143,11 @@ def _run_unfinished(
             seen, labels, probabilities = result
             skipped = dataclasses.replace(images, skipped=len(loader.indices) - len(seen))
             files = loader.indices[seen].astype(str)
-            found.append(Predictions(skipped, (member.description,), labels, files, probabilities[None]))
+            order = matching.orders[number]
+            probabilities = probabilities if order is None else probabilities[:, order]
+            matched = "number" if matching.by_number[number] else "name"
+            model = dataclasses.replace(member.description, matched_by=matched)
+            found.append(Predictions(skipped, (model,), labels, files, probabilities[None], matching.class_names))
             finished.write(settings[number], found[-1])
     return found
 
@@ -154,39 +173,72 @@ def choose_data(members: Sequence[Member], options: EvaluationOptions) -> DataCo
     return dataclasses.replace(data, **{k: v for k, v in changes.items() if v is not None})
 
 
-def _check_images(
-    members: Sequence[Member], saved: Sequence[Predictions], source: Source, name: str, indices: np.ndarray
-) -> None:
-    """Raises UserError if there are no images, or members or saved predictions differ in classes or images."""
+def _open(data: DataConfig, members: Sequence[Member], options: EvaluationOptions) -> Source:
+    try:
+        return build.source(Experiment(data=data), "validation")
+    except UserError as error:
+        if options.data is not None:
+            raise
+        raise UserError(
+            f"the images of {members[0].description.path} cannot be opened: {str(error).rstrip('.')}; if they are "
+            "elsewhere now, give their place with --data."
+        ) from error
+
+
+def _choose_images(
+    source: Source, name: str, matching: Matching, options: EvaluationOptions
+) -> tuple[np.ndarray, Images]:
+    """Numbers of the images to evaluate, int64 [images], and their description; UserError if none is left."""
+    excluded_indices = unknown = np.arange(0)
+    if options.exclude_list:
+        excluded_indices = excluded(options.exclude_list, source, hosts.say_on_process_zero)
+    if matching.unknown:
+        unknown = np.setdiff1d(of_unknown_classes(source, hosts.say_on_process_zero), excluded_indices)
+    indices = np.setdiff1d(np.arange(len(source)), np.concatenate([excluded_indices, unknown]))
     if not len(indices):
-        raise UserError(f"no image of {name} is left to evaluate: all {len(source):,} are excluded.")
-    known = {member.description.path: member.num_classes for member in members}
-    known |= {other.models[0].path: other.probabilities.shape[2] for other in saved}
-    for path, classes in known.items():
-        if classes != source.num_classes:
-            raise UserError(f"{name} has {source.num_classes} classes, but the network of {path} has {classes}.")
+        left_out = f"{len(excluded_indices):,} are excluded and {len(unknown):,} of unknown classes"
+        raise UserError(f"no image of {name} is left to evaluate: of {len(source):,}, {left_out}.")
+    images = Images(
+        name,
+        len(source),
+        len(excluded_indices),
+        options.exclude_list,
+        unknown=len(unknown),
+        unknown_classes=matching.unknown,
+    )
+    return indices, images
+
+
+def _check_saved(
+    member: Member, saved: Sequence[Predictions], matching: Matching, indices: np.ndarray, name: str
+) -> None:
+    """Raises UserError if saved predictions differ in classes or in the number of images."""
+    ours = dataclasses.replace(member.outputs, names=matching.class_names)
     for other in saved:
+        if other.outputs.count != ours.count:
+            raise UserError(
+                f"the saved predictions of {other.outputs.path} are of {other.outputs.count} classes, the network of "
+                f"{ours.path} has {ours.count}; they form no ensemble."
+            )
+        if other.class_names:
+            classes.reorder(ours, other.outputs)
         images = len(other.labels) + other.images.skipped
         if images != len(indices):
             raise UserError(
-                f"the saved predictions of {other.models[0].path} are of {images:,} images of {other.images.source}, "
+                f"the saved predictions of {other.outputs.path} are of {images:,} images of {other.images.source}, "
                 f"this evaluation is of {len(indices):,} of {name}; they form no ensemble."
             )
 
 
-def _settings(member: Member, loader: CropLoader, excluded_indices: np.ndarray) -> dict[str, Any]:
+def _settings(member: Member, loader: CropLoader, matching: Matching) -> dict[str, Any]:
     """Settings that determine a network's predictions, as JSON values; the same on all processes and when resumed."""
     return {
         **dataclasses.asdict(member.description),
         "source": loader.data.source,
         "number of images": len(loader.source),
-        "excluded images": hashlib.sha256(excluded_indices.astype(np.int64).tobytes()).hexdigest(),
+        "evaluated images": hashlib.sha256(loader.indices.astype(np.int64).tobytes()).hexdigest(),
+        "classes": hashlib.sha256(repr((matching.class_names, matching.labels)).encode()).hexdigest(),
         "on_error": loader.data.on_error,
         "views at once (--tta-batch)": loader.rows,
         "number of processes": jax.process_count(),
     }
-
-
-def _say_on_process_zero(line: str) -> None:
-    if jax.process_index() == 0:
-        say(line)

@@ -56,10 +56,13 @@ class RunProgress:
 
     def validation(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Shows the records of one evaluation, keyed by the name of the parameters."""
+        # With fewer than six classes there is no top-5 error.
+        shown = [name for name in ("top1_error", "top5_error") if name in next(iter(records.values()))]
         errors = ", ".join(
-            f"{name} {record['top1_error']:.2%} / {record['top5_error']:.2%}" for name, record in records.items()
+            f"{name} {' / '.join(f'{record[error]:.2%}' for error in shown)}" for name, record in records.items()
         )
-        self._say(f"{self._where(next(iter(records.values())))}  validation top-1 / top-5 error: {errors}")
+        names = " / ".join(error.replace("top", "top-").removesuffix("_error") for error in shown)
+        self._say(f"{self._where(next(iter(records.values())))}  validation {names} error: {errors}")
 
     def close(self) -> None:
         """Closes the bar."""

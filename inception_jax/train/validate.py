@@ -12,7 +12,7 @@ from inception_jax.errors import UserError
 def validate(
     step: Callable[..., Any], params: Any, batch_stats: Any, batches: Iterable[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Means over the images of `batches`: loss, top1_error, top5_error, zero_share.
+    """Means over the images of `batches`: loss, `steps.error_metrics`, zero_share.
 
     Also the counts `images`, those evaluated, and `skipped_images`, the broken ones. `step` is
     `build.Setup.evaluate_step`, compiled or not.

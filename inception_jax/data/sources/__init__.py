@@ -9,11 +9,11 @@ from inception_jax.data.sources.digits import open_digits
 from inception_jax.data.sources.folder import open_folder
 from inception_jax.data.sources.idx import open_idx
 from inception_jax.data.sources.label_file import open_label_file
-from inception_jax.data.sources.source import Record, Source, class_name, list_names, sample, with_classes
+from inception_jax.data.sources.source import Record, Source, class_name, list_names, relabel, sample, with_classes
 from inception_jax.data.sources.tfds import open_tfds
 from inception_jax.errors import UserError
 
-__all__ = ["Record", "Source", "class_name", "list_names", "open_source", "sample", "with_classes"]
+__all__ = ["Record", "Source", "class_name", "list_names", "open_source", "relabel", "sample", "with_classes"]
 
 
 def open_source(spec: str, split: str, *, data_dir: str | None = None) -> Source:

@@ -45,6 +45,10 @@ class Source:
         """Name of an image, which is read only where its name is not known beforehand."""
         return self.locate(index)[0] if self.locate else self[index].name
 
+    def label(self, index: int) -> int:
+        """Label of an image, which is read only where its label is not known beforehand."""
+        return self.locate(index)[1] if self.locate else self[index].label
+
     def __len__(self) -> int:
         """Number of images."""
         return self.length
@@ -124,13 +128,17 @@ def with_classes(source: Source, class_names: Sequence[str], *, origin: str, tra
     unknown = [name for name in own if name not in numbers]
     if unknown:
         raise UserError(f"{origin} has {list_names('class', unknown)}, which {trained} does not know.")
-    labels = [numbers[name] for name in own]
+    return relabel(source, [numbers[name] for name in own], class_names)
+
+
+def relabel(source: Source, labels: Sequence[int], class_names: Sequence[str]) -> Source:
+    """The source with label i replaced by `labels[i]`, an index into `class_names` or -1."""
 
     def read(index: int) -> Record:
         record = source.read(index)
         return record._replace(label=labels[record.label])
 
-    def relabel(located: tuple[str, int]) -> tuple[str, int]:
+    def new_label(located: tuple[str, int]) -> tuple[str, int]:
         return located[0], labels[located[1]]
 
     locate = source.locate
@@ -138,7 +146,7 @@ def with_classes(source: Source, class_names: Sequence[str], *, origin: str, tra
         source,
         class_names=tuple(class_names),
         read=read,
-        locate=None if locate is None else lambda index: relabel(locate(index)),
+        locate=None if locate is None else lambda index: new_label(locate(index)),
     )
 
 
