@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import operator
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ import PIL.ImageMode
 import simplejpeg
 
 from inception_jax.data import preprocess
-from inception_jax.data.sources import Source, open_source
+from inception_jax.data.sources import Source, SplitOptions, list_kinds, open_source
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress
@@ -77,6 +78,12 @@ class SourceReport:
     """Reports keyed by "train" and "validation"; one of the two may be missing."""
     missing: dict[str, str]
     """Reason why each missing split cannot be opened."""
+    layout: str = ""
+    """Where the training and validation images come from, in words."""
+    notes: tuple[str, ...] = ()
+    """What may have been misunderstood about the layout, in words."""
+    passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Number of files and folders of each kind that hold no images of the source."""
 
     @property
     def broken(self) -> int:
@@ -84,13 +91,16 @@ class SourceReport:
         return sum(len(split.broken) for split in self.splits.values())
 
 
-def check(source: str, *, data_dir: str | None = None, threads: int | None = None) -> SourceReport:
+def check(
+    source: str, *, data_dir: str | None = None, threads: int | None = None, options: SplitOptions | None = None
+) -> SourceReport:
     """Reads and strictly decodes every image of both splits; shows progress on standard error.
 
     Args:
       source: `spec` of `open_source`.
       data_dir: As in `open_source`.
       threads: Number of threads; None is one per core.
+      options: As in `open_source`.
 
     Raises:
       UserError: neither split can be opened, or the source can no longer be read.
@@ -102,7 +112,7 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
     missing: dict[str, str] = {}
     for split in ("train", "validation"):
         try:
-            opened[split] = open_source(source, split, data_dir=data_dir)
+            opened[split] = open_source(source, split, data_dir=data_dir, options=options)
         except UserError as error:
             missing[split] = str(error)
     if not opened:
@@ -112,7 +122,8 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
         # Pillow warns, without a name, of odd EXIF and of very large images; both can be trained on.
         warnings.simplefilter("ignore")
         splits = {split: _check_split(images, split, threads) for split, images in opened.items()}
-    return SourceReport(source, class_names, splits, missing)
+    layout = functools.reduce(operator.or_, (images.layout for images in opened.values()))
+    return SourceReport(source, class_names, splits, missing, layout.splits, layout.notes, layout.kinds_passed_over)
 
 
 def _check_split(source: Source, split: str, threads: int) -> SplitReport:
@@ -199,6 +210,7 @@ def table(report: SourceReport) -> str:
     """Report as text; of more than 50 classes only those with the fewest images are listed."""
     splits = list(report.splits.values())
     lines = [f"{report.source} (three numbers are minimum / median / maximum)"]
+    lines += _layout_lines(report)
     lines += [f"{split} is missing: {reason}" for split, reason in report.missing.items()]
     lines += ["", _line("", report.splits), *(_line(name, cells) for name, cells in _rows(splits))]
     if len(report.class_names) <= _CLASSES_LISTED:
@@ -211,6 +223,13 @@ def table(report: SourceReport) -> str:
         ]
     broken = [sentence for split in splits for sentence in split.broken]
     return "\n".join([*lines, *([""] if broken else []), *broken])
+
+
+def _layout_lines(report: SourceReport) -> list[str]:
+    """How the source was understood."""
+    lines = [f"{report.layout[:1].upper()}{report.layout[1:]}."] if report.layout else []
+    lines += [f"Note: {note}." for note in report.notes]
+    return lines + ([f"Passed over: {list_kinds(report.passed_over, most=20)}."] if report.passed_over else [])
 
 
 def _rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from inception_jax import build
 from inception_jax.config import DataConfig, Experiment, OnError
 from inception_jax.data import Protocol, excluded
-from inception_jax.data.sources import Source
+from inception_jax.data.sources import Source, describe_layout
 from inception_jax.errors import UserError
 from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.members import Member, load_member
@@ -82,7 +82,10 @@ def run_networks(
     protocol = Protocol(options.crops, options.scales)
     members = [load_member(path, protocol, raw=options.raw, image_size=options.image_size) for path in checkpoints]
     data = choose_data(members, options)
-    source = build.source(Experiment(data=data), "validation")
+    # A set that is named is meant whole, but not with the images that a network was trained on.
+    own = options.data in (None, *(member.data.source for member in members if member.data))
+    source = build.source(Experiment(data=data), "validation" if own else "evaluation")
+    _say_on_process_zero(describe_layout(data.source, source))
     excluded_indices = (
         excluded(options.exclude_list, source, _say_on_process_zero) if options.exclude_list else np.arange(0)
     )
@@ -137,14 +140,27 @@ def choose_data(members: Sequence[Member], options: EvaluationOptions) -> DataCo
     """Data to evaluate on: those of `options`, else those that all members were trained on, else UserError."""
     theirs = [member.data for member in members if member.data]
     own = theirs[0] if len(theirs) == len(members) else None
-    images = {(one.source, one.data_dir, one.validation_images) for one in theirs}
+    images = {
+        (
+            one.source,
+            one.data_dir,
+            one.validation_images,
+            one.validation_fraction,
+            one.validation_split,
+            one.train_split,
+        )
+        for one in theirs
+    }
     if options.data is None and (own is None or len(images) > 1):
         raise UserError(
             "give --data: the checkpoints do not all name the images that they were trained on, or name different ones."
         )
     data = own or DataConfig()
     if options.data is not None:
-        data = dataclasses.replace(data, validation_images=None)  # `options` name all images of a source.
+        # `options` name all images of a source.
+        data = dataclasses.replace(data, validation_images=None)
+        if options.data != data.source:
+            data = dataclasses.replace(data, train_split=None, validation_split=None)
     changes: dict[str, Any] = {
         "source": options.data,
         "data_dir": options.data_dir,

@@ -1,19 +1,25 @@
 """Data sets of labelled image files: folder:PATH, and the basis of imagenet:DIR."""
 
+import dataclasses
 import functools
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inception_jax.data.prepare.dataset import Dataset, Example, Split
-from inception_jax.data.sources import Source, open_source
+from inception_jax.data.sources import Source, describe_layout, open_source
+from inception_jax.system.progress import say
 
 
 def list_folder(place: str) -> Dataset:
     """Lists both splits of folder:PATH, with file names relative to it."""
     sources = {split: open_source(f"folder:{place}", split) for split in ("train", "validation")}
+    layout = functools.reduce(operator.or_, (source.layout for source in sources.values()))
+    source = dataclasses.replace(sources["train"], layout=layout)
+    say("\n".join([describe_layout(f"folder:{place}", source), *layout.notes]))
     return list_sources(dataset_name(Path(place).name), "1.0.0", sources, root=f"{place}/")
 
 
