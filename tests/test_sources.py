@@ -92,7 +92,7 @@ def test_the_field_of_the_fraction_has_a_range():
 def test_a_folder_or_url_without_its_kind_is_told_the_spec(idx, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets/cat").mkdir(parents=True)
-    expect("'pets' is a folder; .* folder:pets", "pets")
+    expect("'pets' is a folder; give folder:pets", "pets")
     expect(f"idx:{idx}", str(idx))
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets/dataset_info.json").write_text("")

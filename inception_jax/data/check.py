@@ -17,6 +17,7 @@ import simplejpeg
 
 from inception_jax.data import preprocess
 from inception_jax.data.sources import Source, SplitOptions, list_kinds, open_source
+from inception_jax.data.sources.storage import is_junk
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress
@@ -229,7 +230,11 @@ def _layout_lines(report: SourceReport) -> list[str]:
     """How the source was understood."""
     lines = [f"{report.layout[:1].upper()}{report.layout[1:]}."] if report.layout else []
     lines += [f"Note: {note}." for note in report.notes]
-    return lines + ([f"Passed over: {list_kinds(report.passed_over, most=20)}."] if report.passed_over else [])
+    groups = {
+        "Passed over as no images that are read": {k: n for k, n in report.passed_over.items() if not is_junk(k)},
+        "Passed over as hidden or left by a system": {k: n for k, n in report.passed_over.items() if is_junk(k)},
+    }
+    return lines + [f"{why}: {list_kinds(kinds, most=20)}." for why, kinds in groups.items() if kinds]
 
 
 def _rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from inception_jax import build
 from inception_jax.config import DataConfig, Experiment, OnError
 from inception_jax.data import Protocol, excluded
-from inception_jax.data.sources import Source, describe_layout
+from inception_jax.data.sources import Source, describe_layout, same_source
 from inception_jax.errors import UserError
 from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.members import Member, load_member
@@ -82,9 +82,7 @@ def run_networks(
     protocol = Protocol(options.crops, options.scales)
     members = [load_member(path, protocol, raw=options.raw, image_size=options.image_size) for path in checkpoints]
     data = choose_data(members, options)
-    # A set that is named is meant whole, but not with the images that a network was trained on.
-    own = options.data in (None, *(member.data.source for member in members if member.data))
-    source = build.source(Experiment(data=data), "validation" if own else "evaluation")
+    source = open_images(data, members, options)
     _say_on_process_zero(describe_layout(data.source, source))
     excluded_indices = (
         excluded(options.exclude_list, source, _say_on_process_zero) if options.exclude_list else np.arange(0)
@@ -159,7 +157,7 @@ def choose_data(members: Sequence[Member], options: EvaluationOptions) -> DataCo
     if options.data is not None:
         # `options` name all images of a source.
         data = dataclasses.replace(data, validation_images=None)
-        if options.data != data.source:
+        if not same_source(options.data, data.source):
             data = dataclasses.replace(data, train_split=None, validation_split=None)
     changes: dict[str, Any] = {
         "source": options.data,
@@ -168,6 +166,13 @@ def choose_data(members: Sequence[Member], options: EvaluationOptions) -> DataCo
         "threads": options.threads,
     }
     return dataclasses.replace(data, **{k: v for k, v in changes.items() if v is not None})
+
+
+def open_images(data: DataConfig, members: Sequence[Member], options: EvaluationOptions) -> Source:
+    """Validation images of the networks' own data; of another set its validation split, or all where it has none."""
+    # Not all of the networks' own, which they were trained on.
+    own = options.data is None or any(same_source(options.data, m.data.source) for m in members if m.data)
+    return build.source(Experiment(data=data), "validation" if own else "evaluation")
 
 
 def _check_images(

@@ -3,6 +3,7 @@
 Sources read images by number, from any thread; their order does not depend on a seed.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,12 @@ __all__ = [
     "Source",
     "SplitOptions",
     "describe_layout",
+    "instead_of",
     "list_kinds",
     "list_names",
     "open_data",
     "open_source",
+    "same_source",
     "sample",
     "with_classes",
 ]
@@ -55,7 +58,7 @@ def open_source(spec: str, split: str, *, data_dir: str | None = None, options: 
     if kind == "tfds" and place:
         return open_tfds(place, split, data_dir, options)
     if spec != "digits" and not (kind == "idx" and place):
-        raise UserError(f"the source {spec!r} {_instead(spec)}.")
+        raise UserError(f"the source {spec!r} {instead_of(spec, _KINDS)}.")
     for field in ("train_split", "validation_split"):
         if getattr(options, field) is not None:
             raise UserError(f"data.{field} is {getattr(options, field)!r}; it is only for folder:PATH and tfds:NAME.")
@@ -79,10 +82,17 @@ def _list_some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _instead(spec: str) -> str:
-    """What to write instead of a source that is none."""
+def same_source(first: str, second: str) -> bool:
+    """Whether two sources are the same, be it by another path."""
+    kinds, places = zip(*((spec.partition(":")[0], spec.partition(":")[2]) for spec in (first, second)), strict=True)
+    paths = {place if "://" in place else os.path.realpath(os.path.expanduser(place)) for place in places}
+    return first == second or (len(set(kinds)) == len(paths) == 1 and all(places))
+
+
+def instead_of(spec: str, kinds: str) -> str:
+    """What to write instead of a source that is none of `kinds`, as the end of a sentence."""
     if "://" in spec and not spec.startswith(("folder:", "tfds:", "idx:")):
-        return f"must be folder:{spec} or tfds:{spec}"
+        return f"is a URL; give folder:{spec} or tfds:{spec}"
     path = Path(spec).expanduser()
     if spec and path.is_dir():
         kind = (
@@ -92,5 +102,5 @@ def _instead(spec: str) -> str:
             if next(path.glob("*-ubyte*"), None)
             else "folder"
         )
-        return f"is a folder; it must be {kind}:{spec}"
-    return f"must be {_KINDS}"
+        return f"is a folder; give {kind}:{spec}"
+    return f"must be {kinds}"

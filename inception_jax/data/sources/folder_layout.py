@@ -199,7 +199,7 @@ def _check_count(storage: Storage, folder: str, classes: Sequence[str], least: i
     place, inside = join(storage, likely), storage.contents(likely).folders
     what = f"give folder:{place}" if folder == "" else f"move them to {path}"
     raise UserError(
-        f"{path} has only {list_names('class', classes)}; it must have two or more. Where they are "
+        f"{path} has only {list_names('class', classes)}; it must have two or more. If they are "
         f"{list_names('folder', inside)} in {place}, {what}."
     )
 

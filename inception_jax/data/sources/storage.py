@@ -67,6 +67,11 @@ def junk(name: str) -> str | None:
     return "hidden" if name.startswith(".") else None
 
 
+def is_junk(kind: str) -> bool:
+    """Whether files of this kind were passed over by `junk` rather than as no images."""
+    return kind in ("hidden", "._*") or kind.lower() in _JUNK
+
+
 def suffix(name: str) -> str:
     """Kind of a file that is no image."""
     return os.path.splitext(name)[1].lower() or "no suffix"
