@@ -146,7 +146,7 @@ def our_batches(folder: str, batch_size: int, *, colour: bool) -> Iterator[Any]:
     use_synchronous_cpu_dispatch()
     preprocess = jax.jit(lambda key, images: to_network_range(distort_colour(key, images)))
     batches = training_batches(
-        open_source(f"folder:{folder}", "train"),
+        open_source(f"folder:{folder}", "evaluation"),  # all images
         DataConfig(image_size=SIZE, crop_area=AREA, crop_aspect=ASPECT),
         batch_size=batch_size,
         seed=0,

@@ -10,9 +10,9 @@ import optax
 
 from inception_jax import optim, steps
 from inception_jax.config import DataConfig, Experiment
-from inception_jax.data import colour, evaluation_batches, open_source, training_batches
+from inception_jax.data import colour, evaluation_batches, training_batches
 from inception_jax.data.prefetch import Loading, Shard
-from inception_jax.data.sources import Source, sample
+from inception_jax.data.sources import Source, open_data, sample
 from inception_jax.errors import UserError
 from inception_jax.models import create_model
 from inception_jax.models.initialize import initial_variables, variable_shapes
@@ -99,9 +99,9 @@ def make_plan(experiment: Experiment, images: int) -> Plan:
 
 
 def source(experiment: Experiment, split: str) -> Source:
-    """Source of one split ("train" or "validation"), limited to the experiment's number of images."""
+    """Source of one split, as in `open_source`, limited to the experiment's number of images."""
     d = experiment.data
-    images = open_source(d.source, split, data_dir=d.data_dir)
+    images = open_data(d, split)
     field, count = (
         ("training_images", d.training_images) if split == "train" else ("validation_images", d.validation_images)
     )

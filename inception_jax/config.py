@@ -53,6 +53,7 @@ class Above(Range):
             super().__init__(f"above {bound} and up to {up_to}", lambda v: bound < v <= up_to)
 
 
+FRACTION = Range("above 0 and below 1", lambda v: 0 < v < 1)
 THREE_COUNTS = Range("three numbers of 1 or more", lambda v: min(v) >= 1)
 ONE_OR_THREE_SCALES = Range("one number or three, each above 0", lambda v: len(v) in (1, 3) and min(v) > 0)
 THREE_ABOVE_ZERO = Range("three numbers above 0", lambda v: min(v) > 0)
@@ -112,6 +113,12 @@ class DataConfig:
     """Number of training images to use, always the same ones; None is all."""
     validation_images: Annotated[int | None, AtLeast(1)] = None
     """Number of validation images to use, always the same ones; None is all."""
+    validation_fraction: Annotated[float, FRACTION] = 0.1
+    """Fraction of each class held out for validation, always the same images, if a source has no validation split."""
+    train_split: Annotated[str | None, MayChange] = None
+    """Training split: a folder of `folder:`, or in tfds' syntax, such as 'train[:90%]'; None finds it by its name."""
+    validation_split: Annotated[str | None, MayChange] = None
+    """Validation split, as `train_split`, such as 'train[90%:]'; None finds it by its name or holds it out."""
     image_size: Annotated[int, AtLeast(SMALLEST_SIDE), FromWeights] = 299
     """Side of the square network input, in pixels; 75 or more."""
     crop_area: Annotated[tuple[float, float], RISING_FRACTIONS] = (0.05, 1.0)

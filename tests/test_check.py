@@ -11,6 +11,7 @@ import pytest
 
 from inception_jax.cli.data import Check
 from inception_jax.data.check import TRAITS, Spread, check, table
+from inception_jax.data.sources import SplitOptions
 from inception_jax.errors import UserError
 from inception_jax.system.progress import Progress
 
@@ -102,7 +103,9 @@ def test_the_command_prints_the_report_and_exits_with_1_for_a_broken_image(tmp_p
 
 
 def test_a_split_that_does_not_exist_is_reported(tmp_path):
-    report = check(write(tmp_path, {"val/cat/1.jpg": GOOD["val/cat/1.jpg"]}), threads=1)
+    report = check(
+        write(tmp_path, {"val/cat/1.jpg": GOOD["val/cat/1.jpg"], "val/dog/1.jpg": GOOD["val/cat/1.jpg"]}), threads=1
+    )
     assert list(report.splits) == ["validation"] and report.broken == 0
     assert f"folder:{tmp_path}" in report.missing["train"] and report.missing["train"] in table(report)
 
@@ -115,9 +118,10 @@ def test_mistakes(tmp_path):
 
 
 def test_a_split_of_broken_images_alone(tmp_path):
-    report = check(write(tmp_path, {"train/cat/1.jpg": b"", "val/cat/1.jpg": GOOD["val/cat/1.jpg"]}), threads=1)
+    files = {"train/cat/1.jpg": b"", "train/dog/1.jpg": b"", "val/cat/1.jpg": GOOD["val/cat/1.jpg"]}
+    report = check(write(tmp_path, files), threads=1)
     train = report.splits["train"]
-    assert (train.images, train.bytes, train.classes, train.width, train.formats) == (0, 0, (0,), None, {})
+    assert (train.images, train.bytes, train.classes, train.width, train.formats) == (0, 0, (0, 0), None, {})
     assert "0" in table(report)
 
 
@@ -136,12 +140,13 @@ def test_many_classes_are_folded_to_those_with_the_fewest_images(tmp_path):
     # Class 7 has one image, class 9 two, the others three.
     counts = {f"class{i:02}": {7: 1, 9: 2}.get(i, 3) for i in range(51)}
     files = {f"train/{name}/{i}.jpg": image for name, count in counts.items() for i in range(count)}
+    files["val/class00/0.jpg"] = image
     report = check(write(tmp_path, files), threads=2)
     text = table(report)
     assert "fewest in train: class07 1, class09 2, class00 3, class01 3, class02 3\n" in text + "\n"
     assert len(text.splitlines()) < 25 and len(report.splits["train"].classes) == 51
     rows = {line[:20].strip(): line[20:].split() for line in text.splitlines()}
-    assert rows["images of a class"] == "1 / 3 / 3".split()
+    assert rows["images of a class"] == "1 / 3 / 3 0 / 0 / 1".split()
 
 
 def test_an_interruption_ends_the_threads(tmp_path, monkeypatch):
@@ -214,3 +219,26 @@ def test_what_is_done_with_more_than_eight_bits_is_printed(tmp_path):
     PIL.Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27).save(buffer, "PNG")
     report = check(write(tmp_path, GOOD | {"train/cat/16.png": buffer.getvalue()}), threads=1)
     assert report.splits["train"].traits["over 8 bits"] == 1 and "divided by 256" in table(report)
+
+
+def test_how_the_source_was_understood_is_reported(tmp_path, capsys):
+    image = GOOD["train/cat/1.jpg"]
+    files = {
+        f"{split}/{name}/{i}.jpg": image for split in ("train", "valid", "test") for name in "ab" for i in range(2)
+    }
+    junk = {"train/a/x.txt": b"", "valid/b/x.txt": b"", "valid/b/Thumbs.db": b"", "notes.md": b""}
+    spec = write(tmp_path, files | junk)
+    report = check(spec, threads=1)
+    assert report.passed_over == {".txt": 2, ".md": 1, "Thumbs.db": 1}
+    assert report.layout == "training images in train/, validation images in valid/, test/ not used"
+    assert Check(spec, threads=1)([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"{report.layout.capitalize()}." and "2 .txt, 1 .md." in lines[2] and "1 Thumbs.db." in lines[3]
+    # As one split, of which a part is held out.
+    report = check(spec + "/train", threads=1, options=SplitOptions(validation_fraction=0.5))
+    assert {name: split.images for name, split in report.splits.items()} == {"train": 2, "validation": 2}
+    assert report.passed_over == {".txt": 1} and "50 % of each class" in table(report)
+    assert Check(spec, validation_split="test", threads=1)([]) == 0
+    assert "in test/, valid/ not used" in capsys.readouterr().out
+    with pytest.raises(UserError, match="data.validation_fraction is 1.0"):
+        Check(spec, validation_fraction=1.0)([])

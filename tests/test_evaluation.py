@@ -524,3 +524,25 @@ def test_images_are_those_of_the_runs_or_all_of_the_source_in_the_options():
     for other in (dataclasses.replace(part, validation_images=None), None):
         with pytest.raises(UserError, match="--data"):
             run_networks.choose_data(members(part, other), EvaluationOptions())
+
+
+def test_a_set_that_is_named_is_meant_whole_but_for_the_one_that_was_trained_on(tmp_path, monkeypatch):
+    for folder in ("pets", "held", "split/train", "split/valid"):
+        for number in range(12):
+            file = tmp_path / folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    own = DataConfig(source="folder:pets", validation_fraction=0.5, train_split="a", validation_split="b")
+    one = [dataclasses.replace(member(), data=dataclasses.replace(own, train_split=None, validation_split=None))]
+
+    def count(data):
+        options = EvaluationOptions(data=data)
+        return len(run_networks.open_images(run_networks.choose_data(one, options), one, options))
+
+    named = {None: 6, "folder:pets": 6, f"folder:{tmp_path}/pets": 6, "folder:held": 12, "folder:split": 12}
+    assert {data: count(data) for data in named} == named
+    # Names of splits are those of the network's own data.
+    two = [dataclasses.replace(member(), data=own)]
+    chosen = [run_networks.choose_data(two, EvaluationOptions(data=f"folder:{name}")) for name in ("./pets", "held")]
+    assert [(c.train_split, c.validation_split) for c in chosen] == [("a", "b"), (None, None)]

@@ -155,3 +155,25 @@ def test_a_directory_without_a_checkpoint_is_free(pets, capfd):
 def test_other_settings_are_refused_with_a_way_on(pets):
     with pytest.raises(UserError, match=r"optim.learning_rate.*--init-from"):
         train.fit(of(pets / "pets", optim={"learning_rate": 0.001}), pets / "run")
+
+
+def test_the_first_lines_of_a_run_say_how_the_folder_was_understood(pets, capfd):
+    folder = write_pets(pets / "split" / "train", ("2023", "2024"), 0)
+    write_pets(folder / "2023", ("cat", "dog"), 4)
+    write_pets(folder / "2024", ("cat", "dog"), 4)
+    shutil.copytree(folder, pets / "split" / "valid")
+    shutil.copytree(folder, pets / "split" / "test")
+    (folder / "2023" / "cat" / "Thumbs.db").write_bytes(b"")
+    (pets / "split" / "list.csv").write_bytes(b"")
+    train.fit(of(pets / "split", train={"steps": 1}), pets / "other")
+    lines = capfd.readouterr().err.splitlines()
+    first = next(line for line in lines if line.startswith(f"  folder:{pets / 'split'}: "))
+    for words in (
+        "2 classes (2023, 2024)",
+        "training images in train/",
+        "validation images in valid/",
+        "test/ not used",
+    ):
+        assert words in first
+    assert "1 .csv" in first and "1 Thumbs.db" in first
+    assert any("'cat', 'dog'" in line and "classes" in line for line in lines)

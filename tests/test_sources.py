@@ -6,17 +6,19 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import with_value
 from source_helpers import expect
 
+from inception_jax import config
 from inception_jax.data import open_source
-from inception_jax.data.sources import Record, Source, sample
+from inception_jax.data.sources import Record, Source, SplitOptions, sample, splits
 from inception_jax.errors import UserError
 
 
 def test_an_unknown_spec_lists_the_five():
     for spec in ("imagenet", "digits:3", "idx:", "folder:", "csv:", "tfds", ""):
         expect(f"{spec!r}.* digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME", spec)
-    expect("'test'.*'train' or 'validation'", "digits", "test")
+    expect("'test'.*'train', 'validation' or 'evaluation'", "digits", "test")
 
 
 def test_importing_data_imports_no_data_set_library():
@@ -51,6 +53,54 @@ def test_a_sample_is_located_without_being_read():
     assert sample(Source(("a",), 2, lambda i: Record(np.zeros((1, 1, 3), np.uint8), 0, "x")), 1).locate is None
     with pytest.raises(UserError, match=r"\b6 images.*\b5\b"):
         sample(whole, 6)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [
+        (0.1, [1, 11, 21]),
+        (0.5, [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23]),
+        (0.25, [1, 5, 9, 13, 17, 21]),
+        (0.3, [1, 4, 7, 11, 14, 17, 21]),
+        (0.9, [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23]),
+        (0.01, [1]),
+    ],
+)
+def test_the_images_held_out_are_spread_over_a_class(fraction, expected):
+    assert np.flatnonzero(splits.held_out(np.arange(24), fraction)).tolist() == expected
+    # To the last of a million, though 0.1 is no binary fraction.
+    numbers = np.flatnonzero(splits.held_out(np.arange(1_000_000), fraction))
+    assert abs(len(numbers) - 1_000_000 * fraction) <= 1 and not splits.held_out(np.arange(1), fraction).any()
+    if fraction == 0.1:
+        assert (numbers % 10 == 1).all()
+
+
+def test_the_part_held_out_is_stratified_by_the_labels_in_any_order():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [40, 20, 1]))
+    train, validation = (splits.part(labels, 0.1, which) for which in ("train", "validation"))
+    assert np.bincount(labels[validation]).tolist() == [4, 2]
+    assert sorted([*train, *validation]) == list(range(61))
+    assert validation[0] == min(np.flatnonzero(labels == label)[1] for label in (0, 1))
+
+
+def test_the_field_of_the_fraction_has_a_range():
+    for value in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match=rf"data.validation_fraction is {value}; .* above 0 and below 1"):
+            config.check(with_value("data.validation_fraction", value))
+
+
+def test_a_folder_or_url_without_its_kind_is_told_the_spec(idx, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets/cat").mkdir(parents=True)
+    expect("'pets' is a folder; give folder:pets", "pets")
+    expect(f"idx:{idx}", str(idx))
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets/dataset_info.json").write_text("")
+    expect("tfds:sets", "sets")
+    expect("folder:gs://pets or tfds:gs://pets", "gs://pets")
+    expect(
+        "data.train_split is 'train'.*folder:PATH and tfds:NAME", "digits", options=SplitOptions(train_split="train")
+    )
 
 
 # digits
@@ -121,6 +171,17 @@ def test_idx_sets_with_a_prefix_as_emnist_has_them(tmp_path):
     assert open_source(f"idx:{tmp_path}/emnist-letters", "validation")[0].image[0, 0] == 0
     for split in ("train", "validation"):
         expect(f"idx:{tmp_path}/emnist-letters", f"idx:{tmp_path}", split)
+
+
+def test_idx_files_of_one_split(tmp_path):
+    labels = np.array([0, 1] * 6, np.uint8)
+    write_idx(tmp_path / "train-images-idx3-ubyte", np.arange(12, dtype=np.uint8).reshape(12, 1, 1))
+    write_idx(tmp_path / "train-labels-idx1-ubyte", labels)
+    sources = [open_source(f"idx:{tmp_path}", split) for split in ("train", "validation", "evaluation")]
+    assert [[int(record.image[0, 0]) for record in source] for source in sources[1:]] == [[2, 3], list(range(12))]
+    assert len(sources[0]) == 10 and "10 % of each class" in sources[0].layout.splits
+    write_idx(tmp_path / "train-labels-idx1-ubyte", labels * 0)
+    expect("two or more", f"idx:{tmp_path}")
 
 
 def test_idx_mistakes(idx):

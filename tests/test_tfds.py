@@ -18,6 +18,7 @@ from helpers import write_tfds
 from source_helpers import bucket_in_memory, expect, jpeg
 
 from inception_jax.data import open_source
+from inception_jax.data.sources import SplitOptions
 from inception_jax.errors import BrokenImage, UserError
 
 
@@ -46,6 +47,56 @@ def test_a_tfds_set_with_a_validation_split_and_pngs(tmp_path):
     assert [record.image for record in validation] == [png(0), png(1)]
 
 
+@pytest.mark.parametrize(
+    ("names", "options", "train", "validation", "whole"),
+    [
+        # Without a split for validation a part of each class, whose labels alternate here.
+        (["train"], {}, [0, 1, *range(4, 20)], [2, 3], range(20)),
+        (
+            ["train"],
+            {"validation_fraction": 0.5},
+            [i for i in range(20) if i // 2 % 2 == 0],
+            [i for i in range(20) if i // 2 % 2],
+            range(20),
+        ),
+        (["full"], {}, [0, 1, *range(4, 20)], [2, 3], range(20)),
+        (["train", "valid", "test"], {}, range(20), range(20), range(20)),
+        (["train"], {"train_split": "train[:90%]", "validation_split": "train[90%:]"}, range(18), [18, 19], [18, 19]),
+        (["test"], {"train_split": "test[:4]", "validation_split": "test[-2:]"}, range(4), [18, 19], [18, 19]),
+        (["train", "test"], {"validation_split": "test[3:5]"}, range(20), [3, 4], [3, 4]),
+        (["train"], {"train_split": "train[:2]+train[4:8]"}, [0, 1, 6, 7], [4, 5], [0, 1, 4, 5, 6, 7]),
+    ],
+)
+def test_splits_of_a_tfds_set(tmp_path, names, options, train, validation, whole):
+    write_tfds(tmp_path, "pets", splits=dict.fromkeys(names, 20), shards=3)
+
+    def numbers(split):
+        source = open_source("tfds:pets", split, data_dir=str(tmp_path), options=SplitOptions(**options))
+        return [jpegs.index(record.image) for record in source]
+
+    jpegs = [jpeg(i) for i in range(20)]
+    expected = [list(train), list(validation), list(whole)]
+    assert [numbers(split) for split in ("train", "validation", "evaluation")] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"train_split": "trian"}, "data.train_split is 'trian'.*train, test"),
+        ({"train_split": "train[:x]"}, r"data.train_split is 'train\[:x\]'.*Unrecognized"),
+        ({"validation_split": "train[90%:]"}, "'train'.*'train.90%:.'.* 2 images"),
+        ({"train_split": "train[:90%]", "validation_split": "train[80%:]"}, " 2 images"),
+        ({"train_split": "train+test"}, " 3 images"),
+        # tfds itself gives other images.
+        ({"train_split": "train[10%:5%]"}, r"no images.*train\[10%:5%\]"),
+        ({"train_split": "train[:1%]"}, r"no images.*train\[:1%\]"),
+    ],
+)
+def test_splits_of_a_tfds_set_that_are_refused(tmp_path, options, named):
+    write_tfds(tmp_path, "pets", splits={"train": 20, "test": 3})
+    expect(named, "tfds:pets", data_dir=str(tmp_path), options=SplitOptions(**options))
+
+
 def test_tfds_mistakes(tmp_path):
     import tensorflow_datasets as tfds
 
@@ -66,7 +117,18 @@ def test_tfds_mistakes(tmp_path):
     write_tfds(tmp_path, "none", splits={"train": 0})
     expect("tfds:none .*train", "tfds:none", **place)
     write_tfds(tmp_path, "half", splits={"train": 1})
-    expect("tfds:half .*train.*validation or test", "tfds:half", "validation", **place)
+    expect("tfds:half .*two or more images", "tfds:half", "validation", **place)
+    write_tfds(tmp_path, "best", splits={"test": 9})
+    expect(r"tfds:best .*'test'.*data.train_split.*'test\[:90%\]'", "tfds:best", **place)
+    one = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["cat"])}
+    write_tfds(
+        tmp_path,
+        "cats",
+        splits={"train": 9},
+        features=one,
+        example=lambda i: {"image": io.BytesIO(jpeg(i)), "label": 0},
+    )
+    expect("tfds:cats .*'cat'.*two or more", "tfds:cats", **place)
 
 
 def test_a_description_that_is_broken(tmp_path):
@@ -81,11 +143,11 @@ def test_a_tfds_set_of_several_versions(tmp_path):
         write_tfds(tmp_path, "pets", splits={"train": count}, version=version)
     place = {"data_dir": str(tmp_path)}
     lengths = {"pets": 2, f"{tmp_path}/pets": 2, "pets:1.9.0": 1, "pets/1.9.0": 1, f"{tmp_path}/pets/1.9.0": 1}
-    assert {name: len(open_source(f"tfds:{name}", "train", **place)) for name in lengths} == lengths
+    assert {name: len(open_source(f"tfds:{name}", "evaluation", **place)) for name in lengths} == lengths
     # tensorflow-datasets knows mnist 3.0.1.
     write_tfds(tmp_path, "mnist", splits={"train": 1}, version="2.0.0")
     expect("mnist/3.0.1.*tfds:mnist:2.0.0.*download_and_prepare", "tfds:mnist", **place)
-    assert len(open_source("tfds:mnist:2.0.0", "train", **place)) == 1
+    assert len(open_source("tfds:mnist:2.0.0", "evaluation", **place)) == 1
 
 
 def test_features_of_other_names(tmp_path):
@@ -110,7 +172,7 @@ def test_features_of_other_names(tmp_path):
         }
 
     write_tfds(tmp_path, "scenes", splits={"train": 3}, features=features, example=example)
-    source = open_source("tfds:scenes", "train", data_dir=str(tmp_path))
+    source = open_source("tfds:scenes", "evaluation", data_dir=str(tmp_path))
     assert source.class_names == ("0", "1", "2")
     assert [(r.image, r.label) for r in source] == [(jpeg(0), 2), (jpeg(1), 1), (jpeg(2), 0)]
 
@@ -165,7 +227,7 @@ BROKEN = {
 def test_a_broken_record_is_a_broken_image(tmp_path, case):
     damage, pattern = BROKEN[case]
     write_tfds(tmp_path, "pets", splits={"train": 2}, damage=lambda i, record: record if i else damage(record))
-    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    source = open_source("tfds:pets", "evaluation", data_dir=str(tmp_path))
     with pytest.raises(BrokenImage, match=pattern) as caught:
         source[0]
     assert "\n" not in str(caught.value)
@@ -180,7 +242,7 @@ def test_a_file_whose_bytes_were_changed(tmp_path):
     middle = content.index(jpeg(0)[:20])
     content[middle : middle + 20] = bytes(20)
     file.write_bytes(content)
-    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    source = open_source("tfds:pets", "evaluation", data_dir=str(tmp_path))
     with pytest.raises(BrokenImage, match="image 0 of tfds:pets train "):
         source[0]
     assert source[2].image == jpeg(2)
@@ -188,7 +250,7 @@ def test_a_file_whose_bytes_were_changed(tmp_path):
 
 def test_many_threads_read_a_set_of_many_files(tmp_path):
     write_tfds(tmp_path, "pets", splits={"train": 60}, shards=20)
-    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    source = open_source("tfds:pets", "evaluation", data_dir=str(tmp_path))
     indices = np.random.default_rng(0).permutation(np.tile(np.arange(60), 5)).tolist()
     with ThreadPoolExecutor(8) as pool:
         records = list(pool.map(source.__getitem__, indices))
@@ -213,7 +275,7 @@ def test_more_files_than_a_process_may_open_at_first(tmp_path, monkeypatch):
     in_use = len(os.listdir("/dev/fd"))
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, limits[1]))
-        source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+        source = open_source("tfds:pets", "evaluation", data_dir=str(tmp_path))
         assert [record.image for record in source] == [jpeg(i) for i in range(40)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -227,7 +289,7 @@ def test_more_files_than_a_process_may_open_at_first(tmp_path, monkeypatch):
 
 def test_a_tfds_set_whose_file_is_gone(tmp_path):
     folder = write_tfds(tmp_path, "pets", splits={"train": 2})
-    source = open_source("tfds:pets", "train", data_dir=str(tmp_path))
+    source = open_source("tfds:pets", "evaluation", data_dir=str(tmp_path))
     next(folder.glob("*train*")).unlink()
     with pytest.raises(UserError, match="image 1 of tfds:pets train .*No such file"):
         source[1]

@@ -95,7 +95,7 @@ def benchmark(
         return _measure(experiment, open_source(spec, "train", data_dir=data_dir), spec, seconds, repeats)
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder))
-        photographs = open_source(f"folder:{folder}", "train")
+        photographs = open_source(f"folder:{folder}", "evaluation")  # all of them
         return _measure(experiment, photographs, f"{len(photographs)} photographs", seconds, repeats)
 
 

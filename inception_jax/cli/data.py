@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from inception_jax.cli.arguments import Directory, arg
-from inception_jax.config import DataConfig, Resize
+from inception_jax.config import DataConfig, Resize, check_data
 
 
 @dataclasses.dataclass
@@ -42,7 +42,7 @@ class Prepare:
 
 @dataclasses.dataclass
 class Check:
-    """Read and decode every image of both splits; print counts, sizes, formats, duplicates and every broken image.
+    """Read and decode every image of both splits; print splits, counts, sizes, formats, duplicates and broken images.
 
     Exits with 1 if an image is broken.
     """
@@ -53,13 +53,29 @@ class Check:
     """Directory of prepared tensorflow-datasets data sets."""
     threads: Annotated[int | None, arg(metavar="INT")] = None
     """Images decoded in parallel; by default one per core."""
+    validation_fraction: float = DataConfig.validation_fraction
+    """Fraction of each class held out where the source has no validation split."""
+    train_split: Annotated[str | None, arg(metavar="SPLIT")] = None
+    """Training split: a folder of folder:, or in tfds' syntax."""
+    validation_split: Annotated[str | None, arg(metavar="SPLIT")] = None
+    """Validation split, likewise."""
     json: bool = False
     """Print one JSON object, including the number of images per class."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import check
+        from inception_jax.data.sources import SplitOptions
 
-        report = check.check(self.source, data_dir=self.data_dir, threads=self.threads)
+        data = DataConfig(
+            source=self.source,
+            data_dir=self.data_dir,
+            validation_fraction=self.validation_fraction,
+            train_split=self.train_split,
+            validation_split=self.validation_split,
+        )
+        check_data(data)
+        options = SplitOptions.from_config(data)
+        report = check.check(self.source, data_dir=self.data_dir, threads=self.threads, options=options)
         print(json.dumps(dataclasses.asdict(report)) if self.json else check.table(report))
         return 1 if report.broken else 0
 
@@ -96,6 +112,12 @@ class Show:
     """Interpolation: bilinear, bicubic, area, antialiased_bilinear or antialiased_bicubic."""
     data_dir: Directory = None
     """Directory of prepared tensorflow-datasets data sets."""
+    validation_fraction: float = DataConfig.validation_fraction
+    """Fraction of each class held out where the source has no validation split."""
+    train_split: Annotated[str | None, arg(metavar="SPLIT")] = None
+    """Training split: a folder of folder:, or in tfds' syntax."""
+    validation_split: Annotated[str | None, arg(metavar="SPLIT")] = None
+    """Validation split, likewise."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import preview

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ import numpy as np
 
 from inception_jax.data import formats, jpeg, preprocess
 from inception_jax.data.duplicates import Duplicates, digest, find_duplicates
-from inception_jax.data.sources import Source, open_source
+from inception_jax.data.sources import Source, SplitOptions, list_kinds, open_source
+from inception_jax.data.sources.storage import is_junk
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.cores import available_cores
 from inception_jax.system.names import printable
@@ -107,6 +109,12 @@ class SourceReport:
     """Reason why each missing split cannot be opened."""
     duplicates: Duplicates
     """Images with the same bytes."""
+    layout: str = ""
+    """Where the training and validation images come from, in words."""
+    notes: tuple[str, ...] = ()
+    """What may have been misunderstood about the layout, in words."""
+    passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Number of files and folders of each kind that hold no images of the source."""
 
     @property
     def broken(self) -> int:
@@ -114,13 +122,16 @@ class SourceReport:
         return sum(len(split.broken) for split in self.splits.values())
 
 
-def check(source: str, *, data_dir: str | None = None, threads: int | None = None) -> SourceReport:
+def check(
+    source: str, *, data_dir: str | None = None, threads: int | None = None, options: SplitOptions | None = None
+) -> SourceReport:
     """Reads and strictly decodes every image of both splits; shows progress on standard error.
 
     Args:
       source: `spec` of `open_source`.
       data_dir: As in `open_source`.
       threads: Number of threads; None is one per core.
+      options: As in `open_source`.
 
     Raises:
       UserError: neither split can be opened, or the source can no longer be read.
@@ -132,7 +143,7 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
     missing: dict[str, str] = {}
     for split in ("train", "validation"):
         try:
-            opened[split] = open_source(source, split, data_dir=data_dir)
+            opened[split] = open_source(source, split, data_dir=data_dir, options=options)
         except formats.MissingDecoder:
             raise
         except UserError as error:
@@ -147,7 +158,17 @@ def check(source: str, *, data_dir: str | None = None, threads: int | None = Non
         splits = {split: _check_split(images, split, rows[split], threads) for split, images in opened.items()}
         counts, pairs = find_duplicates(rows)
         examples = {kind: (_name(opened, first), _name(opened, second)) for kind, (first, second) in pairs.items()}
-    return SourceReport(source, class_names, splits, missing, Duplicates(**counts, examples=examples))
+    layout = functools.reduce(operator.or_, (images.layout for images in opened.values()))
+    return SourceReport(
+        source,
+        class_names,
+        splits,
+        missing,
+        Duplicates(**counts, examples=examples),
+        layout.splits,
+        layout.notes,
+        layout.kinds_passed_over,
+    )
 
 
 def _name(opened: Mapping[str, Source], place: tuple[str, int]) -> str:
@@ -236,6 +257,7 @@ def table(report: SourceReport) -> str:
     """Report as text; of more than 50 classes only those with the fewest images are listed."""
     splits = list(report.splits.values())
     lines = [f"{report.source} (three numbers are minimum / median / maximum)"]
+    lines += _layout_lines(report)
     lines += [f"{split} is missing: {reason}" for split, reason in report.missing.items()]
     lines += ["", _line("", report.splits), *(_line(name, cells) for name, cells in _rows(splits))]
     if len(report.class_names) <= _CLASSES_LISTED:
@@ -285,6 +307,17 @@ def _some(names: Sequence[str]) -> str:
     """Number of names, and the first of them."""
     rest = ", ..." if len(names) > _SMALLEST_LISTED else ""
     return f"{len(names):,}, {', '.join(names[:_SMALLEST_LISTED])}{rest}"
+
+
+def _layout_lines(report: SourceReport) -> list[str]:
+    """How the source was understood."""
+    lines = [f"{report.layout[:1].upper()}{report.layout[1:]}."] if report.layout else []
+    lines += [f"Note: {note}." for note in report.notes]
+    groups = {
+        "Passed over as no images that are read": {k: n for k, n in report.passed_over.items() if not is_junk(k)},
+        "Passed over as hidden or left by a system": {k: n for k, n in report.passed_over.items() if is_junk(k)},
+    }
+    return lines + [f"{why}: {list_kinds(kinds, most=20)}." for why, kinds in groups.items() if kinds]
 
 
 def _rows(splits: Sequence[SplitReport]) -> Iterator[tuple[str, list[str]]]:

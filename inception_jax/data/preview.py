@@ -14,9 +14,9 @@ import PIL.ImageFont
 
 from inception_jax import config
 from inception_jax.config import DataConfig
-from inception_jax.data import colour, evaluation_batches, open_source, training_batches
+from inception_jax.data import colour, evaluation_batches, training_batches
 from inception_jax.data.prefetch import Loading, Shard
-from inception_jax.data.sources import Source
+from inception_jax.data.sources import Source, open_data
 from inception_jax.errors import UserError
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
@@ -56,7 +56,7 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
         raise UserError(f"{out} must end in .png.")
     check_place(Path(out).parent, data.source)
     check_writable(Path(out).parent)
-    source = open_source(data.source, split, data_dir=data.data_dir)
+    source = open_data(data, split)
     crops = training_crops if split == "train" else validation_crops
     images, labels = crops(data, source, rows * columns, seed)
     picture = draw_grid(images, [source.class_names[label] for label in labels], columns)

@@ -12,7 +12,7 @@ import numpy as np
 from inception_jax import build
 from inception_jax.config import DataConfig, Experiment, OnError
 from inception_jax.data import Protocol, excluded, of_unknown_classes
-from inception_jax.data.sources import Source, relabel
+from inception_jax.data.sources import Source, describe_layout, relabel, same_source
 from inception_jax.errors import UserError
 from inception_jax.evaluation import classes
 from inception_jax.evaluation.classes import Matching, UnknownClasses
@@ -91,7 +91,8 @@ def run_networks(
         for path in checkpoints
     ]
     data = choose_data(members, options)
-    source = _open(data, members, options)
+    source = open_images(data, members, options)
+    hosts.say_on_process_zero(describe_layout(data.source, source))
     matching = classes.match(
         [member.outputs for member in members],
         source.class_names,
@@ -156,14 +157,27 @@ def choose_data(members: Sequence[Member], options: EvaluationOptions) -> DataCo
     """Data to evaluate on: those of `options`, else those that all members were trained on, else UserError."""
     theirs = [member.data for member in members if member.data]
     own = theirs[0] if len(theirs) == len(members) else None
-    images = {(one.source, one.data_dir, one.validation_images) for one in theirs}
+    images = {
+        (
+            one.source,
+            one.data_dir,
+            one.validation_images,
+            one.validation_fraction,
+            one.validation_split,
+            one.train_split,
+        )
+        for one in theirs
+    }
     if options.data is None and (own is None or len(images) > 1):
         raise UserError(
             "give --data: the checkpoints do not all name the images that they were trained on, or name different ones."
         )
     data = own or DataConfig()
     if options.data is not None:
-        data = dataclasses.replace(data, validation_images=None)  # `options` name all images of a source.
+        # `options` name all images of a source.
+        data = dataclasses.replace(data, validation_images=None)
+        if not same_source(options.data, data.source):
+            data = dataclasses.replace(data, train_split=None, validation_split=None)
     changes: dict[str, Any] = {
         "source": options.data,
         "data_dir": options.data_dir,
@@ -173,9 +187,12 @@ def choose_data(members: Sequence[Member], options: EvaluationOptions) -> DataCo
     return dataclasses.replace(data, **{k: v for k, v in changes.items() if v is not None})
 
 
-def _open(data: DataConfig, members: Sequence[Member], options: EvaluationOptions) -> Source:
+def open_images(data: DataConfig, members: Sequence[Member], options: EvaluationOptions) -> Source:
+    """Validation images of the networks' own data; of another set its validation split, or all where it has none."""
+    # Not all of the networks' own, which they were trained on.
+    own = options.data is None or any(same_source(options.data, m.data.source) for m in members if m.data)
     try:
-        return build.source(Experiment(data=data), "validation")
+        return build.source(Experiment(data=data), "validation" if own else "evaluation")
     except UserError as error:
         if options.data is not None:
             raise

@@ -10,7 +10,7 @@ import jax
 from inception_jax import build, checkpoint, config, runs
 from inception_jax.build import Setup
 from inception_jax.config import Experiment
-from inception_jax.data.sources import Source
+from inception_jax.data.sources import Source, describe_layout
 from inception_jax.errors import RunFailed
 from inception_jax.models.initialize import variable_shapes
 from inception_jax.models.summary import count_parameters, summarize
@@ -81,6 +81,7 @@ def fit(
             state = start.first_state(setup, saved, weights, training.class_names, notes.append)
             if jax.process_index() == 0:
                 _write_header(setup, workdir, name, step, training, validation)
+                notes[:0] = [describe_layout(experiment.data.source, training), *training.layout.notes]
                 for note in notes:
                     say(f"  {note}")
             with contextlib.closing(MetricsLog(setup, workdir, name, step)) as log:

@@ -15,6 +15,7 @@ from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.metadata import write_metadata
 from inception_jax.data.prepare.shards import Shard, count, is_complete, list_shards, read_left_out, write_shard
 from inception_jax.data.prepare.tfrecord import list_tfrecord
+from inception_jax.data.sources import instead_of
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
@@ -93,7 +94,7 @@ def _parse(spec: str) -> tuple[str, str]:
     """Kind and absolute path of the source."""
     kind, _, place = spec.partition(":")
     if kind not in _KINDS or not place:
-        raise UserError(f"the source {spec!r} must be folder:PATH, csv:FILE, imagenet:DIR or tfds:DIR.")
+        raise UserError(f"the source {spec!r} {instead_of(spec, 'folder:PATH, csv:FILE, imagenet:DIR or tfds:DIR')}.")
     return kind, place.rstrip("/") if "://" in place else os.path.abspath(Path(place).expanduser())
 
 

@@ -1,15 +1,18 @@
 """Data sets of labelled image files: folder:PATH and csv:FILE, and the basis of imagenet:DIR."""
 
+import dataclasses
 import functools
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inception_jax.data.prepare.dataset import Dataset, Example, Split
-from inception_jax.data.sources import Source, open_source
+from inception_jax.data.sources import Source, describe_layout, open_source
 from inception_jax.system.names import printable
+from inception_jax.system.progress import say
 
 
 def list_folder(place: str) -> Dataset:
@@ -24,7 +27,12 @@ def list_label_file(place: str) -> Dataset:
 
 
 def _open_both(spec: str) -> dict[str, Source]:
-    return {split: open_source(spec, split) for split in ("train", "validation")}
+    """Both splits of a source; prints how it was understood."""
+    sources = {split: open_source(spec, split) for split in ("train", "validation")}
+    layout = functools.reduce(operator.or_, (source.layout for source in sources.values()))
+    source = dataclasses.replace(sources["train"], layout=layout)
+    say("\n".join([describe_layout(spec, source), *layout.notes]))
+    return sources
 
 
 def dataset_name(folder: str) -> str:

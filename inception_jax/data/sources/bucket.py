@@ -3,13 +3,14 @@
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inception_jax.data.sources.retry import Result, with_retries
 from inception_jax.data.sources.source import reason
-from inception_jax.data.sources.storage import Images, is_image
+from inception_jax.data.sources.storage import Contents, is_image, junk, suffix
 from inception_jax.errors import BrokenImage, UserError
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -39,13 +40,23 @@ class Bucket:
         except (ImportError, ValueError) as error:  # package not installed; unknown kind of URL
             raise UserError(f"{url} cannot be opened: {reason(error)}.") from error
 
-    def subfolders(self, folder: str) -> list[str]:
-        """As `Storage.subfolders`, with one request."""
-        return sorted(name for name, size in self.entries(folder).items() if size is None and not name.startswith("."))
+    def contents(self, folder: str) -> Contents:
+        """As `Storage.contents`, with one request."""
+        found = Contents([], [], Counter())
+        for name, size in sorted(self.entries(folder).items()):
+            kind = junk(name)
+            if kind:
+                found.passed_over[kind] += 1
+            elif size is None:
+                found.folders.append(name)
+            elif is_image(name):
+                found.images.append(name)
+            else:
+                found.passed_over[suffix(name)] += 1
+        return found
 
-    def images(self, folder: str) -> Images:
+    def images(self, folder: str, names: Sequence[str]) -> dict[str, Contents]:
         """As `Storage.images`, with one request per class and thousand images."""
-        names = self.subfolders(folder)
         folders = [f"{folder}/{name}".lstrip("/") for name in names]
         pool = ThreadPoolExecutor(_LISTING_THREADS)
         try:
@@ -81,10 +92,23 @@ class Bucket:
         except _MISSING as error:
             raise UserError(f"{url} is not there.") from error
 
-    def _list_class(self, folder: str) -> list[str]:
-        found = _with_retries(self._files.find, self._url(folder))
-        files = [file.removeprefix(self._start(folder)) for file in found]
-        return sorted(file for file in files if is_image(file) and "/." not in f"/{file}")
+    def _list_class(self, folder: str) -> Contents:
+        start = self._start(folder)
+        files = [file.removeprefix(start) for file in _with_retries(self._files.find, self._url(folder))]
+        images: list[str] = []
+        # By path, because a folder that is passed over counts once, as on a disk.
+        passed_over: dict[str, str] = {}
+        for file in files:
+            parts = file.split("/")
+            kinds = [(depth, kind) for depth, part in enumerate(parts, 1) if (kind := junk(part))]
+            if kinds:
+                depth, kind = kinds[0]
+                passed_over["/".join(parts[:depth])] = kind
+            elif is_image(file):
+                images.append(file)
+            else:
+                passed_over[file] = suffix(file)
+        return Contents([], sorted(images), Counter(passed_over.values()))
 
     def _start(self, folder: str) -> str:
         """Prefix of fsspec's names of the contents of a folder."""

@@ -2,11 +2,12 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inception_jax.data.sources.retry import Result, with_retries
-from inception_jax.data.sources.storage import Images, is_image
+from inception_jax.data.sources.storage import Contents, is_image, junk, suffix
 from inception_jax.errors import BrokenImage, UserError
 
 # Errors of a network disk while it is unreachable.
@@ -25,14 +26,14 @@ class Disk:
         if not root.is_dir():
             raise UserError(f"folder:{root} is not a folder.")
 
-    def subfolders(self, folder: str) -> list[str]:
-        """As `Storage.subfolders`."""
-        return sorted(_list_folder(os.path.join(self.root, folder))[1])
+    def contents(self, folder: str) -> Contents:
+        """As `Storage.contents`."""
+        found = _list_folder(os.path.join(self.root, folder))[1]
+        return Contents(sorted(found.folders), sorted(found.images), found.passed_over)
 
-    def images(self, folder: str) -> Images:
+    def images(self, folder: str, names: Sequence[str]) -> dict[str, Contents]:
         """As `Storage.images`."""
         path = Path(self.root, folder).resolve()
-        names = self.subfolders(folder)
         ancestors = frozenset(_identity(os.stat(parent)) for parent in (path, *path.parents))
         # Without threads, which are slower on a local disk, because listing holds the GIL.
         return {name: _list_class(path / name, ancestors) for name in names}
@@ -46,40 +47,46 @@ class Disk:
             raise BrokenImage(f"the image {path} cannot be read: {error.strerror}.") from error
 
 
-def _list_class(path: Path, ancestors: frozenset[Identity]) -> list[str]:
-    """Images at any depth below the folder of a class, sorted; `ancestors` are its parent folders."""
+def _list_class(path: Path, ancestors: frozenset[Identity]) -> Contents:
+    """Images at any depth below the folder of a class; `ancestors` are its parent folders."""
     files: list[str] = []
+    passed_over: Counter[str] = Counter()
     pending = [("", ancestors)]
     while pending:
         relative, ancestors = pending.pop()
-        identity, folders, images = _list_folder(os.path.join(path, relative))
+        identity, found = _list_folder(os.path.join(path, relative))
         if identity in ancestors:
             continue  # a link to a parent folder, which would not end
-        files += [relative + image for image in images]
-        pending += [(f"{relative}{folder}/", ancestors | {identity}) for folder in folders]
-    return sorted(files)
+        files += [relative + image for image in found.images]
+        passed_over += found.passed_over
+        pending += [(f"{relative}{folder}/", ancestors | {identity}) for folder in found.folders]
+    return Contents([], sorted(files), passed_over)
 
 
-def _list_folder(path: str) -> tuple[Identity, list[str], list[str]]:
-    """Identity of a folder and the names of the folders and images in it, without hidden ones."""
+def _list_folder(path: str) -> tuple[Identity, Contents]:
+    """Identity and unsorted contents of a folder."""
     try:
-        return _with_retries(lambda: (_identity(os.stat(path)), *_scan(path)))
+        return _with_retries(lambda: (_identity(os.stat(path)), _scan(path)))
     except OSError as error:
         raise UserError(f"the folder {path} cannot be listed: {error.strerror}.") from error
 
 
-def _scan(path: str) -> tuple[list[str], list[str]]:
-    folders, images = [], []
+def _scan(path: str) -> Contents:
+    found = Contents([], [], Counter())
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            kind = junk(entry.name)
+            if kind:
+                found.passed_over[kind] += 1
                 continue
             image = is_image(entry.name)
             if _is_folder(entry, follow=not image):
-                folders.append(entry.name)
+                found.folders.append(entry.name)
             elif image:
-                images.append(entry.name)
-    return folders, images
+                found.images.append(entry.name)
+            else:
+                found.passed_over[suffix(entry.name)] += 1
+    return found
 
 
 def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:

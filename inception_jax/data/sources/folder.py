@@ -3,78 +3,92 @@
 import bisect
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from inception_jax.data.formats import require_decoders
+from inception_jax.data.sources import splits
 from inception_jax.data.sources.bucket import Bucket
 from inception_jax.data.sources.disk import Disk
-from inception_jax.data.sources.source import Record, Source, class_name, folders_by_class
-from inception_jax.data.sources.storage import IMAGE_SUFFIXES, Images, Storage
+from inception_jax.data.sources.folder_layout import FolderSplits, find_splits, join, list_classes
+from inception_jax.data.sources.source import Layout, Record, Source, class_name, folders_by_class, list_names
+from inception_jax.data.sources.splits import SplitOptions
+from inception_jax.data.sources.storage import Contents, Storage
 from inception_jax.errors import UserError
 
-_VALIDATION = ("validation", "val", "test")
 
-
-def open_folder(place: str, split: str) -> Source:
-    """Opens one split; without folders for the splits, a tenth of each class is for validation.
+def open_folder(place: str, split: str, options: SplitOptions) -> Source:
+    """Opens one split; without a folder for validation, a part of each class is held out.
 
     Args:
       place: A path, or the URL of a folder in a bucket.
       split: As in `open_source`.
+      options: As in `open_source`.
 
     Raises:
-      UserError: the folder does not exist, or does not contain folders of images.
+      UserError: the folder does not exist, or does not contain two or more folders of images.
     """
     storage: Storage = Bucket(place) if "://" in place else Disk(Path(place).expanduser())
-    names = storage.subfolders("")
-    folders = {
-        "train": "train" if "train" in names else None,
-        "validation": next((name for name in _VALIDATION if name in names), None),
-    }
-    present = [folder for folder in folders.values() if folder]
-    if not present:
-        return _split_folder(storage, split)
-    chosen = folders[split]
-    if chosen is None:
-        wanted = "train" if split == "train" else "validation, val or test"
-        raise UserError(f"folder:{storage.root} has a folder {present[0]} but no folder {wanted}.")
-    images = _images_by_class(storage, chosen)
-    # The classes are those of training, but a folder with only validation images can be evaluated.
-    root = storage.root
-    trained = images if chosen == present[0] else storage.subfolders(present[0])
-    class_names = folders_by_class(trained, f"{root}/{present[0]}")
-    folders_here = {class_name(folder): folder for folder in images}
-    unknown = sorted(set(folders_here) - set(class_names))
-    if unknown:
-        raise UserError(f"{root}/{chosen} has the class '{unknown[0]}', which {root}/{present[0]} does not have.")
-    found = [folders_here.get(name, name) for name in class_names]
-    return _source(storage, chosen, {folder: images.get(folder, []) for folder in found})
+    root = storage.contents("")
+    found = find_splits(storage, root, options)
+    folder, part = splits.choose(split, found.train, found.validation)
+    if folder is None:
+        raise UserError(
+            f"folder:{storage.root} has a folder {found.validation} but no folder "
+            f"{' or '.join(splits.USUAL_NAMES['train'])}; name it in data.train_split."
+        )
+    # Two classes, but a network that knows more can be evaluated on one, and training has the others.
+    least = 1 if split == "evaluation" or (folder == found.validation and found.train is not None) else 2
+    contents = storage.contents(folder) if folder else root
+    classes = list_classes(storage, folder, contents, least=least)
+    images: Mapping[str, Sequence[str]] = classes.files
+    if part:
+        images = _part(storage, images, options.validation_fraction, part)
+    elif folder == found.validation and found.train is not None:
+        images = _numbered_as_in_training(storage, images, folder, found.train)
+    source = _source(storage, folder, images)
+    passed_over = {folder: classes.passed_over + _outside(contents)}
+    if folder:
+        passed_over[""] = root.passed_over + _outside(root)
+    layout = Layout(_in_words(split, found, options), found.notes + classes.notes, passed_over)
+    return dataclasses.replace(source, layout=layout)
 
 
-def _split_folder(storage: Storage, split: str) -> Source:
-    """Source of one split of a folder without splits: every tenth image of each class is for validation."""
-    chosen = {
-        # From the second on, so that a class of one image is trained on.
-        name: [file for number, file in enumerate(files) if (number % 10 == 1) == (split == "validation")]
-        for name, files in _images_by_class(storage, "").items()
-    }
+def _in_words(split: str, found: FolderSplits, options: SplitOptions) -> str:
+    train, validation = (folder and f"{folder}/" for folder in (found.train, found.validation))
+    return splits.describe(split, train, validation, options.validation_fraction, [f"{name}/" for name in found.unused])
+
+
+def _outside(contents: Contents) -> Counter[str]:
+    return Counter({"images outside the folders of classes": len(contents.images)})
+
+
+def _part(storage: Storage, images: Mapping[str, Sequence[str]], fraction: float, part: str) -> dict[str, list[str]]:
+    """The images of "train" or "validation" among those of a folder that is not split."""
+    chosen = {}
+    for name, files in images.items():
+        held_out = splits.held_out(np.arange(len(files)), fraction)
+        chosen[name] = list(itertools.compress(files, held_out == (part == "validation")))
     if not any(chosen.values()):
         raise UserError(f"folder:{storage.root} is too small to split; one class must have two or more images.")
-    return _source(storage, "", chosen)
+    return chosen
 
 
-def _images_by_class(storage: Storage, folder: str) -> Images:
-    images = storage.images(folder)
-    path = f"{storage.root}/{folder}".rstrip("/")
-    if not images:
-        raise UserError(f"{path} has no folders; it must have one per class.")
-    for name, files in images.items():
-        if not files:
-            raise UserError(
-                f"{path}/{name} holds no {', '.join(IMAGE_SUFFIXES)} file; add images or remove the folder."
-            )
-    return {folder: images[folder] for folder in folders_by_class(images, path).values()}
+def _numbered_as_in_training(
+    storage: Storage, images: Mapping[str, Sequence[str]], folder: str, train: str
+) -> dict[str, Sequence[str]]:
+    """Validation images with all classes of training, in their order; UserError where there are others."""
+    trained = folders_by_class(storage.contents(train).folders, join(storage, train))
+    folders = {class_name(name): name for name in images}
+    unknown = sorted(set(folders) - set(trained))
+    if unknown:
+        raise UserError(
+            f"{join(storage, folder)} has {list_names('class', unknown)}, which {join(storage, train)} does not have."
+        )
+    return {folders.get(name, name): images.get(folders.get(name, name), []) for name in trained}
 
 
 def _source(storage: Storage, folder: str, images: Mapping[str, Sequence[str]]) -> Source:

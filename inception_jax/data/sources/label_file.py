@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from inception_jax.data.sources import splits
 from inception_jax.data.sources.disk import Disk
-from inception_jax.data.sources.source import Record, Source, class_name, list_names
+from inception_jax.data.sources.source import Layout, Record, Source, class_name, list_names
+from inception_jax.data.sources.splits import SplitOptions
 from inception_jax.data.sources.storage import is_image
 from inception_jax.errors import UserError
 from inception_jax.system.names import printable, read_text
@@ -51,17 +53,18 @@ class _Columns(NamedTuple):
     split: int | None
 
 
-def open_label_file(place: str, split: str) -> Source:
+def open_label_file(place: str, split: str, options: SplitOptions) -> Source:
     """Opens one split of the images that a text file lists.
 
     The file has a column of paths, one of labels and perhaps one of splits, separated by commas, semicolons or tabs.
     The columns are recognised by a header, or else by their contents. Paths are relative to the folder of the file. The
     classes are in the order of their names or, where all are whole numbers, of these. Without a column of splits, or
-    with only one split in it, a tenth of each class is for validation.
+    with only one split in it, a part of each class is held out for validation.
 
     Args:
       place: The path of the file.
       split: As in `open_source`; "test" is used where there are no validation images.
+      options: As in `open_source`.
 
     Raises:
       UserError: the file cannot be read or understood, an image is missing, or an image has two labels.
@@ -73,15 +76,27 @@ def open_label_file(place: str, split: str) -> Source:
         raise UserError(f"csv:{printable(str(path))} is a folder; give the text file with the labels.")
     name = f"csv:{printable(str(path))}"
     rows = _unique(_locate(_settle_splits(_read_rows(path, name)), path.parent, name), name)
-    chosen = _choose(rows, split, name)
-    classes = _class_names([row.label for row in chosen["train"] or chosen[split]])
-    unknown = sorted({row.label for row in chosen[split]} - set(classes))
+    divided = bool(rows[0].split)
+    training = [row for row in rows if row.split in ("train", "")]
+    validation = [row for row in rows if row.split == "validation"]
+    classes = _class_names([row.label for row in training or validation])
+    unknown = sorted({row.label for row in validation} - set(classes))
     if unknown:
         raise UserError(f"{name} has {list_names('class', unknown)} in its validation images and not in training.")
+    if divided:
+        chosen = training if split == "train" else validation
+    else:
+        chosen = training if split == "evaluation" else _part(training, options.validation_fraction, split)
+    if not chosen and divided:
+        raise UserError(f"{name} has no images for {'training' if split == 'train' else 'validation'}.")
+    if not chosen:
+        raise UserError(f"{name} is too small to split; one class must have two or more images.")
     labels = {label: number for number, label in enumerate(classes)}
-    found = sorted((labels[row.label], row.file) for row in chosen[split])
+    found = sorted((labels[row.label], row.file) for row in chosen)
     reader = _Reader(Disk(path.parent), [file for _, file in found], [label for label, _ in found])
-    return Source(classes, len(found), reader.read, reader.locate)
+    train, held = ("rows of training", "rows of validation") if divided else ("", None)
+    layout = Layout(splits.describe(split, train, held, options.validation_fraction))
+    return Source(classes, len(found), reader.read, reader.locate, layout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,27 +137,11 @@ def _settle_splits(rows: Sequence[_Row]) -> list[_Row]:
     return [row._replace(split="validation") if row.split == "test" else row for row in rows]
 
 
-def _choose(rows: Sequence[_Row], split: str, name: str) -> dict[str, list[_Row]]:
-    """Rows of each split; UserError where the wanted one has none."""
-    divided = bool(rows[0].split)
-    chosen = {key: [row for row in rows if row.split == key] for key in ("train", "validation")}
-    chosen = chosen if divided else _hold_out(rows)
-    if not chosen[split] and divided:
-        raise UserError(f"{name} has no images for {'training' if split == 'train' else 'validation'}.")
-    if not chosen[split]:
-        raise UserError(f"{name} is too small to split; one class must have two or more images.")
-    return chosen
-
-
-def _hold_out(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
-    """Training and validation images of a set without splits: of each class the same that a folder would give."""
-    chosen: dict[str, list[_Row]] = {"train": [], "validation": []}
-    seen: Counter[str] = Counter()
-    for row in sorted(rows, key=lambda row: row.file):
-        # From the second on, so that a class of one image is trained on.
-        chosen["validation" if seen[row.label] % 10 == 1 else "train"].append(row)
-        seen[row.label] += 1
-    return chosen
+def _part(rows: Iterable[_Row], fraction: float, which: str) -> list[_Row]:
+    """Training or validation rows of a set that is not split: of each class the images that a folder would give."""
+    ordered = sorted(rows, key=lambda row: row.file)
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(row.label for row in ordered))}
+    return [ordered[i] for i in splits.part([numbers[row.label] for row in ordered], fraction, which)]
 
 
 def _unique(rows: Iterable[_Row], name: str) -> list[_Row]:

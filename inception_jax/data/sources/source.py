@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,29 @@ class Record(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a source was understood."""
+
+    splits: str = ""
+    """Where the training and validation images come from, in words."""
+    notes: tuple[str, ...] = ()
+    """What may have been misunderstood, in words."""
+    passed_over: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    """Number of files and folders passed over, by the folder and then by their kind."""
+
+    def __or__(self, other: "Layout") -> "Layout":
+        """The layout of a source of which another split was opened too."""
+        notes = tuple(dict.fromkeys(self.notes + other.notes))
+        return Layout(self.splits or other.splits, notes, {**self.passed_over, **other.passed_over})
+
+    @property
+    def kinds_passed_over(self) -> dict[str, int]:
+        """Number of files and folders passed over of each kind, the most frequent first."""
+        total = sum(map(collections.Counter, self.passed_over.values()), collections.Counter())
+        return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """Labelled images by number; `source[i]` is safe to call from several threads."""
 
@@ -35,6 +58,8 @@ class Source:
     """Reads an image by its number; UserError where it cannot be read."""
     locate: Callable[[int], tuple[str, int]] | None = None
     """Returns the name and label of an image without reading it; None where they are not known beforehand."""
+    layout: Layout = Layout()
+    """How the source was understood."""
 
     @property
     def num_classes(self) -> int:
@@ -95,13 +120,17 @@ def sample(source: Source, count: int) -> Source:
     """Random sample of a source, always the same, in the source's order; UserError where it has fewer images."""
     if count > len(source):
         raise UserError(f"the sample has {count:,} images; it must have no more than the source, {len(source):,}.")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(source))[:count])
+    return subset(source, np.sort(np.random.default_rng(0).permutation(len(source))[:count]))
+
+
+def subset(source: Source, numbers: np.ndarray) -> Source:
+    """Some images of a source, by their numbers."""
     locate = source.locate
     return dataclasses.replace(
         source,
-        length=count,
-        read=lambda index: source.read(int(chosen[index])),
-        locate=None if locate is None else lambda index: locate(int(chosen[index])),
+        length=len(numbers),
+        read=lambda index: source.read(int(numbers[index])),
+        locate=None if locate is None else lambda index: locate(int(numbers[index])),
     )
 
 
@@ -159,6 +188,12 @@ def list_names(noun: str, names: Sequence[str], most: int = 5) -> str:
         return f"the {noun} {quoted[0]}"
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{plural} {', '.join(quoted)}{more}"
+
+
+def list_kinds(kinds: Mapping[str, int], most: int = 8) -> str:
+    """Kinds of files for a message: "45 .txt, 2 Thumbs.db and 3 other kinds"."""
+    listed = ", ".join(f"{count:,} {kind}" for kind, count in list(kinds.items())[:most])
+    return listed + (f" and {len(kinds) - most} other kinds" if len(kinds) > most else "")
 
 
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:

@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inception_jax.data.sources import tfds_bucket
-from inception_jax.data.sources.source import Record, Source, class_name, reason
+import numpy as np
+
+from inception_jax.data.sources import splits, tfds_bucket
+from inception_jax.data.sources.source import Layout, Record, Source, class_name, list_names, reason, subset
+from inception_jax.data.sources.splits import SplitOptions
+from inception_jax.data.sources.tfds_splits import find_splits
 from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.names import check_path
+from inception_jax.system.progress import Progress
 
 # In Python, because the command line of tensorflow-datasets needs TensorFlow.
 _HOW_TO_PREPARE = (
@@ -22,13 +27,15 @@ _HOW_TO_PREPARE = (
 _OTHER_FILES = 256
 
 
-def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
+def open_tfds(name: str, split: str, data_dir: str | None, options: SplitOptions) -> Source:
     """Opens one split of a prepared data set.
 
     Args:
       name: Name or directory of the data set, or its URL in a bucket, from which it is copied into `data_dir`.
-      split: As in `open_source`; "test" is used where there is no validation split.
+      split: As in `open_source`; "test" is used where there is no validation split, and a part of each class is held
+        out where there is neither.
       data_dir: As in `open_source`.
+      options: As in `open_source`.
 
     Raises:
       UserError: the data set is not prepared as array_record, lacks the split, or is not one of labelled images.
@@ -38,26 +45,72 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
     remote = "://" in name
     builder = _open_builder(str(tfds_bucket.copy_description(name, data_dir)) if remote else name, data_dir)
     _check_prepared(builder, name)
-    features, splits = builder.info.features, builder.info.splits
-    image = _only_feature(features, name, tfds.features.Image, "image")
-    label = _only_feature(features, name, tfds.features.ClassLabel, "label")
-    if not features[label].num_classes:
-        raise UserError(f"the feature {label} of tfds:{name} has no number of classes; it must have one.")
-    wanted = "test" if split == "validation" and "validation" not in splits else split
-    if wanted not in splits:
-        raise UserError(f"tfds:{name} has the splits {', '.join(splits)}; it must have train and validation or test.")
-    if not splits[wanted].num_examples:
-        raise UserError(f"tfds:{name} has no images in its split {wanted}.")
-    folder, shards = Path(builder.data_path), sorted(splits[wanted].filenames)
+    features = builder.info.features
+    keys = (
+        _only_feature(features, name, tfds.features.Image, "image"),
+        _only_feature(features, name, tfds.features.ClassLabel, "label"),
+    )
+    _check_classes(features, keys[1], name)
+    found = find_splits(builder.info.splits, name, options)
+    wanted, part = splits.choose(split, found.train, found.validation)
+    if wanted is None:
+        raise UserError(
+            f"tfds:{name} has {list_names('split', list(builder.info.splits))} and none to train on; name one in "
+            "data.train_split, or a part of one such as 'test[:90%]'."
+        )
+    folder, shards = Path(builder.data_path), sorted(set(builder.info.splits[wanted].filenames))
     if remote:
         tfds_bucket.copy_shards(name, folder, shards)
     _check_files(name, folder, shards)
     _allow_open_files(name, len(shards))
     # As bytes, because tfds decodes with any library that it finds, and keeps an alpha channel.
     records = builder.as_data_source(wanted, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    class_names = tuple(map(class_name, features[label].names))
-    read = functools.partial(_read_record, records, (image, label), len(class_names), f"{builder.name} {wanted}")
-    return Source(class_names, len(records), read)
+    class_names = tuple(map(class_name, features[keys[1]].names))
+    read = functools.partial(_read_record, records, keys, len(class_names), f"{builder.name} {wanted}")
+    train, validation = (place and f"split {place}" for place in (found.train, found.validation))
+    unused = [f"split {other}" for other in found.unused]
+    layout = Layout(splits.describe(split, train, validation, options.validation_fraction, unused))
+    source = Source(class_names, len(records), read, layout=layout)
+    return _part(source, records, keys[1], name, options.validation_fraction, part) if part else source
+
+
+def _part(source: Source, records: Any, label: str, name: str, fraction: float, part: str) -> Source:
+    """The images of "train" or "validation" in a set that is not split."""
+    chosen = splits.part(_read_labels(records, label, name), fraction, part)
+    if not len(chosen):
+        raise UserError(f"tfds:{name} is too small to split; one class must have two or more images.")
+    return subset(source, chosen)
+
+
+def _read_labels(records: Any, key: str, name: str) -> np.ndarray:
+    """Labels of all records: int64 [N], -1 where one cannot be read."""
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    labels = np.full(len(records), -1, np.int64)
+    progress = Progress(f"labels of tfds:{name}", len(records), "images")
+    try:
+        for index in range(len(records)):
+            try:
+                values = tf_example_pb2.Example.FromString(records[index]).features.feature[key].int64_list.value
+            except (RuntimeError, ValueError, LookupError, DecodeError):
+                values = []  # reported when the image is read
+            if len(values) == 1:
+                labels[index] = values[0]
+            progress.advance()
+            progress.show()
+    finally:
+        progress.close()
+    return labels
+
+
+def _check_classes(features: Any, label: str, name: str) -> None:
+    """UserError where the number of classes is unknown or less than two."""
+    classes = features[label].num_classes
+    if not classes:
+        raise UserError(f"the feature {label} of tfds:{name} has no number of classes; it must have one.")
+    if classes < 2:
+        raise UserError(f"tfds:{name} has only {list_names('class', features[label].names)}; it must have two or more.")
 
 
 def _open_builder(name: str, data_dir: str | None) -> Any:

@@ -1,0 +1,110 @@
+"""Splits of a source: their usual names, and the part that is held out where there is only one."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Self
+
+import numpy as np
+
+from inception_jax.config import DataConfig
+
+SPLITS = ("train", "validation", "evaluation")
+"""Splits that are opened. That for evaluation is the validation split, or all images where they are not split."""
+
+USUAL_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+"""Names of the folders or parts of a data set, in any case and also with "set", "data" or "images" at their end."""
+
+_ENDING = re.compile(r"[-_ ]?(set|data|dataset|images|imgs|split)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitOptions:
+    """Names of the splits and size of the part held out, as the fields of the same names in `config.DataConfig`."""
+
+    validation_fraction: float = DataConfig.validation_fraction
+    train_split: str | None = None
+    validation_split: str | None = None
+
+    @classmethod
+    def from_config(cls, data: DataConfig) -> Self:
+        """The options of a data section."""
+        return cls(**{field.name: getattr(data, field.name) for field in dataclasses.fields(cls)})
+
+
+def kind_of_split(name: str) -> str | None:
+    """The key of `USUAL_NAMES` that a folder or a part of a data set is named after, None where there is none."""
+    stem = _ENDING.sub("", name.lower())
+    return next((kind for kind, names in USUAL_NAMES.items() if stem in names), None)
+
+
+def choose(split: str, train: str | None, validation: str | None) -> tuple[str | None, str | None]:
+    """Where the images of a split are, and which part of them it is.
+
+    Args:
+      split: one of `SPLITS`.
+      train: name of the training images; None where there are none.
+      validation: name of the validation images; None where they are held out of the training images.
+
+    Returns:
+      `train` or `validation`; and "train" or "validation" where the images there are to be split, None for all.
+    """
+    if split == "train":
+        return train, "train" if validation is None else None
+    if validation is not None:
+        return validation, None
+    return train, "validation" if split == "validation" else None
+
+
+def held_out(numbers: np.ndarray, fraction: float) -> np.ndarray:
+    """Whether each image is held out for validation: a `fraction` of each class, spread evenly, always the same ones.
+
+    The first image of a class never is, and the second always: with 0.1 the second, the twelfth and so on.
+
+    Args:
+      numbers: int [N], the number of each image within its class, from 0.
+      fraction: above 0 and below 1.
+
+    Returns:
+      bool [N].
+    """
+    # Exact, as the fraction is written: 0.1 of the 70 before the 71st is 7, not 7.000000000000001.
+    exact = Fraction(str(fraction))
+    top, bottom = exact.numerator, exact.denominator
+    # The first k + 1 images have ceil(k * fraction) that are held out.
+    before, after = (-(-(numbers - shift) * top // bottom) for shift in (1, 0))
+    return (after > before) & (numbers > 0)
+
+
+def numbers_in_class(labels: np.ndarray) -> np.ndarray:
+    """Number of each image among those of its label, from 0, in their order: int [N] -> int [N]."""
+    order = np.argsort(labels, kind="stable")
+    grouped = labels[order]
+    starts = np.searchsorted(grouped, grouped)
+    numbers = np.empty(len(labels), np.int64)
+    numbers[order] = np.arange(len(labels)) - starts
+    return numbers
+
+
+def part(labels: Sequence[int] | np.ndarray, fraction: float, which: str) -> np.ndarray:
+    """Numbers of the images of "train" or "validation" in a set that is not split, by their labels."""
+    chosen = held_out(numbers_in_class(np.asarray(labels, np.int64)), fraction)
+    return np.flatnonzero(chosen == (which == "validation"))
+
+
+def describe(split: str, train: str | None, validation: str | None, fraction: float, unused: Iterable[str] = ()) -> str:
+    """Where the images of a source come from, in words; the arguments as for `choose`, "" for the source itself."""
+    found = [f"training images in {train}"] if train and split != "evaluation" else []
+    if validation is not None:
+        found += [f"validation images in {validation}"]
+    elif split == "evaluation":
+        found += [f"all images in {train}" if train else "all images"]
+    else:
+        found += [f"{100 * fraction:g} % of each class held out for validation"]
+    found += [f"{name} not used" for name in unused]
+    return ", ".join(found)
