@@ -109,7 +109,8 @@ def test_a_broken_image_of_an_odd_name_takes_one_line(tmp_path, capfd):
         prepare(f"folder:{root}", tmp_path / "out", shard_images=100, threads=1, skip_broken=False)
     written = (tmp_path / "out" / "broken.txt").read_text().splitlines()
     assert len(written) == 1 and r"caf\udce9\n/0\udc85.jpg" in written[0]
-    assert capfd.readouterr().err.splitlines() == written
+    # After the line that says how the folder was understood.
+    assert capfd.readouterr().err.splitlines()[1:] == written
     assert prepare(f"folder:{root}", tmp_path / "out", shard_images=100, threads=1, skip_broken=True).left_out == 1
     assert check.table(check.check(f"folder:{root}")).splitlines()[-1] == written[0]
 
