@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import inception_jax
 from inception_jax import models
 from inception_jax.cli import main
 from inception_jax.data import of_unknown_classes
@@ -122,6 +123,7 @@ def test_networks_and_images_are_matched_by_name(zoo, networks, animals, options
     [
         (["cdf"], ("bird", "cat", "dog"), {}, ["'bird'", "cdf", "'cat', 'dog', 'fox'", "--unknown-classes skip"]),
         (["cdf"], ("ant", "bird"), {"unknown_classes": "skip"}, ["'ant', 'bird'", "no class in common"]),
+        (["cdf"], ("ant", "bird", "elk"), {"unknown_classes": "skip"}, ["--class-names"]),
         (["nameless"], ("cat", "dog"), {}, ["2 classes", "nameless has 3", "--class-names"]),
         (["cdf"], ("cat", "bird"), {"classes": "present", "unknown_classes": "skip"}, ["one class", "--classes all"]),
         (["cdf", "six"], ("cat", "dog"), {}, ["cdf and six", "only six knows", "'ant', 'bird', 'elk'"]),
@@ -172,7 +174,7 @@ def test_saved_predictions_are_matched_by_name(zoo, tmp_path, capfd):
 def test_saved_predictions_keep_all_classes_and_what_was_left_out(zoo, tmp_path):
     path = str(tmp_path / "p.npz")
     given = {"unknown_classes": "skip", "classes": "present", "save_predictions": path}
-    found = evaluated(zoo, ["six"], ("ant", "cat", "1"), **given)
+    found = evaluated(zoo, [zoo / "six"], ("ant", "cat", "1"), **given)
     again = evaluate([path], classes="present")
     assert json.dumps(again) == json.dumps(found) and found["unknown_classes"] == ("1",)
     assert evaluate([path])["classes"] == 6 and predictions.read(path).probabilities.shape == (1, 2 * EACH, 6)
@@ -212,6 +214,15 @@ def test_labels_by_name_or_number(outputs, images, labels, by_number):
     found = match([outputs], images, source="here", unknown="refuse")
     assert found.labels == (tuple(map(int, images)) if labels is None else labels)
     assert found.by_number == (by_number,) and found.unknown == () and found.orders == (None,)
+
+
+def test_arguments_from_python_are_checked():
+    with pytest.raises(UserError, match=r"give \['runs/v4'\]"):
+        inception_jax.evaluate("runs/v4")
+    with pytest.raises(UserError, match="classes is 'presnt'.*'all' or 'present'"):
+        inception_jax.evaluate(["runs/v4"], classes="presnt")
+    with pytest.raises(UserError, match="unknown_classes is 'ignore'.*'refuse' or 'skip'"):
+        inception_jax.evaluate(["runs/v4"], EvaluationOptions(unknown_classes="ignore"))
 
 
 def test_names_that_are_not_unique_match_nothing():

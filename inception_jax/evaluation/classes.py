@@ -131,7 +131,8 @@ def _labels(
     without = f"{source} has {list_names('class', missing)}, which {network.path} does not know (it knows "
     without += f"{_shown(known)})"
     if len(missing) == len(images):
-        raise UserError(f"{without}; they have no class in common, so there is nothing to evaluate.")
+        again = "; if they are the same under other names, import the weights again with --class-names FILE"
+        raise UserError(f"{without}; they have no class in common{again * (len(images) == network.count)}.")
     if unknown == "refuse":
         raise UserError(f"{without}; leave their images out with --unknown-classes skip.")
     return labels, missing

@@ -7,12 +7,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from inception_jax import runs
 from inception_jax.errors import UserError
 from inception_jax.evaluation import predictions, report
-from inception_jax.evaluation.classes import SoftmaxOver
+from inception_jax.evaluation.classes import SoftmaxOver, UnknownClasses
 from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.predictions import SUFFIX, Predictions
 from inception_jax.evaluation.run_networks import EvaluationOptions, run_networks
@@ -25,7 +25,7 @@ _DEFAULT_OPTIONS = EvaluationOptions()
 
 
 def evaluate(
-    paths: Sequence[str],
+    paths: Sequence[str | Path],
     options: EvaluationOptions = _DEFAULT_OPTIONS,
     *,
     classes: SoftmaxOver = "all",
@@ -57,9 +57,16 @@ def evaluate(
       RunFailed: a file could not be written.
       Preempted: SIGTERM ended the evaluation; finished networks are kept.
     """
-    checkpoints = [path for path in paths if not path.endswith(SUFFIX)]
-    _check(paths, checkpoints, options, save_predictions, out)
-    parts = [predictions.read(path) for path in paths if path.endswith(SUFFIX)]
+    choices = {"classes": (classes, SoftmaxOver), "unknown_classes": (options.unknown_classes, UnknownClasses)}
+    for name, (value, kind) in choices.items():
+        if value not in get_args(kind):
+            raise UserError(f"{name} is {value!r}; it must be {' or '.join(map(repr, get_args(kind)))}.")
+    if isinstance(paths, str | Path):
+        raise UserError(f"evaluate takes a list of paths, not one path: give [{str(paths)!r}].")
+    named = [str(path) for path in paths]
+    checkpoints = [path for path in named if not path.endswith(SUFFIX)]
+    _check(named, checkpoints, options, save_predictions, out)
+    parts = [predictions.read(path) for path in named if path.endswith(SUFFIX)]
     finished = FinishedNetworks(out)
     if checkpoints:
         with_names = bool(parts or save_predictions)
@@ -73,7 +80,7 @@ def evaluate(
         )
         if computed is None:
             return None
-        if parts and save_predictions and save_predictions not in paths:
+        if parts and save_predictions and save_predictions not in named:
             # Before `join` can fail, so that the computed predictions are not lost.
             predictions.write(save_predictions, computed)
         parts = [computed, *parts]
