@@ -42,7 +42,7 @@ class Prepare:
 
 @dataclasses.dataclass
 class Check:
-    """Read and decode every image of both splits; print splits, counts, sizes, formats, duplicates and broken images.
+    """Read and decode every image; print splits, counts, sizes, formats, duplicates and broken images.
 
     Exits with 1 if an image is broken.
     """

@@ -14,7 +14,7 @@ from inception_jax.errors import UserError
 from inception_jax.evaluation.classes import Outputs
 from inception_jax.evaluation.predictions import Model
 from inception_jax.models import describe
-from inception_jax.models.network import Network
+from inception_jax.models.network import Network, check_images
 from inception_jax.weights.checkpoint import from_run, load_checkpoint
 
 
@@ -57,6 +57,7 @@ def load_member(path: str, protocol: Protocol, *, raw: bool, best: bool, image_s
     if "classifier" not in variables["params"] or model.num_classes <= preprocessing.label_offset:
         raise UserError(f"{path} has no classifier, so there are no classes to evaluate.")
     preprocessing = dataclasses.replace(preprocessing, image_size=image_size or preprocessing.image_size)
+    check_images((1, preprocessing.image_size, preprocessing.image_size, 3))
     description = Model(
         path=path,
         network=describe(model),

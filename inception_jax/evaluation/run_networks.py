@@ -92,21 +92,21 @@ def run_networks(
     ]
     data = choose_data(members, options)
     source = open_images(data, members, options)
-    hosts.say_on_process_zero(describe_layout(data.source, source))
     matching = classes.match(
         [member.outputs for member in members],
         source.class_names,
         source=data.source,
         unknown=options.unknown_classes,
     )
+    understood = describe_layout(data.source, source)
     source = relabel(source, matching.labels, matching.class_names)
     indices, images = _choose_images(source, data.source, matching, options)
     _check_saved(members[0], saved, matching, indices, data.source)
-    for note in matching.notes:
-        hosts.say_on_process_zero(note)
     loader = CropLoader(source, indices, protocol, rows_per_step(options.tta_batch, protocol), data)
     settings = [_settings(member, loader, matching) for member in members]
     hosts.check_agreement({key: [one[key] for one in settings] for key in settings[0]})
+    for note in (understood, *matching.notes):
+        hosts.say_on_process_zero(note)
     found = _run_unfinished(members, loader, matching, images, settings, finished, preemption)
     if jax.process_index():
         return None
