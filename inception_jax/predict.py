@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inception_jax.benchmark import fitting_batch
 from inception_jax.data import colour, preprocess
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
+from inception_jax.system.memory import explain_out_of_memory
 from inception_jax.weights.checkpoint import load_checkpoint
 
 
@@ -30,7 +32,7 @@ def predict(
       cannot be read.
 
     Raises:
-      UserError: the checkpoint cannot be read, or has no classifier.
+      UserError: the checkpoint cannot be read, or has no classifier; the memory does not suffice for a batch.
     """
     model, variables, preprocessing = load_checkpoint(checkpoint)
     if model.num_classes - preprocessing.label_offset < 1 or "classifier" not in variables["params"]:
@@ -42,17 +44,23 @@ def predict(
         # The background is not a class: the others sum to one without it.
         return jax.nn.softmax(logits[:, preprocessing.label_offset :].astype(jnp.float32))
 
+    def too_large() -> str:
+        size, batch = preprocessing.image_size, min(batch_size, len(images))
+        estimate = fitting_batch.inference(model, size)
+        return f"{fitting_batch.sentence('--batch-size', batch, size, estimate, devices=1)}."
+
     variables = jax.device_put(variables)
     for first in range(0, len(images), batch_size):
         paths = images[first : first + batch_size]
         read = [_read(path, preprocessing) for path in paths]
-        pixels = np.zeros(
-            (min(batch_size, len(images)), preprocessing.image_size, preprocessing.image_size, 3), np.uint8
-        )
-        for row, picture in enumerate(read):
-            if isinstance(picture, np.ndarray):
-                pixels[row] = picture
-        results = np.asarray(probabilities(variables, pixels))
+        with explain_out_of_memory(too_large):
+            pixels = np.zeros(
+                (min(batch_size, len(images)), preprocessing.image_size, preprocessing.image_size, 3), np.uint8
+            )
+            for row, picture in enumerate(read):
+                if isinstance(picture, np.ndarray):
+                    pixels[row] = picture
+            results = np.asarray(probabilities(variables, pixels))
         for path, picture, row in zip(paths, read, results, strict=False):
             if isinstance(picture, str):
                 yield {"image": str(path), "error": picture}
