@@ -21,6 +21,9 @@ become one, and is bilinear if the image grows.
 OnError = Literal["stop", "skip"]
 """Handling of a broken image."""
 
+_LARGEST_FLOAT = 3.4028234663852886e38
+"""Maximum of float32, in which the fields are computed with."""
+
 SMALLEST_SIDE = 75
 """Minimum side of an image in pixels; a smaller one leaves Reduction-B nothing to reduce."""
 
@@ -94,7 +97,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the convolutions; parameters, statistics and softmax stay float32."""
     bn_momentum: Annotated[float, AtLeast(0, below=1)] = 0.9997
-    """Decay of the running BN statistics (TF-Slim); lower it for runs under about 10,000 steps."""
+    """Decay of the running BN statistics (TF-Slim), ramped as `optim.ema_decay`."""
     bn_statistics: Literal["replica", "global"] = "replica"
     """Whether BN normalises over each device's images (the paper) or over those of all devices."""
     count_include_pad: Annotated[bool, FromWeights] = False
@@ -257,12 +260,21 @@ def _is_marked(field: str, mark: type) -> bool:
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError with field, value and allowed values for the first value out of range."""
+    """Raises UserError with field, value and allowed values for the first value out of range.
+
+    Numbers must also be finite, in float32.
+    """
     for field, value in to_flat_dict(experiment).items():
-        for marker in _MARKERS[field]:
-            # `not contains` rather than the opposite comparison, to reject NaN too.
-            if isinstance(marker, Range) and value is not None and not marker.contains(value):
-                raise UserError(f"{field} is {value!r}; it must be {marker.words}.")
+        ranges = [marker for marker in _MARKERS[field] if isinstance(marker, Range)]
+        finite = all(abs(v) <= _LARGEST_FLOAT for v in _floats(value))  # False for NaN too
+        if value is not None and not (finite and all(allowed.contains(value) for allowed in ranges)):
+            words = [allowed.words for allowed in ranges] + ([] if finite else ["finite in float32"])
+            raise UserError(f"{field} is {value!r}; it must be {', '.join(words)}.")
+
+
+def _floats(value: Any) -> list[float]:
+    """The floats that a field's value is or has."""
+    return [v for v in (value if isinstance(value, tuple | list) else (value,)) if isinstance(v, float)]
 
 
 def check_data(data: DataConfig, *, seed: int = 0) -> None:

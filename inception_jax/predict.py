@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inception_jax.benchmark import fitting_batch
 from inception_jax.data import colour, preprocess
 from inception_jax.errors import BrokenImage, UserError
+from inception_jax.system.memory import explain_out_of_memory
 from inception_jax.system.names import printable
 from inception_jax.weights.checkpoint import load_checkpoint
 
@@ -44,7 +46,8 @@ class Predictor:
             for pictures that come one by one.
 
         Raises:
-          UserError: the checkpoint cannot be read, or has no classifier; or `batch_size` is below 1.
+          UserError: the checkpoint cannot be read, or has no classifier; `batch_size` is below 1, or too large for the
+            memory.
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be 1 or more.")
@@ -62,10 +65,11 @@ class Predictor:
         names = self._preprocessing.class_names
         self._names = names + tuple(f"class {number}" for number in range(len(names), classes))
         size = self._preprocessing.image_size
-        self._batch = batch_size, size, size, 3
-        self._variables = jax.device_put(variables)
-        pixels = jax.ShapeDtypeStruct(self._batch, np.uint8)
-        self._probabilities = jax.jit(probabilities).lower(self._variables, pixels).compile()
+        self._batch, self._model = (batch_size, size, size, 3), model
+        with explain_out_of_memory(self._too_large):
+            self._variables = jax.device_put(variables)
+            pixels = jax.ShapeDtypeStruct(self._batch, np.uint8)
+            self._probabilities = jax.jit(probabilities).lower(self._variables, pixels).compile()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,11 +104,17 @@ class Predictor:
         found = [np.zeros((0, len(self._names)), np.float32)]
         for first in range(0, len(images), self.batch_size):
             part = images[first : first + self.batch_size]
-            pixels = np.zeros(self._batch, np.uint8)
-            for row, image in enumerate(part):
-                pixels[row] = self._crop(image, f"at position {first + row}")
-            found.append(np.asarray(self._probabilities(self._variables, pixels))[: len(part)])
+            with explain_out_of_memory(self._too_large):
+                pixels = np.zeros(self._batch, np.uint8)
+                for row, image in enumerate(part):
+                    pixels[row] = self._crop(image, f"at position {first + row}")
+                found.append(np.asarray(self._probabilities(self._variables, pixels))[: len(part)])
         return np.concatenate(found)
+
+    def _too_large(self) -> str:
+        size = self._preprocessing.image_size
+        estimate = fitting_batch.inference(self._model, size)
+        return f"{fitting_batch.sentence('--batch-size', self.batch_size, size, estimate, devices=1)}."
 
     def _crop(self, image: Any, name: str) -> np.ndarray:
         """The network's crop of a picture: uint8 [S, S, 3]; `name` stands for a picture that is no file."""

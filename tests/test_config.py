@@ -23,7 +23,7 @@ def test_defaults_are_the_papers():
 def test_every_number_has_a_range():
     ranged = {field for field, marks in config._MARKERS.items() if any(isinstance(m, config.Range) for m in marks)}
     free = {field for field, v in config.to_flat_dict(Experiment()).items() if isinstance(v, bool | str)}
-    assert set(config.to_flat_dict(Experiment())) - ranged - free == {"data.data_dir", "train.init_from"}
+    assert set(config.to_flat_dict(Experiment())) - ranged - free == {"data.data_dir", "data.mean", "train.init_from"}
 
 
 def test_marks_of_fields_that_may_change_or_differ_between_hosts():
@@ -42,6 +42,11 @@ def test_marks_of_fields_that_may_change_or_differ_between_hosts():
         ("model.dropout_rate", 1.0, "below 1"),
         ("data.crop_area", (0.5, 0.1), "up to 1"),
         ("optim.learning_rate", math.nan, "above 0"),
+        ("optim.learning_rate", math.inf, "above 0, finite"),
+        ("optim.learning_rate", 1e39, "finite"),
+        ("optim.decay_epochs", math.inf, "finite"),
+        ("data.mean", (0.5, math.nan, 0.5), "finite"),
+        ("evaluation.every_epochs", -math.inf, "above 0"),
         ("train.steps", 0, "1 or more"),
         ("seed", -1, "0 or more"),
     ],
@@ -49,6 +54,16 @@ def test_marks_of_fields_that_may_change_or_differ_between_hosts():
 def test_errors_name_field_value_and_range(field, value, allowed):
     with pytest.raises(UserError, match=f"{field}.*{re.escape(repr(value))}.*{allowed}"):
         config.check(with_value(field, value))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_every_float_must_be_finite(value):
+    floats = {field: v for field, v in config.to_flat_dict(Experiment()).items() if config._floats(v)}
+    assert len(floats) > 20
+    for field, default in floats.items():
+        wrong = (*default[:-1], value) if isinstance(default, tuple) else value
+        with pytest.raises(UserError, match=f"{field} is .*{value!r}.*finite"):
+            config.check(with_value(field, wrong))
 
 
 def test_round_trip_through_json():

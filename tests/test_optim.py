@@ -1,5 +1,6 @@
 """The optimiser against TensorFlow's RMSProp, and the averaged parameters against computations by hand."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -83,6 +84,23 @@ def test_average_of_the_parameters_across_a_staircase_edge():
         assert float(optim.averaged_params(state)["kernel"]) == pytest.approx(average, abs=1e-6)
     # The ramp determines steps 1 and 2 (2/11, 3/12), the decay the others (4/13 > 0.3).
     assert (1 + 2) / (10 + 2) < 0.3 < (1 + 3) / (10 + 3)
+
+
+def test_a_long_run_forgets_the_ramp():
+    decay, count = 0.9997, 100_000
+    ramped = np.float64(optim.ramped_decay(decay, np.arange(1, count + 1)))
+    assert np.argmax(ramped >= np.float32(decay)) == pytest.approx(29_990, abs=3)  # in float32
+    # Of what was there before the first update, after 150: the product of (1 + n) / (10 + n) in closed form.
+    kept = math.factorial(10) * math.factorial(151) / math.factorial(160)
+    assert np.prod(ramped[:150]) == pytest.approx(kept, rel=1e-5) and kept < math.factorial(10) / 150**9
+    # The two averages of the same values approach each other by the decay at each later update.
+    values, ours, constant = np.random.default_rng(0).uniform(-1, 1, count), 5.0, 5.0
+    differences = []
+    for d, value in zip(ramped, values, strict=True):
+        ours, constant = d * ours + (1 - d) * value, decay * constant + (1 - decay) * value
+        differences.append(abs(ours - constant))
+    assert differences[149] > 4
+    assert differences[-1] < 6 * decay ** (count - 29_990) + 1e-6 < 2e-6
 
 
 def test_params_ema_averages_parameters_and_passes_updates_through():

@@ -5,21 +5,29 @@ import functools
 import itertools
 import json
 import re
+import types
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers import Shallow, with_value
+from PIL import Image
 
-from inception_jax import build, config
-from inception_jax.benchmark import step_memory
+from inception_jax import build, config, predict
+from inception_jax.benchmark import fitting_batch, step_memory
 from inception_jax.cli import main
 from inception_jax.config import DataConfig, Experiment, ModelConfig
+from inception_jax.data import Protocol
+from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
+from inception_jax.evaluation import probabilities
 from inception_jax.models import create_model
 from inception_jax.models.blocks import Tower
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
+from inception_jax.system import memory
+from inception_jax.system.preemption import Preemption
 
 SMALL = Experiment(model=ModelConfig(num_classes=10), data=DataConfig(image_size=75, colour=False))
 # On CPUs XLA undoes remat unless this pass, which removes the barriers, is disabled.
@@ -185,3 +193,111 @@ def test_summary_prints_it_as_text(line, shallow, capsys):
 def test_options_of_memory_need_it(capsys):
     assert main(["summary", "inception_v4", "--remat"]) == 2
     assert re.search("--remat.* --memory", capsys.readouterr().err)
+
+
+def training(batch, **options):
+    return dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, batch_size=batch, **options))
+
+
+def gigabytes(monkeypatch, size):
+    monkeypatch.setattr(fitting_batch, "device_bytes", lambda: size * 1e9)
+
+
+def test_the_estimate_covers_the_compilers_numbers_in_the_document():
+    text = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| [\d,]+ \| \d+ / ", text, re.M)
+    assert len(rows) == 8
+    for name, measured, analytical in rows:
+        factor = fitting_batch._REMAT if "remat" in name else fitting_batch._PLAIN
+        assert 0.75 < float(measured) / (factor * float(analytical)) <= 1, name
+        assert factor * float(analytical) * 1e6 < fitting_batch._AT_MOST_PER_INPUT_BYTE * 4 * 3 * 299**2
+
+
+def test_a_step_out_of_all_proportion_is_refused_and_a_large_one_warned_of(shallow, monkeypatch):
+    # 600,000 analytical bytes an image; so many need 10 and 17 GB.
+    per_image = step_memory.analytical_activation_bytes(build.make_model(SMALL), 75)
+    images = int(10e9 / per_image)
+    batch, warned = images * jax.device_count(), []
+    for size, warnings in ((100, 0), (20, 0), (18, 1), (10, 1), (5.2, 1)):
+        gigabytes(monkeypatch, size)
+        fitting_batch.check(training(batch), warned.append)
+        assert len(warned) == warnings, size
+        warned.clear()
+    gigabytes(monkeypatch, 4.8)
+    with pytest.raises(UserError, match=rf"train\.batch_size is {batch}: .* 75 pixels .*17\.\d GB .*4\.8; ") as error:
+        fitting_batch.check(training(batch), warned.append)
+    fitting, with_remat = (
+        int(n.replace(",", "")) for n in re.findall(r"about ([\d,]+)(?: would| with)", str(error.value))
+    )
+    estimate = fitting_batch.training(training(batch))
+    assert estimate.step_bytes(fitting / jax.device_count()) == pytest.approx(0.9 * 4.8e9, rel=1e-3)
+    assert with_remat > fitting and "--train.remat" in str(error.value)
+    fitting_batch.check(training(fitting), warned.append)
+    assert not warned
+    assert "--train.remat" not in fitting_batch.for_training("train.batch_size", training(batch, remat=True))
+
+
+def test_less_than_a_batch_that_failed_would_fit(shallow, monkeypatch):
+    gigabytes(monkeypatch, 1000)
+    assert "about 8 would fit" in fitting_batch.for_training("train.batch_size", training(16))
+    gigabytes(monkeypatch, 0.0001)
+    assert "not even one per device would fit" in fitting_batch.for_training("train.batch_size", training(16))
+
+
+def test_the_memory_is_the_machines_or_its_containers(tmp_path, monkeypatch):
+    info, limit = tmp_path / "meminfo", tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_MEMINFO", info)
+    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (limit, tmp_path / "missing"))
+    assert memory.machine_bytes() > 1e8
+    info.write_text("MemTotal: 2000 kB\nMemFree: 5 kB\nSwapTotal: 1000 kB\n")
+    for text, expected in (("max\n", 3000 * 1024), (f"{2**60}\n", 3000 * 1024), ("4096\n", 4096)):
+        limit.write_text(text)
+        assert memory.machine_bytes() == expected
+
+
+EXHAUSTED = [MemoryError("Unable to allocate 9 GiB"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")]
+
+
+def failing(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", EXHAUSTED, ids=["numpy", "xla"])
+def test_evaluation_and_prediction_name_the_batch_that_fits(error, monkeypatch, tmp_path):
+    model, preprocessing = Shallow(num_classes=3), Preprocessing(image_size=75)
+    variables = initial_variables(model, 0, 75)
+    gigabytes(monkeypatch, 0.01)
+    monkeypatch.setattr(probabilities, "_compile_predict_step", lambda *settings: failing(error))
+    member = types.SimpleNamespace(model=model, variables=variables, preprocessing=preprocessing)
+    loader = types.SimpleNamespace(
+        rows=400,
+        protocol=Protocol(10),
+        indices=[0],
+        source=types.SimpleNamespace(num_classes=3),
+        batches=lambda preprocessing: (batch for batch in [{}]),
+    )
+    with pytest.raises(UserError, match=r"--tta-batch is 800: a step on 200 images of 75 .* about \d+ would fit"):
+        probabilities.predict(member, loader, preemption=Preemption())
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (80, 80)).save(picture)
+    monkeypatch.setattr(predict, "load_checkpoint", lambda path: (model, variables, preprocessing))
+    monkeypatch.setattr(predict.colour, "to_network_range", failing(error))
+    with pytest.raises(UserError, match=r"--batch-size is 12: a step on 12 images of 75 .* about 6 would fit"):
+        list(predict.predict("run", [picture] * 12))
+
+
+def test_other_errors_stay_what_they_are():
+    for error in (RuntimeError("RESOURCE_EXHAUSTED"), jax.errors.JaxRuntimeError("INTERNAL: bug"), KeyError("x")):
+        with pytest.raises(type(error)), memory.explain_out_of_memory(lambda: "wrong"):
+            raise error
+
+
+@pytest.mark.parametrize("error", EXHAUSTED, ids=["numpy", "xla"])
+def test_exhausted_memory_anywhere_is_one_sentence(error, monkeypatch, capsys):
+    monkeypatch.setattr("inception_jax.models.summary.summarize", failing(error))
+    assert main(["summary", "inception_v4"]) == 1
+    err = capsys.readouterr().err
+    assert "out of memory" in err and str(error) in err and err.count("\n") == 1

@@ -62,6 +62,11 @@ def loss_and_statistics(model, params, batch_stats, images, labels, smoothing=0.
     return -(targets * log_p).sum(-1).mean(), new["batch_stats"]
 
 
+def ramped(old, new):
+    """Statistics after the first update, whose decay is 2/11, from `new` with that of the network, 0.9."""
+    return old + (new - old) * (9 / 11) / 0.1
+
+
 @pytest.fixture(scope="module")
 def by_hand():
     """Gradients and statistics of each device's batch, computed and averaged on one device."""
@@ -83,10 +88,52 @@ def test_parallel_gradient_is_the_mean_over_devices(by_hand):
     parallel = jax.tree.map(lambda a, b: a - b, variables["params"], after.params)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(parallel), jax.tree.leaves(gradient), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4 * np.abs(b).max() + 1e-6, err_msg=str(path))
-    for a, b in zip(jax.tree.leaves(after.batch_stats), jax.tree.leaves(batch_stats), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+    for old, a, b in zip(
+        *map(jax.tree.leaves, (variables["batch_stats"], after.batch_stats, batch_stats)), strict=True
+    ):
+        np.testing.assert_allclose(a, ramped(old, b), atol=1e-3)
     norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-3)
+
+
+def statistics_of_the_batch(model, variables, batch):
+    """BN statistics of each device's images, averaged over the devices in float64."""
+    apply = jax.jit(
+        functools.partial(
+            model.clone(bn_momentum=0.0).apply,
+            train=True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+    )
+    each = [apply(variables, to_input(None, jnp.asarray(images)))[1]["batch_stats"] for images in batch["images"]]
+    return jax.tree.map(lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64), *each)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "dtype", "decays"),
+    [
+        (0.0, None, [0, 0, 0]),
+        (0.3, None, [2 / 11, 3 / 12, 0.3]),
+        (0.9997, None, [2 / 11, 3 / 12, 4 / 13]),
+        (0.9997, jnp.bfloat16, [2 / 11, 3 / 12, 4 / 13]),
+    ],
+)
+def test_running_statistics_are_averaged_with_a_ramped_decay(momentum, dtype, decays):
+    model, batch = network(bn_momentum=momentum, dtype=dtype), a_batch(2)
+    variables = initial_variables(model, 0, 75)
+    # Far from the batch's, as those of weights trained on other images.
+    variables["batch_stats"] = jax.tree.map(lambda a: a + np.float32(3), variables["batch_stats"])
+    of_batch = statistics_of_the_batch(model, variables, batch)
+    state, expected = steps.place(steps.create_state(variables, STILL, 0)), variables["batch_stats"]
+    for decay in decays:  # The parameters do not move, so that each step has the same statistics.
+        expected = jax.tree.map(lambda old, new, d=decay: d * np.float64(old) + (1 - d) * new, expected, of_batch)
+        state, metrics = compiled(model, STILL)(state, batch)
+        for a, b in zip(*map(jax.tree.leaves, (state.batch_stats, expected)), strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, b, atol=2e-2 if dtype else 1e-4)
+        variances = [v for path, v in jax.tree_util.tree_leaves_with_path(state.batch_stats) if path[-1].key == "var"]
+        assert float(metrics["least_variance"]) == min(float(v.min()) for v in variances)
 
 
 def test_stage_norms_are_computed_for_each_stage(by_hand):
@@ -156,6 +203,8 @@ def test_statistics_over_all_devices_are_those_of_the_global_batch():
     loss, batch_stats = jax.jit(functools.partial(loss_and_statistics, per_replica))(
         variables["params"], variables["batch_stats"], joined["images"], joined["labels"]
     )
+
+    batch_stats = jax.tree.map(ramped, variables["batch_stats"], batch_stats)
 
     def difference(model):
         after, metrics = train(model, PLAIN, steps.place(steps.create_state(variables, PLAIN, 0)), batch)

@@ -171,6 +171,20 @@ def test_a_rollback_continues_with_other_images_and_writes_each_step_once(tmp_pa
     assert len(fetched) >= 8
 
 
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [("train_batches", r"train\.batch_size is 8"), ("validate", r"evaluation\.batch_size is 128")],
+)
+def test_exhausted_memory_names_the_batch(part, field, reference, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
+
+    shutil.copytree(reference.directory, tmp_path / "run")
+    monkeypatch.setattr(f"inception_jax.train.loop.{part}", fail)
+    with pytest.raises(UserError, match=f"{field}: .* GB .* would fit"):
+        train.fit(changed(SMALL, train={"steps": 7}), tmp_path / "run")
+
+
 def test_a_dying_network_is_warned_of_once(tmp_path, capfd):
     dying = changed(SMALL, train={"dead_share": 1e-9, "dead_steps": 2, "steps": 4})
     train.fit(dying, tmp_path / "run", name="run")

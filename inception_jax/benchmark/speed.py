@@ -11,14 +11,14 @@ import jax
 import jaxlib
 
 from inception_jax import build
-from inception_jax.benchmark import roofline
+from inception_jax.benchmark import fitting_batch, roofline
 from inception_jax.benchmark.network import CompiledStep, DType, Mode, compile_step
 from inception_jax.benchmark.roofline import Limits
 from inception_jax.config import Experiment
 from inception_jax.errors import UserError
 from inception_jax.models.summary import summarize
 from inception_jax.system.cores import available_cores
-from inception_jax.system.memory import peak_megabytes
+from inception_jax.system.memory import explain_out_of_memory, peak_megabytes
 
 _WARM_UP = 3
 _PROFILED_STEPS = 10
@@ -82,15 +82,8 @@ def benchmark(
     """
     if repeats < 1 or not seconds > 0:
         raise UserError(f"--repeats is {repeats} and --seconds is {seconds:g}; they must be 1 or more, and above 0.")
-    try:
+    with explain_out_of_memory(lambda: _too_large(mode, experiment)):
         return _measure(mode, experiment, seconds, repeats, directory)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            f"{experiment.model.name} with {experiment.train.batch_size} images of {experiment.data.image_size} pixels "
-            "needs more memory than the devices have; lower --batch-size."
-        ) from error
 
 
 def table(report: SpeedReport) -> str:
@@ -118,6 +111,17 @@ def table(report: SpeedReport) -> str:
     if r.profile:
         lines.append(f"{'profile':<16}pip install xprof && xprof server --logdir {r.profile}")
     return "\n".join(lines)
+
+
+def _too_large(mode: Mode, experiment: Experiment) -> str:
+    size = experiment.data.image_size
+    estimate = (
+        fitting_batch.training(experiment)
+        if mode == "train"
+        else fitting_batch.inference(build.make_model(experiment), size)
+    )
+    clause = fitting_batch.sentence("--batch-size", experiment.train.batch_size, size, estimate)
+    return f"{experiment.model.name}: {clause}."
 
 
 def _measure(mode: Mode, experiment: Experiment, seconds: float, repeats: int, directory: Path | None) -> SpeedReport:

@@ -21,6 +21,7 @@ from inception_jax.cli.models import Export, Import, Predict, Summary
 from inception_jax.cli.train import Train
 from inception_jax.errors import Preempted, RunFailed, UserError
 from inception_jax.system import xla_flags
+from inception_jax.system.memory import is_out_of_memory
 
 VERBS: dict[str, Any] = {
     "train": Train,
@@ -71,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None:
             _discard_output()
             return _end(1, f"the output cannot be written: {error.strerror}.")
+        if is_out_of_memory(error):
+            reason = str(error).partition("\n")[0] or "Python could not allocate more"
+            return _end(1, f"out of memory: {reason.rstrip('.')}.")
         if problem := _device_problem():
             return _end(2, problem)
         raise

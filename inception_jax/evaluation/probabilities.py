@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from inception_jax import build, steps
+from inception_jax.benchmark import fitting_batch
 from inception_jax.config import DataConfig
 from inception_jax.data import Protocol, colour, multicrop_batches
 from inception_jax.data.multicrop_batches import batch_count
@@ -18,6 +19,7 @@ from inception_jax.data.sources import Source
 from inception_jax.errors import Preempted, UserError
 from inception_jax.evaluation.members import Member
 from inception_jax.models.network import Network
+from inception_jax.system.memory import explain_out_of_memory
 from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import Progress
 
@@ -130,7 +132,7 @@ def predict(
       The result of `Accumulator.finish` on process 0, None on the others.
 
     Raises:
-      UserError: an image is broken.
+      UserError: an image is broken, or the memory does not suffice for the crops of a step.
       Preempted: SIGTERM ended the evaluation.
     """
     first = jax.process_index() == 0
@@ -144,8 +146,12 @@ def predict(
         loader.protocol.mirrored,
         member.preprocessing.label_offset,
     )
-    step = functools.partial(compiled, steps.place(member.variables))
-    with contextlib.closing(progress), contextlib.closing(loader.batches(member.preprocessing)) as batches:
+    with (
+        explain_out_of_memory(lambda: _too_large(member, loader)),
+        contextlib.closing(progress),
+        contextlib.closing(loader.batches(member.preprocessing)) as batches,
+    ):
+        step = functools.partial(compiled, steps.place(member.variables))
         for done, output in enumerate(_one_batch_late(step, batches), 1):
             if accumulator:
                 accumulator.add(output)
@@ -155,6 +161,11 @@ def predict(
             if preemption.reached(number * loader.num_batches + done):
                 raise Preempted(f"{number} of {count} networks")
     return accumulator.finish() if accumulator else None
+
+
+def _too_large(member: Member, loader: CropLoader) -> str:
+    size, crops = member.preprocessing.image_size, loader.rows * (2 if loader.protocol.mirrored else 1)
+    return f"{fitting_batch.sentence('--tta-batch', crops, size, fitting_batch.inference(member.model, size))}."
 
 
 @functools.cache  # an ensemble may have a network several times

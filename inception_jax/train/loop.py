@@ -10,10 +10,12 @@ from typing import Any
 import jax
 
 from inception_jax import checkpoint, steps
+from inception_jax.benchmark import fitting_batch
 from inception_jax.build import Setup, train_batches, validation_batches
 from inception_jax.data.sources import Source
 from inception_jax.errors import Preempted
 from inception_jax.system import hosts
+from inception_jax.system.memory import explain_out_of_memory
 from inception_jax.system.preemption import Preemption
 from inception_jax.train.metrics_log import MetricsLog
 from inception_jax.train.validate import validate
@@ -47,13 +49,17 @@ def train(run: TrainingRun, state: steps.TrainState, *, step: int, next_batch: i
 
     Raises:
       Preempted: SIGTERM arrived; the run is saved.
+      UserError: the memory does not suffice for the batch.
       RunFailed: the loss or a gradient is not finite, or a file could not be written.
     """
     setup, log, plan, last_saved = run.setup, run.log, run.setup.plan, step
     first_step = step + 1
     train_step = _exclude_first_call("training", setup.train_step, log)
     evaluate_step = _exclude_first_call("evaluation", setup.evaluate_step, log)
-    with contextlib.closing(train_batches(setup.experiment, run.training, next_batch)) as batches:
+    with (
+        explain_out_of_memory(lambda: f"{fitting_batch.for_training('train.batch_size', setup.experiment)}."),
+        contextlib.closing(train_batches(setup.experiment, run.training, next_batch)) as batches,
+    ):
         while step < plan.steps:
             try:
                 batch, waited = log.wait_for(batches)
@@ -99,9 +105,19 @@ def _evaluate(
     """Validation results keyed by the name of the parameters."""
     results = {}
     for name, params in steps.parameter_sets(state).items():
-        with contextlib.closing(validation_batches(run.setup.experiment, run.validation)) as batches:
+        with (
+            explain_out_of_memory(lambda: _too_large_to_validate(run.setup)),
+            contextlib.closing(validation_batches(run.setup.experiment, run.validation)) as batches,
+        ):
             results[name] = validate(evaluate_step, params, state.batch_stats, batches)
     return results
+
+
+def _too_large_to_validate(setup: Setup) -> str:
+    size, batch = setup.experiment.data.image_size, setup.experiment.evaluation.batch_size
+    return (
+        f"{fitting_batch.sentence('evaluation.batch_size', batch, size, fitting_batch.inference(setup.model, size))}."
+    )
 
 
 def _exclude_first_call(name: str, step: Callable[..., Any], log: MetricsLog) -> Callable[..., Any]:

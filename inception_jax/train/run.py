@@ -8,6 +8,7 @@ import flax
 import jax
 
 from inception_jax import build, checkpoint, config, runs
+from inception_jax.benchmark import fitting_batch
 from inception_jax.build import Setup
 from inception_jax.config import Experiment
 from inception_jax.data.sources import Source, describe_layout
@@ -18,7 +19,7 @@ from inception_jax.system import hosts
 from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import say
 from inception_jax.system.workdir import check_place, check_writable, lock_workdir
-from inception_jax.train import loop, start
+from inception_jax.train import advice, loop, start
 from inception_jax.train.metrics_log import MetricsLog
 
 
@@ -58,6 +59,8 @@ def fit(
     training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
     if experiment.model.num_classes is None or not checkpoint.exists(workdir):
         experiment = build.with_classes(experiment, len(training.class_names))
+    if not checkpoint.exists(workdir):
+        advice.check_batch(experiment, len(training), jax.device_count())
     setup = build.build(experiment, len(training))  # Raises for an invalid model before anything is written.
     with _lock_on_process_zero(workdir):
         saved = checkpoint.newest(workdir, strict=strict)
@@ -70,6 +73,9 @@ def fit(
             say(f"{name}: {workdir} is already trained to step {step}.")
             return runs.read_run(workdir)
         _check_disk_space(workdir, setup)
+        hosts.on_process_zero(lambda: fitting_batch.check(experiment, notes.append))
+        if not saved:
+            notes += advice.advise(experiment, setup.plan)
         with contextlib.closing(
             checkpoint.Checkpoints(
                 workdir,

@@ -1,0 +1,81 @@
+"""What is said at the start of a run whose settings belong to a longer run, another batch or a larger data set."""
+
+from collections.abc import Iterator
+
+from inception_jax.build import Plan
+from inception_jax.config import Experiment, OptimConfig, TrainConfig, to_flat_dict
+from inception_jax.errors import UserError
+
+DECAYS = ("model.bn_momentum", "optim.ema_decay", "optim.rms_decay", "optim.momentum")
+"""Decays of averages over steps: one of d covers 1 / (1 - d) steps."""
+
+PERIODS = {
+    "optim.decay_epochs": "so the learning rate never decays",
+    "optim.warmup_epochs": "so the learning rate never reaches its value",
+}
+"""Fields in epochs that do nothing, or nothing else, in a run that is shorter."""
+
+# Of the paper's run of 100 epochs and decays every two.
+_DECAYS_OF_THE_RECIPE = 50
+
+
+def check_batch(experiment: Experiment, images: int, devices: int) -> None:
+    """Raises UserError for a batch of more images than the training set has."""
+    batch, source = experiment.train.batch_size, experiment.data.source
+    if batch <= images:
+        return
+    if images < devices:
+        raise UserError(
+            f"train.batch_size is {batch}: {source} has {images} training images for {devices} devices; it needs one "
+            "for each."
+        )
+    multiple = f" and a multiple of the {devices} devices" if devices > 1 else ""
+    raise UserError(
+        f"train.batch_size is {batch}, more than the {images} training images of {source}; it must be "
+        f"{images // devices * devices} or less{multiple}."
+    )
+
+
+def advise(experiment: Experiment, plan: Plan) -> Iterator[str]:
+    """Lines for the start of a new run: settings of another length or batch, and values that suit."""
+    yield from _long_decays(experiment, plan)
+    yield from _long_periods(experiment, plan)
+    yield from _rate_of_another_batch(experiment)
+
+
+def _long_decays(experiment: Experiment, plan: Plan) -> Iterator[str]:
+    values = to_flat_dict(experiment)
+    long = {field: 1 / (1 - values[field]) for field in DECAYS if 1 / (1 - values[field]) > plan.steps + 0.5}
+    if not long:
+        return
+    # Where the ramp of `optim.ramped_decay` ends: an average over the last ninth of the run.
+    suits = 1 - float(f"{9 / (10 + plan.steps):.1g}")
+    listed = ", ".join(f"{field} {values[field]:g} ({steps:,.0f} steps)" for field, steps in long.items())
+    flags = " ".join(f"{_flag(field)} {suits:g}" for field in long)
+    yield f"averages over more steps than the run's {plan.steps:,}: {listed}; for this length: {flags}"
+
+
+def _long_periods(experiment: Experiment, plan: Plan) -> Iterator[str]:
+    values, epochs = to_flat_dict(experiment), plan.steps / plan.steps_per_epoch
+    for field, effect in PERIODS.items():
+        if values[field] > epochs:
+            suits = f"{_flag(field)} {epochs / _DECAYS_OF_THE_RECIPE:.2g}"
+            yield f"{field} {values[field]:g} is longer than the run's {epochs:.3g} epochs, {effect}; try {suits}"
+
+
+def _rate_of_another_batch(experiment: Experiment) -> Iterator[str]:
+    """The paper's rate with another batch than the paper's.
+
+    In proportion, because with the paper's epsilon of 1 its RMSProp moves nearly as plain SGD with momentum does.
+    """
+    rate, batch = OptimConfig.learning_rate, TrainConfig.batch_size
+    if experiment.optim.learning_rate == rate and experiment.train.batch_size != batch:
+        suits = rate * experiment.train.batch_size / batch
+        yield (
+            f"learning rate {rate:g} is the paper's for {batch} images; in proportion {experiment.train.batch_size} "
+            f"would have {suits:.2g}: --optim.learning-rate {suits:.2g}"
+        )
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
