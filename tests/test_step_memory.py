@@ -271,7 +271,12 @@ def test_evaluation_and_prediction_name_the_batch_that_fits(error, monkeypatch, 
     variables = initial_variables(model, 0, 75)
     gigabytes(monkeypatch, 0.01)
     monkeypatch.setattr(probabilities, "_compile_predict_step", lambda *settings: failing(error))
-    member = types.SimpleNamespace(model=model, variables=variables, preprocessing=preprocessing)
+    member = types.SimpleNamespace(
+        model=model,
+        variables=variables,
+        preprocessing=preprocessing,
+        outputs=types.SimpleNamespace(count=3, label_offset=0),
+    )
     loader = types.SimpleNamespace(
         rows=400,
         protocol=Protocol(10),
@@ -283,10 +288,10 @@ def test_evaluation_and_prediction_name_the_batch_that_fits(error, monkeypatch, 
         probabilities.predict(member, loader, preemption=Preemption())
     picture = tmp_path / "a.png"
     Image.new("RGB", (80, 80)).save(picture)
-    monkeypatch.setattr(predict, "load_checkpoint", lambda path: (model, variables, preprocessing))
+    monkeypatch.setattr(predict, "load_checkpoint", lambda path, **_: (model, variables, preprocessing))
     monkeypatch.setattr(predict.colour, "to_network_range", failing(error))
     with pytest.raises(UserError, match=r"--batch-size is 12: a step on 12 images of 75 .* about 6 would fit"):
-        list(predict.predict("run", [picture] * 12))
+        predict.Predictor("run", batch_size=12)([picture] * 12)
 
 
 def test_other_errors_stay_what_they_are():

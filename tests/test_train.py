@@ -234,12 +234,13 @@ def write_digits(folder, broken):
 
 
 def test_a_broken_image_stops_the_run_or_is_skipped_and_counted(tmp_path, capfd):
-    write_digits(tmp_path / "train", broken=4)
-    write_digits(tmp_path / "val", broken=1)
+    images = tmp_path / "images"
+    write_digits(images / "train", broken=4)
+    write_digits(images / "val", broken=1)
     # The same schedule in steps as in the other tests, whose compiled program is reused.
     same = {"optim": {"decay_epochs": 360 / (30 / 8)}, "evaluation": {"every_epochs": 3 / (30 / 8)}}
-    stopping = changed(SMALL, data={"source": f"folder:{tmp_path}"}, **same)
-    with pytest.raises(BrokenImage, match=rf"{tmp_path}/train/[0-3]/0\.png"):
+    stopping = changed(SMALL, data={"source": f"folder:{images}"}, **same)
+    with pytest.raises(BrokenImage, match=rf"{images}/train/[0-3]/0\.png"):
         train.fit(stopping, tmp_path / "run")
     # Resumes the same run.
     skipping = changed(stopping, data={"on_error": "skip"})
@@ -248,7 +249,7 @@ def test_a_broken_image_stops_the_run_or_is_skipped_and_counted(tmp_path, capfd)
     training = [m["skipped_images"] for m in run.metrics if m["split"] == "train"]
     assert len(training) == 6 and sum(training) >= 4
     for label in range(4):
-        assert err.count(f"{tmp_path}/train/{label}/0.png") == 1
+        assert err.count(f"{images}/train/{label}/0.png") == 1
     validation = [m for m in run.metrics if m["split"] == "validation"]
     assert {(m["images"], m["skipped_images"]) for m in validation} == {(29, 1)}
     assert err.count("val/0/0.png") == 1
