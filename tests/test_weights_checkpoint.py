@@ -1,4 +1,4 @@
-"""Checkpoints for inference: import, loading, prediction, transfer learning."""
+"""Checkpoints for inference: import, loading, prediction."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import create_model, describe, list_models
 from inception_jax.models.initialize import initial_variables
 from inception_jax.weights import importer
-from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint, save_checkpoint, transfer
+from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
@@ -248,30 +248,6 @@ def test_keras_files_are_imported_uncropped(tmp_path, capfd):
     code, out, err = run(capfd, "import", tmp_path / "v3.weights.h5", tmp_path / "v3", *arguments)
     assert code == 0 and all(token in out for token in (" 1000 ", " 299 ", "central 1,", "bilinear")), err
     assert_same(load_checkpoint(tmp_path / "v3")[1], variables)
-
-
-def test_transfer_copies_the_trunk_and_a_head_of_the_same_size(saved):
-    directory, model, variables, _ = saved
-    fresh = initial_variables(model, 1, 75)
-    same, new_head = transfer(directory, model, fresh)
-    assert not new_head
-    assert_same(same, variables)
-    other = small(classes=4)
-    fresh = initial_variables(other, 1, 75)
-    moved, new_head = transfer(directory, other, fresh)
-    assert new_head
-    assert_same(moved["params"]["classifier"], fresh["params"]["classifier"])
-    assert_same(moved["params"]["block_a_1"], variables["params"]["block_a_1"])
-    assert_same(moved["batch_stats"], variables["batch_stats"])
-
-
-def test_transfer_names_all_misfits(saved):
-    model = small("inception_resnet_v2").clone(depths=(2, 1, 1))
-    with pytest.raises(UserError) as error:
-        transfer(saved[0], model, initial_variables(model, 0, 75))
-    message = str(error.value)
-    assert "inception_resnet_v2" in message
-    assert message.count("params/block_a_2/") == 6 * 3 + 2 and "block_a_1/" not in message
 
 
 def test_a_new_head_logs_a_warning(timm_file, tmp_path, caplog):

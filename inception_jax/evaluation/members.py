@@ -14,6 +14,7 @@ from inception_jax.errors import UserError
 from inception_jax.evaluation.predictions import Model
 from inception_jax.models import describe
 from inception_jax.models.network import Network
+from inception_jax.weights import weight_files
 from inception_jax.weights.checkpoint import from_run, load_checkpoint
 
 
@@ -47,6 +48,7 @@ def load_member(path: str, protocol: Protocol, *, raw: bool, image_size: int | N
     Raises:
       UserError: there is no intact checkpoint, or it has no classifier.
     """
+    weight_files.refuse(path)
     saved = None if checkpoint.is_exported(path) else checkpoint.read(path)
     # The checkpoint's own path, because a run in training may write a newer one at any moment.
     directory = saved.path if saved else Path(path)
