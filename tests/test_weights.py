@@ -8,8 +8,6 @@ their shapes.
 import dataclasses
 import json
 import logging
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +256,7 @@ def test_zero_classes_drop_the_head_if_any(facenet, with_head):
 
 def test_a_missing_head_is_an_error_unless_it_is_replaced(facenet):
     weights = {k: v for k, v in facenet.weights.items() if not k.startswith("last_")}
-    with pytest.raises(UserError, match=r"last_linear.weight \(512, 1792\)"):
+    with pytest.raises(UserError, match="no classifier.*--num-classes"):
         import_weights(facenet.network, weights, format="facenet")
     model, _ = import_weights(facenet.network, weights, format="facenet", num_classes=5)
     assert model.num_classes == 5
@@ -278,10 +276,9 @@ def test_all_misfits_are_named_with_both_names_and_shapes(facenet):
     with pytest.raises(UserError) as error:
         import_weights(facenet.network, weights, format="facenet")
     summary, *misfits = str(error.value).splitlines()
-    assert "facenet's inception_resnet_v1_facenet" in summary and "7 entries" in summary
+    assert "facenet's inception_resnet_v1_facenet" in summary and "6 entries" in summary
     assert misfits == [
         "  missing: conv2d_1a.conv.weight (32, 3, 3, 3), our params/stem_conv_1/conv/kernel (3, 3, 3, 32)",
-        "  missing: mixed_6a.branch0.bn.num_batches_tracked ()",
         "  wrong shape: repeat_1.0.branch0.conv.weight (32, 32, 3, 3), not (32, 256, 1, 1), "
         "our params/block_a_1/branch_1/conv_1/conv/kernel (1, 1, 256, 32)",
         "  wrong shape: repeat_1.0.branch1.1.conv.weight (32, 256, 1, 1), not (32, 32, 3, 3), "
@@ -420,22 +417,6 @@ def test_safetensors_files(facenet, tmp_path):
     assert equal(variables, facenet.variables)
 
 
-def test_pytorch_files_are_loaded_as_weights_only(tmp_path, monkeypatch):
-    path = tmp_path / "weights.pth"
-    path.touch()
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match="weights.pth.* torch.*safetensors.torch.save_file"):
-        files.read(path, "timm")
-    tensor = types.SimpleNamespace(numpy=lambda: np.arange(3))
-
-    def load_file(path, *, map_location, weights_only):
-        assert weights_only and map_location == "cpu"
-        return {"state_dict": {"fc.bias": tensor}}
-
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load_file))
-    assert equal(files.read(path, "timm"), {"fc.bias": np.arange(3)})
-
-
 KERAS_ARRAYS = {
     "conv2d_94/kernel": np.arange(2.0),
     "batch_normalization_94/beta": np.arange(3.0),
@@ -498,5 +479,5 @@ def test_unreadable_files_are_rejected(tmp_path, file):
     path.write_bytes(b"no such thing")
     with pytest.raises(UserError, match=f"{file} cannot be read"):
         import_weights(network, path, format=format)
-    with pytest.raises(UserError, match=f"{file}.* {'timm' if format == 'keras' else 'keras'}"):
+    with pytest.raises(UserError, match=f"{file}.* --format {format}"):
         import_weights(network, path, format="timm" if format == "keras" else "keras")

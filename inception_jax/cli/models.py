@@ -74,7 +74,8 @@ class Import:
     """Import timm's, Keras' or facenet's weights as a checkpoint."""
 
     source: Annotated[tyro.conf.Positional[str], arg(metavar="SOURCE")]
-    """File (.safetensors, .h5, .weights.h5, .keras, .pt, .pth) or hf://OWNER/MODEL."""
+    """File (.safetensors, .h5, .weights.h5, .keras, .pt, .pth, .bin, .ckpt), a directory with one, or
+    hf://OWNER/MODEL."""
     out: Annotated[tyro.conf.Positional[str], arg(metavar="OUT")]
     """Directory of the new checkpoint."""
     model: Annotated[str, arg(metavar="NAME")]
@@ -83,12 +84,16 @@ class Import:
     """timm, keras or facenet; inception_jax for files that only this package writes."""
     num_classes: Annotated[int | None, arg(metavar="INT")] = None
     """Number of classes of a new head that replaces the source's; 0 drops it."""
+    copy: Annotated[str | None, arg(metavar="NAME")] = None
+    """Copy of the network to take from a file with several, such as state_dict_ema; by default the averaged one."""
     drop_background: bool = False
     """Drop the first of TensorFlow's 1001 labels."""
     class_names: Annotated[str | None, arg(metavar="FILE")] = None
     """Text file with one class name per line."""
 
     def __call__(self, flags: Sequence[str]) -> int:
+        from inception_jax.data.sources import list_names
+        from inception_jax.models import describe
         from inception_jax.system.workdir import check_place
         from inception_jax.weights import importer
 
@@ -99,13 +104,21 @@ class Import:
             self.model,
             format=self.format,
             num_classes=self.num_classes,
+            copy=self.copy,
             drop_background=self.drop_background,
             class_names=self.class_names,
         )
+        name = describe(model)["name"]
+        # The peers call two networks of their own by names that the paper has for others.
+        called = name if name == self.model else f"{name} ({self.format}'s {self.model})"
         print(
-            f"{self.out}: {self.model} with {model.num_classes} classes; images of {preprocessing.image_size} pixels, "
+            f"{self.out}: {called} with {model.num_classes} classes; images of {preprocessing.image_size} pixels, "
             f"central {preprocessing.central_fraction:g}, {preprocessing.resize}"
         )
+        if preprocessing.class_names:
+            print(f"{self.out} knows {list_names('class', preprocessing.class_names)}")
+        if name != self.model:
+            print(f"to fine-tune it: inception-jax train FILE --init-from {self.out} --model.name {name}")
         return 0
 
 

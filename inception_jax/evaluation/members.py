@@ -15,6 +15,7 @@ from inception_jax.evaluation.classes import Outputs
 from inception_jax.evaluation.predictions import Model
 from inception_jax.models import describe
 from inception_jax.models.network import Network, check_images
+from inception_jax.weights import weight_files
 from inception_jax.weights.checkpoint import from_run, load_checkpoint
 
 
@@ -50,6 +51,7 @@ def load_member(path: str, protocol: Protocol, *, raw: bool, best: bool, image_s
     Raises:
       UserError: there is no intact checkpoint, or it has no classifier.
     """
+    weight_files.refuse(path)
     saved = None if checkpoint.is_exported(path) else checkpoint.read(path, best=best)
     # The checkpoint's own path, because a run in training may write a newer one at any moment.
     directory = saved.path if saved else Path(path)

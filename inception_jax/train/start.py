@@ -45,11 +45,6 @@ def settle(experiment: Experiment, workdir: Path, report: Report) -> tuple[Exper
 
 
 def _read_weights(path: str) -> TrainedModel:
-    if Path(path).is_file():
-        raise UserError(
-            f"train.init_from is {path}, a file; import it first: inception-jax import {path} OUT --model NAME, and "
-            "start from OUT."
-        )
     try:
         return load_checkpoint(path)
     except UserError as error:

@@ -8,6 +8,7 @@ from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
 from inception_jax.models import create_model, describe
 from inception_jax.models.network import Network
+from inception_jax.weights import weight_files
 
 
 class TrainedModel(NamedTuple):
@@ -33,8 +34,9 @@ def load_checkpoint(path: str | Path, *, raw: bool = False, best: bool = False) 
       best: take a run's checkpoint with the lowest validation error rather than its newest.
 
     Raises:
-      UserError: `path` holds no checkpoint that can be read.
+      UserError: `path` holds no checkpoint that can be read, or is a file of weights, which needs `import`.
     """
+    weight_files.refuse(path)
     if not checkpoint.is_exported(path):
         return from_run(checkpoint.read(path, best=best), raw=raw)
     if best:

@@ -15,7 +15,7 @@ from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.network import Network
 from inception_jax.system.file_format import FORMAT, check_format
-from inception_jax.weights.peers import checks, files, layout, names
+from inception_jax.weights.peers import checks, copies, files, heads, layout, names
 
 _log = logging.getLogger(__name__)
 
@@ -26,20 +26,25 @@ def import_weights(
     *,
     format: str,
     num_classes: int | None = None,
+    copy: str | None = None,
 ) -> tuple[Network, dict[str, Any]]:
     """Converts a peer's weights to a network and its variables, `{"params": ..., "batch_stats": ...}` of NumPy arrays.
 
-    | format  | name                        | files                                 |
-    |---------|-----------------------------|---------------------------------------|
-    | timm    | inception_v3                | .safetensors, .pt, .pth               |
-    | timm    | inception_v4                | .safetensors, .pt, .pth               |
-    | timm    | inception_resnet_v2_slim    | .safetensors, .pt, .pth               |
-    | keras   | inception_v3                | .h5, .weights.h5, .keras              |
-    | keras   | inception_resnet_v2_slim    | .h5, .weights.h5, .keras              |
-    | facenet | inception_resnet_v1_facenet | .safetensors, .pt, .pth               |
+    | format  | name                        | files                                            |
+    |---------|-----------------------------|--------------------------------------------------|
+    | timm    | inception_v3                | .safetensors, .pt, .pth, .bin, .ckpt, .pth.tar   |
+    | timm    | inception_v4                | the same, or in parts with an .index.json        |
+    | timm    | inception_resnet_v2_slim    | the same                                         |
+    | keras   | inception_v3                | .h5, .weights.h5, .keras                         |
+    | keras   | inception_resnet_v2_slim    | .h5, .weights.h5, .keras                         |
+    | facenet | inception_resnet_v1_facenet | as timm                                          |
 
     A fourth format, "inception_jax" (see `layout.OURS`), is that of our `.safetensors` files of networks without a
     peer; it needs the path of such a file, which describes its network.
+
+    The trunk is found below any prefix ("state_dict.module.") and in models built around it. One dense layer on its
+    pooled features is its classifier, whatever its name; one with a single output, a sigmoid, becomes two classes. Any
+    other head needs `num_classes`. What is left out is named in a warning.
 
     The network has the source's average pools (`count_include_pad`) and its auxiliary head, if any (timm's
     inception_v3), and infers its dtype from the images. The classes are those of the source: TensorFlow's 1001 labels
@@ -51,29 +56,27 @@ def import_weights(
       source: mapping of names to arrays in the peer's layout (Keras: "conv2d_1/kernel"), or the path of a file.
       format: "timm", "keras", "facenet" or "inception_jax".
       num_classes: number of classes; None is the source's. Another number replaces the head by a new one (drawn from
-        seed 0, with a warning), 0 drops it. With either, the source may lack the head.
+        seed 0, with a warning), 0 drops it. With either, the source may have another head or none.
+      copy: which copy of the network to take from a file with several, "state_dict_ema"; None takes the averaged one.
 
     Raises:
-      UserError: the format has no such network, the file is unreadable, or entries are missing, surplus or of the wrong
-        shape; all of them are named.
+      UserError: the format has no such network, the file is unreadable or of another network (which is named), or
+        entries are missing, surplus, of the wrong shape or not finite; the first of them are named.
     """
-    given = files.read(Path(source), _check_format(format)) if isinstance(source, str | os.PathLike) else source
-    given = {entry: np.asarray(array) for entry, array in given.items()}
-    if format == layout.OURS:
-        model, table = _own_model(name, source)
+    path = Path(source) if isinstance(source, str | os.PathLike) else None
+    if path is not None:
+        given = files.read(path, _check_format(format))
+        _check_layout(path, name, format)
     else:
-        model, table = _peer_model(name, format, given, num_classes)
-    peer, classes = layout.FORMATS[format], model.num_classes
-    entries = layout.entries(peer, table, variable_shapes(model))
-    checks.check_source(f"{format}'s {describe(model)['name']}", peer, table, entries, given)
-    leaves = {
-        entry.ours: np.ones(entry.our_shape, np.float32) if entry.theirs is None else entry.to_ours(given[entry.theirs])
-        for entry in entries
-    }
-    variables = flax.traverse_util.unflatten_dict(leaves)
-    if num_classes is None or num_classes == classes:
-        return model, variables
-    return _with_new_head(model, variables, num_classes)
+        assert isinstance(source, Mapping)
+        given = {entry: np.asarray(array) for entry, array in source.items()}
+    try:
+        if format == layout.OURS:
+            return _import_own(name, path, given, num_classes)
+        objection = heads.objection(files.read_configuration(path)) if path is not None else ""
+        return _import_peers(name, given, format, num_classes, copy, objection)
+    except UserError as error:
+        raise error if path is None else UserError(f"{path}: {error}") from error
 
 
 def export_weights(model: Network, variables: Mapping[str, Any], *, format: str) -> dict[str, np.ndarray]:
@@ -183,38 +186,77 @@ def _check_format(format: str) -> str:
     return format
 
 
-def _peer_model(
-    name: str, format: str, given: Mapping[str, np.ndarray], num_classes: int | None
-) -> tuple[Network, names.Table]:
-    """The network of a peer's arrays, and the table of its layers."""
-    network, peer_network = _peer_network(format, name)
-    peer, table = layout.FORMATS[format], peer_network.table()
-    if format == "keras":
-        table = names.renumber(table, {entry.rpartition("/")[0] for entry in given})
-    classes = layout.classes_in(peer, table, given)
-    if classes is None:
-        classes = peer.default_classes if num_classes is None else 0
-    aux_head = classes > 0 and layout.holds_aux_head(table, given)
-    model = create_model(
-        network, num_classes=classes, aux_head=aux_head, count_include_pad=peer_network.count_include_pad
-    )
-    return model, table
+def _check_layout(path: Path, name: str, format: str) -> None:
+    """Raises UserError if the file says that it has another layout."""
+    own = saved_metadata(path).get("format", format)
+    if own != format:
+        raise UserError(f"{path} has the layout of {own}: give --format {own} --model {name}.")
 
 
-def _own_model(name: str, source: Any) -> tuple[Network, names.Table]:
-    """The network described by one of our files, and the table of its layers."""
-    if not isinstance(source, str | os.PathLike):
+def _import_own(
+    name: str, path: Path | None, given: Mapping[str, np.ndarray], num_classes: int | None
+) -> tuple[Network, dict[str, Any]]:
+    """A network of our own format, as its file describes it."""
+    if path is None:
         raise UserError("the format inception_jax needs the path of a file, which describes its network.")
-    described = saved_metadata(source)
+    described = saved_metadata(path)
     if described.get("format") != layout.OURS:
-        raise UserError(f"{source} is not in the format inception_jax; give its own format.")
+        raise UserError("it is not in the format inception_jax; give its own format.")
     try:
         model = create_model(**described["model"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{source} does not describe a network of this version: {error}") from error
+        raise UserError(f"it does not describe a network of this version: {error}") from error
     if described["model"]["name"] != name:
-        raise UserError(f"{source} holds {described['model']['name']}, not {name}.")
-    return model, layout.our_table(variable_shapes(model))
+        raise UserError(f"it holds {described['model']['name']}, not {name}.")
+    shapes = variable_shapes(model)
+    entries = layout.entries(layout.FORMATS[layout.OURS], layout.our_table(shapes), shapes)
+    checks.check_source(f"inception_jax's {name}", entries, given)
+    return _with_classes(model, _to_ours(entries, given), num_classes)
+
+
+def _import_peers(
+    name: str, given: Mapping[str, np.ndarray], format: str, num_classes: int | None, wanted: str | None, objection: str
+) -> tuple[Network, dict[str, Any]]:
+    network, peer_network = _peer_network(format, name)
+    peer, what = layout.FORMATS[format], f"{format}'s {network}"
+    found = checks.find_copies(what, (format, network), peer_network.table(), given)
+    copy, said = copies.choose(found, wanted, peer.separator)
+    if said:
+        _log.warning("%s", said)
+    head = heads.arrange(peer, copy, peer_network.features, objection, new_head=num_classes is not None)
+    classes = layout.classes_in(peer, copy.table, head.arrays) if head.has_head else 0
+    model = create_model(
+        network,
+        num_classes=classes,
+        aux_head=classes > 0 and layout.holds_aux_head(copy.table, head.arrays),
+        count_include_pad=peer_network.count_include_pad,
+    )
+    entries = layout.entries(peer, copy.table, variable_shapes(model))
+    checks.check_source(what, entries, head.arrays)
+    if head.left_out:
+        _log.warning("left out: %s.", heads.describe(head.left_out))
+    variables = _to_ours(entries, head.arrays)
+    if classes == 1 and num_classes in (None, 2):
+        model, variables = _two_classes(model, variables)
+    return _with_classes(model, variables, num_classes)
+
+
+def _to_ours(entries: list[layout.Entry], given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    leaves = {
+        entry.ours: np.ones(entry.our_shape, np.float32) if entry.theirs is None else entry.to_ours(given[entry.theirs])
+        for entry in entries
+    }
+    return flax.traverse_util.unflatten_dict(leaves)
+
+
+def _two_classes(model: Network, variables: dict[str, Any]) -> tuple[Network, dict[str, Any]]:
+    """A classifier of one output, a sigmoid, as two classes: a softmax over 0 and x is the sigmoid of x."""
+    leaves = flax.traverse_util.flatten_dict(variables)
+    for path, leaf in leaves.items():
+        if "classifier" in path:
+            leaves[path] = np.concatenate([np.zeros_like(leaf), leaf], axis=-1)
+    _log.warning("the head has one output, a sigmoid, and becomes two classes: 0 for no, 1 for yes.")
+    return model.clone(num_classes=2), flax.traverse_util.unflatten_dict(leaves)
 
 
 def _peer_network(format: str, name: str, exact: bool = False) -> tuple[str, names.PeerNetwork]:
@@ -225,7 +267,10 @@ def _peer_network(format: str, name: str, exact: bool = False) -> tuple[str, nam
     return network, names.NETWORKS[format, network]
 
 
-def _with_new_head(model: Network, variables: dict[str, Any], num_classes: int) -> tuple[Network, dict[str, Any]]:
+def _with_classes(model: Network, variables: dict[str, Any], num_classes: int | None) -> tuple[Network, dict[str, Any]]:
+    """The network with the number of classes that was asked for, with a new head if it is another."""
+    if num_classes is None or num_classes == model.num_classes:
+        return model, variables
     model = model.clone(num_classes=num_classes, aux_head=model.aux_head and num_classes > 0)
     leaves = flax.traverse_util.flatten_dict(variables)
     if num_classes == 0:

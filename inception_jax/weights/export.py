@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib
 import io
 import logging
 import os
@@ -22,6 +21,7 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import describe
 from inception_jax.models.network import Network
 from inception_jax.models.ops import PORTABLE
+from inception_jax.system import extras
 from inception_jax.system.atomic import put_in_place
 from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
 from inception_jax.weights.convert import import_weights, pytorch_format, save_weights
@@ -225,7 +225,7 @@ def _inputs(images: np.ndarray, trained: TrainedModel, with_preprocessing: bool)
 
 
 def _write_stablehlo(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> None:
-    _library("flatbuffers", path)  # jax.export needs it and JAX does not require it.
+    extras.load("flatbuffers", path.name)  # jax.export needs it and JAX does not require it.
     function, images = _function(trained, with_preprocessing), _images(trained, with_preprocessing)
     exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(images)
     path.write_bytes(exported.serialize())
@@ -237,7 +237,7 @@ def _read_stablehlo(path: Path, trained: TrainedModel, with_preprocessing: bool 
 
 
 def _write_onnx(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> None:
-    converter = _library("jax2onnx", path)
+    converter = extras.load("jax2onnx", path.name)
     # It prints what it finds, and warns of each of its parts that this JAX has no use for.
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -255,16 +255,9 @@ def _write_onnx(path: Path, trained: TrainedModel, with_preprocessing: bool = Fa
 
 
 def _read_onnx(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> Predict:
-    runtime = _library("onnxruntime", path)
+    runtime = extras.load("onnxruntime", path.name)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: session.run(["logits"], {"images": _inputs(images, trained, with_preprocessing)})[0]
-
-
-def _library(name: str, path: Path) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"{path.name} needs {name}, which is not installed.") from error
 
 
 FORMATS = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from inception_jax.data.preprocess import Preprocessing
 from inception_jax.data.sources import class_name
 from inception_jax.errors import UserError
 from inception_jax.models.network import Network
+from inception_jax.system import extras
 from inception_jax.system.names import printable, read_names
 from inception_jax.weights.checkpoint import TrainedModel, save_checkpoint
 from inception_jax.weights.convert import import_weights, saved_metadata
+from inception_jax.weights.peers import files, keras
 from inception_jax.weights.peers.names import PEERS_NAMES
+
+_log = logging.getLogger(__name__)
 
 # Each peer's own preprocessing: timm's configurations, keras.applications' preprocess_input (which does not crop),
 # facenet's fixed_image_standardization.
@@ -39,17 +44,20 @@ def import_checkpoint(
     *,
     format: str,
     num_classes: int | None = None,
+    copy: str | None = None,
     drop_background: bool = False,
     class_names: str | None = None,
 ) -> tuple[Network, Preprocessing]:
     """Imports a peer's file, or a model of a hub, as a checkpoint for every verb.
 
     Args:
-      source: path of a file, as for `import_weights`, or "hf://OWNER/MODEL" (needs huggingface_hub).
+      source: path of a file, as for `import_weights`, of a directory with one, or "hf://OWNER/MODEL" (needs
+        huggingface_hub). Class names and preprocessing are read from it or from timm's config.json beside it.
       out: directory of the new checkpoint.
       name: name of our network.
       format: "timm", "keras", "facenet" or "inception_jax".
       num_classes: number of classes of a new head; None keeps the source's head, 0 drops it.
+      copy: which copy of the network to take from a file with several, as for `import_weights`.
       drop_background: drop the first of TensorFlow's 1001 labels, which is no class of ImageNet.
       class_names: text file with one class name per line, in the order of the classes.
 
@@ -57,14 +65,18 @@ def import_checkpoint(
       The network and its preprocessing.
 
     Raises:
-      UserError: as `import_weights`; or the class names do not match the classes, or there is no background.
+      UserError: as `import_weights`; or the class names do not match the classes, or there is no background, or
+        config.json is not timm's.
     """
-    path, configuration = _locate(source)
-    model, variables = import_weights(name, path, format=format, num_classes=num_classes)
+    path = _locate(source)
+    model, variables = import_weights(name, path, format=format, num_classes=num_classes, copy=copy)
     own = saved_metadata(path).get("preprocessing")  # Files exported here hold their own.
-    preprocessing = Preprocessing.from_dict(own) if own else _peer_preprocessing(format, name, configuration)
+    preprocessing = Preprocessing.from_dict(own) if own else _peer_preprocessing(format, name, path)
     if num_classes is None and model.num_classes == 1001 and not own:
         preprocessing = dataclasses.replace(preprocessing, label_offset=1)
+    if num_classes is None and not own:
+        names = _peer_class_names(path, model.num_classes, preprocessing.label_offset)
+        preprocessing = dataclasses.replace(preprocessing, class_names=names)
     if num_classes is not None and own:
         preprocessing = dataclasses.replace(preprocessing, label_offset=0, class_names=())  # The head is new.
     if drop_background:
@@ -91,26 +103,30 @@ def without_background(trained: TrainedModel) -> TrainedModel:
     return TrainedModel(model, {**variables, "params": params}, dataclasses.replace(preprocessing, label_offset=0))
 
 
-def _locate(source: str) -> tuple[Path, dict[str, Any]]:
-    """Path of the weights, and timm's configuration beside them, if any."""
+_FILES_OF_A_MODEL = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names of the weights in a directory that a hub's client has downloaded."""
+
+
+def _locate(source: str) -> Path:
+    """Path of the weights."""
     path = _download(source.removeprefix("hf://")) if source.startswith("hf://") else Path(source)
-    config_path = path.parent / "config.json"
-    if path.suffix != ".safetensors" or not config_path.is_file():
-        return path, {}
-    try:
-        return path, json.loads(config_path.read_text()).get("pretrained_cfg", {})
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{config_path} is not a model's configuration: {error}; correct or remove it.") from error
+    if not path.is_dir():
+        return path
+    found = [path / name for name in _FILES_OF_A_MODEL if (path / name).is_file()]
+    if not found:
+        raise UserError(f"{path} is a directory without {' or '.join(_FILES_OF_A_MODEL)}; give a file.")
+    return found[0]
 
 
 def _download(repository: str) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError(
-            f"hf://{repository} needs huggingface_hub, which is not installed: pip install 'inception_jax[hub]', or "
-            f"download model.safetensors and config.json and give the path."
-        ) from error
+    huggingface_hub = extras.load(
+        "huggingface_hub", f"hf://{repository} (or download model.safetensors and config.json and give the path)"
+    )
     try:
         huggingface_hub.hf_hub_download(repository, "config.json")
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
@@ -119,20 +135,83 @@ def _download(repository: str) -> Path:
         raise UserError(f"hf://{repository} could not be downloaded: {reason}") from error
 
 
-def _peer_preprocessing(format: str, name: str, configuration: dict[str, Any]) -> Preprocessing:
-    """Preprocessing of the peer's weights, overridden by timm's configuration, if any."""
+def _peer_preprocessing(format: str, name: str, path: Path) -> Preprocessing:
+    """Preprocessing of the peer's weights, overridden by what the file or timm's configuration beside it says."""
     preprocessing = _PEER_PREPROCESSING[format, PEERS_NAMES.get(name, name)]
+    if format == "keras":
+        return dataclasses.replace(preprocessing, **_keras_preprocessing(files.read_configuration(path)))
+    return dataclasses.replace(preprocessing, **_timm_preprocessing(path))
+
+
+def _timm_configuration(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The file of timm's configuration and what it says; {} if there is none."""
+    file = path.parent / "config.json"
+    if path.name.endswith(files.SUFFIXES["keras"]) or not file.is_file():
+        return file, {}
+    try:
+        configuration = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not a model's configuration: {error}; correct or remove it.") from error
+    if not isinstance(configuration, dict):
+        raise UserError(f"{file} is not a model's configuration but a {type(configuration).__name__}; remove it.")
+    return file, configuration
+
+
+def _timm_preprocessing(path: Path) -> dict[str, Any]:
+    file, configuration = _timm_configuration(path)
+    given = configuration.get("pretrained_cfg", configuration)  # Early files have no such part.
+    given = {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else {}
     values: dict[str, Any] = {}
-    if "input_size" in configuration:
-        values["image_size"] = int(configuration["input_size"][-1])
-    if "crop_pct" in configuration:
-        values["central_fraction"] = float(configuration["crop_pct"])
-    if configuration.get("interpolation") in ("bilinear", "bicubic"):
-        values["resize"] = "antialiased_" + configuration["interpolation"]  # timm resizes with Pillow
-    for name in ("mean", "std"):
-        if name in configuration:
-            values[name] = tuple(map(float, configuration[name]))
-    return dataclasses.replace(preprocessing, **values)
+    try:
+        if "input_size" in given:
+            values["image_size"] = int(given["input_size"][-1])
+        if "crop_pct" in given:
+            values["central_fraction"] = float(given["crop_pct"])
+        for name in ("mean", "std"):
+            if name in given:
+                red, green, blue = given[name]
+                values[name] = float(red), float(green), float(blue)
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise UserError(f"{file} has a value that is not timm's: {error}; correct or remove it.") from error
+    interpolation = given.get("interpolation", "bicubic")
+    if interpolation in ("bilinear", "bicubic"):
+        values["resize"] = "antialiased_" + interpolation  # timm resizes with Pillow
+    else:
+        _log.warning("%s: the interpolation %s is not known here; bicubic is used.", file, interpolation)
+    return values
+
+
+def _keras_preprocessing(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Size of the images, and the scale that a Rescaling layer gives them."""
+    layers = list(keras.layers_of(configuration))
+    values: dict[str, Any] = {}
+    for kind, layer in layers:
+        shape = layer.get("batch_shape", layer.get("batch_input_shape"))
+        if kind == "InputLayer" and isinstance(shape, list) and len(shape) == 4 and isinstance(shape[1], int):
+            values["image_size"] = shape[1]  # The last is the trunk's own: inner models come after outer ones.
+    rescaling = [layer for kind, layer in layers if kind == "Rescaling"]
+    if len(rescaling) == 1 and all(isinstance(rescaling[0].get(key), int | float) for key in ("scale", "offset")):
+        scale, offset = rescaling[0]["scale"], rescaling[0]["offset"]
+        std = round(1 / (255 * scale), 12)
+        values |= {"mean": (-offset * std,) * 3, "std": (std,) * 3}
+    elif rescaling or any(kind == "Normalization" for kind, _ in layers):
+        _log.warning("its layers Rescaling and Normalization are not taken over; images are scaled to [-1, 1].")
+    return values
+
+
+def _peer_class_names(path: Path, outputs: int, offset: int) -> tuple[str, ...]:
+    """Names of the classes from timm's configuration or from what a trainer has put beside the weights; () if none."""
+    file, configuration = _timm_configuration(path)
+    given = configuration.get("label_names")
+    if isinstance(given, dict):  # From number to name; timm leaves out unused numbers.
+        last = max((int(i) for i in given if i.isdecimal()), default=0)
+        given = [given.get(str(i), f"class {i}") for i in range(max(last + 1, outputs))]
+    if given is None:
+        return files.read_class_names(path, outputs)[offset:]
+    if not isinstance(given, list) or len(given) not in (outputs, outputs - offset):
+        count = len(given) if isinstance(given, list) else "no list of"
+        raise UserError(f"{file} has {count} label_names, the network {outputs} outputs; correct or remove the names.")
+    return tuple(map(str, given[len(given) - outputs + offset :]))
 
 
 def read_class_names(path: Path, classes: int) -> tuple[str, ...]:

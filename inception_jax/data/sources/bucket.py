@@ -12,6 +12,7 @@ from inception_jax.data.sources.retry import Result, with_retries
 from inception_jax.data.sources.source import reason
 from inception_jax.data.sources.storage import Contents, is_image, junk, suffix
 from inception_jax.errors import BrokenImage, UserError
+from inception_jax.system import extras
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # Not retried: no permission, an invalid name, or the local disk is full.
@@ -38,7 +39,8 @@ class Bucket:
             # Without its cache, which would hold a dictionary for each of a million files.
             self._files, self._path = fsspec.url_to_fs(self.root, use_listings_cache=False)
         except (ImportError, ValueError) as error:  # package not installed; unknown kind of URL
-            raise UserError(f"{url} cannot be opened: {reason(error)}.") from error
+            needed = f" ({extras.command('gcsfs')})" if url.startswith(("gs:", "gcs:")) else ""
+            raise UserError(f"{url} cannot be opened: {reason(error)}{needed}.") from error
 
     def contents(self, folder: str) -> Contents:
         """As `Storage.contents`, with one request."""

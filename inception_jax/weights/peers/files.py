@@ -1,51 +1,111 @@
 """Reading and writing of weight files, as mappings of names to arrays in the peer's layout."""
 
 import contextlib
-import importlib
-import io
-import zipfile
-from collections.abc import Iterator, Mapping
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inception_jax.errors import UserError
+from inception_jax.system import extras
+from inception_jax.weights.peers import keras, pytorch
 
+_PYTORCH = (".safetensors", ".safetensors.index.json", ".bin.index.json", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 SUFFIXES = {
-    "timm": (".safetensors", ".pt", ".pth"),
-    "facenet": (".safetensors", ".pt", ".pth"),
+    "timm": _PYTORCH,
+    "facenet": _PYTORCH,
     "keras": (".h5", ".keras"),
     "inception_jax": (".safetensors",),
 }
 """Suffixes of the files of each format."""
 
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
+
 
 def read(path: Path, format: str) -> dict[str, np.ndarray]:
-    """Reads the arrays of a weight file with one of the format's `SUFFIXES`.
+    """Reads the arrays of a weight file with one of the format's `SUFFIXES`; of all files if it is one of several.
 
     Raises:
       UserError: the file does not exist, has another suffix or cannot be read, or its library is not installed.
     """
+    _check_suffix(path, format)
+    arrays: dict[str, np.ndarray] = {}
+    for file in shards(path):
+        with _reading(file):
+            arrays |= _reader(file)(file)
+    return arrays
+
+
+def shards(path: Path) -> list[Path]:
+    """The files that belong together: those of an index, "model-00001-of-00003.safetensors" and its siblings, or one.
+
+    Raises:
+      UserError: one of them is missing, or the index cannot be read.
+    """
+    if path.name.endswith(".index.json"):
+        with _reading(path):
+            found = sorted({path.parent / str(name) for name in json.loads(path.read_text())["weight_map"].values()})
+    elif match := _SHARD.fullmatch(path.name):
+        stem, count, suffix = match.groups()
+        found = [path.with_name(f"{stem}-{i:05d}-of-{count}{suffix}") for i in range(1, int(count) + 1)]
+    else:
+        return [path]
+    missing = [file.name for file in found if not file.is_file()]
+    if missing:
+        raise UserError(
+            f"{path} is one of {len(found)} files; {len(missing)} of them are not beside it, the first {missing[0]}."
+        )
+    return found
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The configuration in a file of Keras, as `keras.read_configuration`; {} for any other file."""
+    if not path.name.endswith(SUFFIXES["keras"]):
+        return {}
+    with _reading(path):
+        return keras.read_configuration(path)
+
+
+def read_class_names(path: Path, count: int) -> tuple[str, ...]:
+    """Reads the names of `count` classes that a trainer has put beside the weights in PyTorch's file; () if none."""
+    if _reader(path) is not _read_pytorch or not path.is_file():
+        return ()
+    with _reading(path):
+        return pytorch.class_names(pytorch.read(path, values=False), count)
+
+
+def _check_suffix(path: Path, format: str) -> None:
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
-    if path.suffix not in SUFFIXES[format]:
-        raise UserError(f"{path} is not a file of {format} weights; those end in {', '.join(SUFFIXES[format])}.")
-    readers = {".safetensors": _read_safetensors, ".h5": _read_h5, ".keras": _read_keras}
-    with _reading(path):
-        return readers.get(path.suffix, _read_pickle)(path)
+    if path.name.endswith(SUFFIXES[format]):
+        return
+    others = [other for other, suffixes in SUFFIXES.items() if path.name.endswith(suffixes)]
+    advice = f"; give --format {others[0]}" if others else ""
+    raise UserError(f"{path} is not a file of {format} weights; those end in {', '.join(SUFFIXES[format])}{advice}.")
+
+
+def _reader(path: Path) -> Callable[[Path], dict[str, np.ndarray]]:
+    readers = {".safetensors": _read_safetensors, ".h5": keras.read, ".keras": keras.read}
+    return readers.get(path.suffix, _read_pytorch)
+
+
+def _read_pytorch(path: Path) -> dict[str, np.ndarray]:
+    return pytorch.arrays(pytorch.read(path))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Reads the metadata of a `.safetensors` file."""
-    safetensors = _library("safetensors", path)
+    safetensors = extras.load("safetensors", str(path))
     with _reading(path), safetensors.safe_open(path, framework="numpy") as file:
         return file.metadata() or {}
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes a `.safetensors` file; raises UserError if its library is not installed."""
-    library = _library("safetensors.numpy", path)
+    library = extras.load("safetensors.numpy", str(path))
     path.touch()
     mode = path.stat().st_mode
     # In C order, because safetensors writes the memory of a transposed view as it is.
@@ -61,23 +121,15 @@ def write_weights_h5(path: Path, arrays: Mapping[str, np.ndarray], groups: Mappi
       arrays: arrays by layer and name, {"conv2d_8/kernel": ...}.
       groups: layers by group, {"conv2d_5": "conv2d_8"}; those without arrays are left out.
     """
-    h5py = _library("h5py", path)
+    h5py = extras.load("h5py", str(path))
     with h5py.File(path, "w") as file:
         for position, layer in groups.items():
-            known = _VARIABLES[_kind(position)]
+            known = keras.VARIABLES[keras.kind(position)]
             held = [f"{layer}/{array}" for array in known if f"{layer}/{array}" in arrays]
             for number, name in enumerate(held):
                 variables = file.require_group(f"layers/{position}/vars")
                 variables.attrs["name"] = layer
                 variables.create_dataset(str(number), data=arrays[name])
-
-
-def _library(name: str, path: Path, otherwise: str = "") -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise UserError(f"{path} needs {package}, which is not installed{otherwise}.") from error
 
 
 @contextlib.contextmanager
@@ -91,78 +143,4 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    return _library("safetensors.numpy", path).load_file(path)
-
-
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    torch = _library(
-        "torch",
-        path,
-        "; on a machine with torch, `safetensors.torch.save_file(torch.load(path, weights_only=True), "
-        "'weights.safetensors')` converts it",
-    )
-    # weights_only: a pickle may otherwise run any code.
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.numpy() for name, tensor in state.get("state_dict", state).items()}
-
-
-def _read_h5(path: Path) -> dict[str, np.ndarray]:
-    h5py = _library("h5py", path)
-    with h5py.File(path) as file:
-        return _arrays(file, h5py, path)
-
-
-def _read_keras(path: Path) -> dict[str, np.ndarray]:
-    h5py = _library("h5py", path)
-    # Extracted first, because HDF5 seeks, and seeking back in an archive reads it again from the start.
-    with zipfile.ZipFile(path) as archive:
-        weights = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(weights) as file:
-        return _arrays(file, h5py, path)
-
-
-def _arrays(file: Any, h5py: Any, path: Path) -> dict[str, np.ndarray]:
-    """Arrays of the layers, without those of an optimizer: {"conv2d/kernel": ...}."""
-    if "layers" in file:
-        return _numbered_arrays(file["layers"], path)
-    arrays: dict[str, np.ndarray] = {}
-
-    def visit(name: str, node: Any) -> None:
-        # In "conv2d_1/conv2d_1/kernel:0" the layer comes first, its array last.
-        if isinstance(node, h5py.Dataset):
-            layer, array = name.split("/")[0], name.split("/")[-1]
-            arrays[f"{layer}/{array.removesuffix(':0')}"] = node[()]
-
-    file.get("model_weights", file).visititems(visit)
-    return arrays
-
-
-_VARIABLES = {
-    "conv2d": ("kernel", "bias"),
-    "dense": ("kernel", "bias"),
-    "batch_normalization": ("beta", "moving_mean", "moving_variance"),
-}
-"""Variables that Keras numbers 0, 1, 2, keyed by the layer's class."""
-
-
-def _numbered_arrays(layers: Any, path: Path) -> dict[str, np.ndarray]:
-    """Arrays in Keras 3's layout, layers/conv2d_7/vars/0, where the layer's name is an attribute of its group."""
-    arrays = {}
-    for position, group in layers.items():
-        variables = group.get("vars", {})
-        if not len(variables):
-            continue
-        if "name" not in variables.attrs:
-            raise UserError(f"{path} of an early Keras 3 has no names of layers; save it as .h5 with Keras.")
-        kind = _kind(position)
-        for number, node in variables.items():
-            known = _VARIABLES.get(kind, ())
-            array = known[int(number)] if number.isdigit() and int(number) < len(known) else number
-            arrays[f"{variables.attrs['name']}/{array}"] = node[()]
-    return arrays
-
-
-def _kind(position: str) -> str:
-    """The layer's class, "conv2d" for "conv2d_7"."""
-    kind, _, number = position.rpartition("_")
-    return kind if number.isdigit() else position
+    return extras.load("safetensors.numpy", str(path)).load_file(path)

@@ -29,8 +29,8 @@ class PeerFormat:
     """Name of an integer beside each batch normalisation without a part in inference, if any."""
     ignored: tuple[str, ...] = ()
     """Names of arrays to ignore, of a head for training only."""
-    default_classes: int = 1000
-    """Number of classes of a source without a head."""
+    renumbered: bool = False
+    """Whether layers are numbered throughout a session, so that only the order of the numbers identifies them."""
 
 
 OURS = "inception_jax"
@@ -56,9 +56,10 @@ FORMATS: dict[str, PeerFormat] = {
         arrays={"kernel": "kernel", "bias": "bias"},
         norm_arrays={"bias": "beta", "mean": "moving_mean", "var": "moving_variance"},
         axes={},
+        renumbered=True,
     ),
     # The published files hold the classifier over identities that only training uses.
-    "facenet": dataclasses.replace(_TORCH, ignored=("logits.weight", "logits.bias"), default_classes=512),
+    "facenet": dataclasses.replace(_TORCH, ignored=("logits.weight", "logits.bias")),
     OURS: dataclasses.replace(_TORCH, counters=None),
 }
 
@@ -147,16 +148,44 @@ def counters(format: PeerFormat, table: Table, layers: Iterable[str]) -> list[st
     return [f"{table[ours]}{format.separator}{format.counters}" for ours in layers if ours.endswith("bn")]
 
 
-def classes_in(format: PeerFormat, table: Table, given: Mapping[str, np.ndarray]) -> int | None:
-    """Number of outputs of the source's head; None if it has none."""
+def trunk_names(format: PeerFormat, table: Table) -> list[str]:
+    """The peer's names of all arrays but those of the two heads."""
+    return [
+        f"{theirs}{format.separator}{array}"
+        for ours, theirs in table.items()
+        if not ours.startswith(("classifier", "aux_head"))
+        for array in _arrays_of(format, ours)
+    ]
+
+
+def head_names(format: PeerFormat, table: Table) -> list[str]:
+    """The peer's names of the classifier's arrays."""
+    heads = [ours for ours in table if ours.startswith("classifier")]
+    return [f"{table[ours]}{format.separator}{array}" for ours in heads for array in _arrays_of(format, ours)]
+
+
+def is_parameter(format: PeerFormat, name: str) -> bool:
+    """Whether an array belongs to a layer, by its name; Keras' readers give no others."""
+    known = {*format.arrays.values(), *format.norm_arrays.values()}
+    layer, _, array = name.rpartition(format.separator)
+    return bool(layer) and (format.renumbered or array in known)
+
+
+def _arrays_of(format: PeerFormat, ours: str) -> list[str]:
+    leaf = ours.rpartition("/")[2]
+    if leaf == "bn":
+        return list(format.norm_arrays.values())
+    # The convolutions before a normalisation have no bias.
+    return [format.arrays["kernel"]] if leaf in ("conv", "dense") else list(format.arrays.values())
+
+
+def classes_in(format: PeerFormat, table: Table, given: Mapping[str, np.ndarray]) -> int:
+    """Number of outputs of the source's head; 1000 if that is incomplete, which `checks.check_source` reports."""
     layer = table.get("classifier/dense") or table["classifier"]
     kernel = given.get(f"{layer}{format.separator}{format.arrays['kernel']}")
     if kernel is not None and kernel.ndim == 2:
         return kernel.shape[format.axes.get(2, (0, 1)).index(1)]
-    heads = {theirs for ours, theirs in table.items() if ours.startswith("classifier")}
-    parts = (name.rpartition(format.separator)[0] for name in given)
-    # `checks.check_source` reports an incomplete head.
-    return format.default_classes if any(part in heads for part in parts) else None
+    return 1000
 
 
 def holds_aux_head(table: Table, given: Iterable[str]) -> bool:

@@ -215,17 +215,17 @@ class PeerNetwork:
     table: Callable[[], Table]
     count_include_pad: bool
     """Whether its 3x3 average pools divide by 9 at the borders too."""
+    features: int
+    """Number of pooled features, the inputs of the classifier."""
 
 
 NETWORKS: dict[tuple[str, str], PeerNetwork] = {
-    ("timm", "inception_v3"): PeerNetwork(_timm_inception_v3, count_include_pad=True),
-    ("timm", "inception_v4"): PeerNetwork(_timm_inception_v4, count_include_pad=False),
-    ("timm", "inception_resnet_v2_slim"): PeerNetwork(_timm_inception_resnet_v2, count_include_pad=False),
-    ("keras", "inception_v3"): PeerNetwork(lambda: _keras(_timm_inception_v3()), count_include_pad=False),
-    ("keras", "inception_resnet_v2_slim"): PeerNetwork(
-        lambda: _keras(_timm_inception_resnet_v2()), count_include_pad=False
-    ),
-    ("facenet", "inception_resnet_v1_facenet"): PeerNetwork(_facenet_inception_resnet_v1, count_include_pad=False),
+    ("timm", "inception_v3"): PeerNetwork(_timm_inception_v3, True, 2048),
+    ("timm", "inception_v4"): PeerNetwork(_timm_inception_v4, False, 1536),
+    ("timm", "inception_resnet_v2_slim"): PeerNetwork(_timm_inception_resnet_v2, False, 1536),
+    ("keras", "inception_v3"): PeerNetwork(lambda: _keras(_timm_inception_v3()), False, 2048),
+    ("keras", "inception_resnet_v2_slim"): PeerNetwork(lambda: _keras(_timm_inception_resnet_v2()), False, 1536),
+    ("facenet", "inception_resnet_v1_facenet"): PeerNetwork(_facenet_inception_resnet_v1, False, 1792),
 }
 """The peers' networks, keyed by format and our network's name."""
 
