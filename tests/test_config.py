@@ -23,7 +23,9 @@ def test_defaults_are_the_papers():
 def test_every_number_has_a_range():
     ranged = {field for field, marks in config._MARKERS.items() if any(isinstance(m, config.Range) for m in marks)}
     free = {field for field, v in config.to_flat_dict(Experiment()).items() if isinstance(v, bool | str)}
-    assert set(config.to_flat_dict(Experiment())) - ranged - free == {"data.data_dir", "train.init_from"}
+    assert set(config.to_flat_dict(Experiment())) - ranged - free == {
+        *("data.data_dir", "data.train_split", "data.validation_split", "train.init_from")
+    }
 
 
 def test_marks_of_fields_that_may_change_or_differ_between_hosts():
