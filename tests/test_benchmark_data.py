@@ -17,7 +17,7 @@ from inception_jax.errors import UserError
 def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
     write_photographs(folder, 64)
-    return open_source(f"folder:{folder}", "train")
+    return open_source(f"folder:{folder}", "evaluation")
 
 
 def test_photographs_have_the_sizes_of_imagenets(photographs):
@@ -31,7 +31,7 @@ def test_photographs_are_all_different_and_always_the_same(photographs, tmp_path
     images = {record.image for record in photographs}
     assert len(images) == 64
     write_photographs(tmp_path, 6)
-    again = [record.image for record in open_source(f"folder:{tmp_path}", "train")]
+    again = [record.image for record in open_source(f"folder:{tmp_path}", "evaluation")]
     assert len(again) == 6 and set(again) < images
 
 
