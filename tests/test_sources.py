@@ -11,7 +11,8 @@ from source_helpers import expect
 
 from inception_jax import config
 from inception_jax.data import open_source
-from inception_jax.data.sources import Record, Source, SplitOptions, sample, splits
+from inception_jax.data.sources import Record, Source, SplitOptions, describe_layout, sample, splits
+from inception_jax.data.sources.source import Layout
 from inception_jax.errors import UserError
 
 
@@ -97,10 +98,20 @@ def test_a_folder_or_url_without_its_kind_is_told_the_spec(idx, tmp_path, monkey
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets/dataset_info.json").write_text("")
     expect("tfds:sets", "sets")
+    for place in ("~nobody/x", "x" * 300, "a\0b"):
+        expect("must be digits", place)
+        expect("is not a folder", f"folder:{place}")
     expect("folder:gs://pets or tfds:gs://pets", "gs://pets")
     expect(
         "data.train_split is 'train'.*folder:PATH and tfds:NAME", "digits", options=SplitOptions(train_split="train")
     )
+
+
+def test_a_layout_is_described_on_one_line_of_printable_text():
+    kinds = {".a\nb": 3, ".\udcff": 2, "été": 1}
+    source = Source(("a\nb", "\udcff", "été"), 1, lambda index: None, layout=Layout("in x/", (), {"": kinds}))
+    expected = "folder:x: 3 classes (a\\nb, \\udcff, été), in x/; passed over: 3 .a\\nb, 2 .\\udcff, 1 été"
+    assert describe_layout("folder:x", source) == expected
 
 
 # digits

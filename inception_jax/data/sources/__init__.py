@@ -25,6 +25,7 @@ from inception_jax.data.sources.source import (
 from inception_jax.data.sources.splits import SPLITS, SplitOptions
 from inception_jax.data.sources.tfds import open_tfds
 from inception_jax.errors import UserError
+from inception_jax.system.names import printable
 
 __all__ = [
     "Record",
@@ -77,7 +78,7 @@ def open_source(spec: str, split: str, *, data_dir: str | None = None, options: 
             raise UserError(f"data.{field} is {getattr(options, field)!r}; it is only for folder:PATH and tfds:NAME.")
     if kind == "csv":
         return open_label_file(place, split, options)
-    return open_digits(split) if spec == "digits" else open_idx(Path(place).expanduser(), split, options)
+    return open_digits(split) if spec == "digits" else open_idx(Path(os.path.expanduser(place)), split, options)
 
 
 def open_data(data: DataConfig, split: str) -> Source:
@@ -88,13 +89,16 @@ def open_data(data: DataConfig, split: str) -> Source:
 def describe_layout(spec: str, source: Source) -> str:
     """How a source was understood, on one line: its classes and splits, and what was passed over."""
     layout, names = source.layout, source.class_names
-    words = [f"{len(names):,} classes ({_list_some(names)})", *([layout.splits] if layout.splits else [])]
+    words = [
+        f"{len(names):,} class{'es' * (len(names) != 1)} ({_list_some(names)})",
+        *([layout.splits] if layout.splits else []),
+    ]
     kinds = layout.kinds_passed_over
     return f"{spec}: {', '.join(words)}" + (f"; passed over: {list_kinds(kinds)}" if kinds else "")
 
 
 def _list_some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def same_source(first: str, second: str) -> bool:
@@ -108,14 +112,9 @@ def instead_of(spec: str, kinds: str) -> str:
     """What to write instead of a source that is none of `kinds`, as the end of a sentence."""
     if "://" in spec and not spec.startswith(("folder:", "csv:", "tfds:", "idx:")):
         return f"is a URL; give folder:{spec} or tfds:{spec}"
-    path = Path(spec).expanduser()
-    if spec and path.is_dir():
-        kind = (
-            "tfds"
-            if next(path.glob("dataset_info.json"), None)
-            else "idx"
-            if next(path.glob("*-ubyte*"), None)
-            else "folder"
-        )
+    path = os.path.expanduser(spec)
+    if os.path.isdir(path):
+        marks = {"tfds": "dataset_info.json", "idx": "*-ubyte*"}
+        kind = next((kind for kind, mark in marks.items() if any(Path(path).glob(mark))), "folder")
         return f"is a folder; give {kind}:{spec}"
     return f"must be {kinds}"

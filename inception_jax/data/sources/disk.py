@@ -23,7 +23,7 @@ class Disk:
     def __init__(self, root: Path):
         """UserError where `root` is not a folder."""
         self.root = str(root)
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise UserError(f"folder:{root} is not a folder.")
 
     def contents(self, folder: str) -> Contents:

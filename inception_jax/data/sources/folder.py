@@ -3,6 +3,7 @@
 import bisect
 import dataclasses
 import itertools
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from inception_jax.data.sources.source import Layout, Record, Source, class_name
 from inception_jax.data.sources.splits import SplitOptions
 from inception_jax.data.sources.storage import Contents, Storage
 from inception_jax.errors import UserError
+from inception_jax.system.names import printable
 
 
 def open_folder(place: str, split: str, options: SplitOptions) -> Source:
@@ -31,7 +33,7 @@ def open_folder(place: str, split: str, options: SplitOptions) -> Source:
     Raises:
       UserError: the folder does not exist, or does not contain two or more folders of images.
     """
-    storage: Storage = Bucket(place) if "://" in place else Disk(Path(place).expanduser())
+    storage: Storage = Bucket(place) if "://" in place else Disk(Path(os.path.expanduser(place)))
     root = storage.contents("")
     found = find_splits(storage, root, options)
     folder, part = splits.choose(split, found.train, found.validation)
@@ -58,8 +60,9 @@ def open_folder(place: str, split: str, options: SplitOptions) -> Source:
 
 
 def _in_words(split: str, found: FolderSplits, options: SplitOptions) -> str:
-    train, validation = (folder and f"{folder}/" for folder in (found.train, found.validation))
-    return splits.describe(split, train, validation, options.validation_fraction, [f"{name}/" for name in found.unused])
+    train, validation = (folder and f"{printable(folder)}/" for folder in (found.train, found.validation))
+    unused = [f"{printable(name)}/" for name in found.unused]
+    return splits.describe(split, train, validation, options.validation_fraction, unused)
 
 
 def _outside(contents: Contents) -> Counter[str]:

@@ -28,12 +28,6 @@ _PATH = "path file_path image_path img_path file_name image_file image_name img_
 _LABEL = "label class class_name label_name category target species breed"
 _SPLIT = "split subset data_set set partition phase"
 
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
 
 class _Row(NamedTuple):
     """One image as the file describes it."""
@@ -91,6 +85,8 @@ def open_label_file(place: str, split: str, options: SplitOptions) -> Source:
         raise UserError(f"{name} has no images for {'training' if split == 'train' else 'validation'}.")
     if not chosen:
         raise UserError(f"{name} is too small to split; one class must have two or more images.")
+    if len(classes) < 2 and split == "train":
+        raise UserError(f"{name} has only {list_names('class', classes)}; it must have two or more.")
     labels = {label: number for number, label in enumerate(classes)}
     found = sorted((labels[row.label], row.file) for row in chosen)
     reader = _Reader(Disk(path.parent), [file for _, file in found], [label for label, _ in found])
@@ -129,10 +125,10 @@ def _class_names(labels: Iterable[str]) -> tuple[str, ...]:
 
 def _settle_splits(rows: Sequence[_Row]) -> list[_Row]:
     """The rows with the splits "train" and "validation", or "" where all images are in one."""
-    splits = {row.split for row in rows}
-    if len(splits) == 1:
+    found = {row.split for row in rows}
+    if len(found) == 1:
         return [row._replace(split="") for row in rows]
-    if "validation" in splits:
+    if "validation" in found:
         return [row for row in rows if row.split != "test"]
     return [row._replace(split="validation") if row.split == "test" else row for row in rows]
 
@@ -258,9 +254,10 @@ def _read_rows(path: Path, name: str) -> list[_Row]:
 
 
 def _split_of(cell: str, where: str) -> str:
-    if cell.lower() not in _SPLITS:
+    kind = splits.kind_of_split(cell)
+    if kind is None:
         raise UserError(f"{where}: the split is '{printable(cell)}'; it must be train, validation or test.")
-    return _SPLITS[cell.lower()]
+    return kind
 
 
 def _read_table(text: str, name: str) -> list[tuple[int, list[str]]]:
@@ -310,10 +307,10 @@ def _find_columns(table: Sequence[Sequence[str]], name: str) -> tuple[_Columns, 
         has_header = not os.path.splitext(table[0][images[0]])[1]
         # A column without a name is the numbering of another program.
         others = [i for i in others if i != images[0] and (table[0][i] or not has_header)]
-        splits = [i for i in others if {row[i].lower() for row in (body if has_header else table)} <= set(_SPLITS)]
-        labels = [i for i in others if i not in splits]
-        if len(labels) == 1 and len(splits) <= 1 and (has_header or is_image(table[0][images[0]])):
-            return _Columns(images[0], labels[0], splits[0] if splits else None), has_header
+        divided = [i for i in others if all(splits.kind_of_split(row[i]) for row in (body if has_header else table))]
+        labels = [i for i in others if i not in divided]
+        if len(labels) == 1 and len(divided) <= 1 and (has_header or is_image(table[0][images[0]])):
+            return _Columns(images[0], labels[0], divided[0] if divided else None), has_header
     listed = ", ".join(f"'{printable(cell)}'" for cell in table[0][:8])
     raise UserError(
         f"{name}: it is not clear which column holds the paths and which the labels: the first line is {listed}; give "
@@ -334,4 +331,4 @@ def _find_split(table: Sequence[Sequence[str]], column: int | None, header: Sequ
     """The column of splits; one of another name than split counts only where all of its values are splits."""
     if column is None or header[column] == "split":
         return column
-    return column if all(row[column].lower() in _SPLITS for row in table[1:]) else None
+    return column if all(splits.kind_of_split(row[column]) for row in table[1:]) else None

@@ -192,7 +192,7 @@ def list_names(noun: str, names: Sequence[str], most: int = 5) -> str:
 
 def list_kinds(kinds: Mapping[str, int], most: int = 8) -> str:
     """Kinds of files for a message: "45 .txt, 2 Thumbs.db and 3 other kinds"."""
-    listed = ", ".join(f"{count:,} {kind}" for kind, count in list(kinds.items())[:most])
+    listed = ", ".join(f"{count:,} {printable(kind)}" for kind, count in list(kinds.items())[:most])
     return listed + (f" and {len(kinds) - most} other kinds" if len(kinds) > most else "")
 
 
