@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from inception_jax.data.formats import require_decoders
 from inception_jax.data.sources import splits
 from inception_jax.data.sources.disk import Disk
 from inception_jax.data.sources.source import Layout, Record, Source, class_name, list_names
@@ -89,6 +90,7 @@ def open_label_file(place: str, split: str, options: SplitOptions) -> Source:
         raise UserError(f"{name} has only {list_names('class', classes)}; it must have two or more.")
     labels = {label: number for number, label in enumerate(classes)}
     found = sorted((labels[row.label], row.file) for row in chosen)
+    require_decoders([row.file for row in chosen], f"{path.parent}/")
     reader = _Reader(Disk(path.parent), [file for _, file in found], [label for label, _ in found])
     train, held = ("rows of training", "rows of validation") if divided else ("", None)
     layout = Layout(splits.describe(split, train, held, options.validation_fraction))
