@@ -250,6 +250,7 @@ def test_a_class_with_the_name_of_a_split(tmp_path, split):
         # ImageNet's validation images as they come.
         (["ILSVRC2012_val_00000001.JPEG"], ["data prepare imagenet:"]),
         (under("train") + ["val/ILSVRC2012_val_00000001.JPEG"], ["{root}/val ", "data prepare imagenet:"]),
+        (["val/ILSVRC2012_val_00000001.JPEG"], ["{root}/val ", "data prepare imagenet:"]),
     ],
 )
 def test_layouts_that_are_refused(tmp_path, files, named):

@@ -74,6 +74,9 @@ def find_splits(storage: Storage, root: Contents, options: SplitOptions) -> Fold
             f"data.train_split is {train!r} and data.validation_split {validation!r} in {storage.root}; they must have "
             "no images in common."
         )
+    if train is None and validation is not None:
+        # Here, because that training images are missing, too, says less.
+        check_folders(storage, validation, storage.contents(validation))
     used = {folder.split("/")[0] for folder in (train, validation) if folder}
     return FolderSplits(train, validation, tuple(name for name in root.folders if name not in used), notes)
 
@@ -152,9 +155,8 @@ def list_classes(storage: Storage, folder: str, contents: Contents, *, least: in
     Raises:
       UserError: there are no folders or fewer than `least`, or one holds no image.
     """
+    check_folders(storage, folder, contents)
     path = join(storage, folder)
-    if not contents.folders:
-        raise UserError(_without_folders(path, contents))
     found = storage.images(folder, contents.folders)
     _check_count(storage, folder, [name for name, inside in found.items() if inside.images], least)
     for name, inside in found.items():
@@ -168,19 +170,23 @@ def list_classes(storage: Storage, folder: str, contents: Contents, *, least: in
 _ADD_IMAGES = f"add images ({', '.join(IMAGE_SUFFIXES)})"
 
 
-def _without_folders(path: str, contents: Contents) -> str:
+def check_folders(storage: Storage, folder: str, contents: Contents) -> None:
+    """Raises UserError where there are no folders of classes in `folder`, whose contents these are."""
+    path = join(storage, folder)
+    if contents.folders:
+        return
     if any(_IMAGENET.fullmatch(name) for name in contents.images):
-        return (
+        raise UserError(
             f"{path} holds ImageNet's images without folders of their classes; run inception-jax data prepare "
             "imagenet:DIR OUT, which knows their classes, on the directory of ILSVRC2012_img_train.tar and "
             "ILSVRC2012_img_val.tar."
         )
     if contents.images:
-        return (
+        raise UserError(
             f"{path} holds {len(contents.images):,} images and no folders; it must have one folder per class, or give "
             "csv:FILE with a file that lists the class of each image."
         )
-    return f"{path} has no folders{_instead(contents)}; it must have one per class."
+    raise UserError(f"{path} has no folders{_instead(contents)}; it must have one per class.")
 
 
 def _instead(contents: Contents) -> str:
