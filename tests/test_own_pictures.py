@@ -177,3 +177,12 @@ def test_the_first_lines_of_a_run_say_how_the_folder_was_understood(pets, capfd)
         assert words in first
     assert "1 .csv" in first and "1 Thumbs.db" in first
     assert any("'cat', 'dog'" in line and "classes" in line for line in lines)
+
+
+def test_moved_images_are_evaluated_without_those_trained_on(pets, capfd):
+    # The run's own are in the directory that this one is a copy of.
+    moved = evaluate([str(pets / "run")], EvaluationOptions(data=f"folder:{pets / 'pets'}"))
+    assert moved["images"] == 6 and "held out" in capfd.readouterr().err
+    write_pets(pets / "other", count=7)
+    other = evaluate([str(pets / "run")], EvaluationOptions(data=f"folder:{pets / 'other'}"))
+    assert other["images"] == 21

@@ -30,6 +30,8 @@ class Member:
     preprocessing: Preprocessing
     data: DataConfig | None
     """The data that a run was trained on; None for other checkpoints."""
+    training_images: int | None = None
+    """Number of images that a run was trained on, where it is known."""
 
     @property
     def outputs(self) -> Outputs:
@@ -73,4 +75,5 @@ def load_member(path: str, protocol: Protocol, *, raw: bool, best: bool, image_s
         central_fraction=preprocessing.central_fraction,
         resize=preprocessing.resize,
     )
-    return Member(description, model, variables, preprocessing, saved.experiment.data if saved else None)
+    data, training_images = (saved.experiment.data, saved.training_images) if saved else (None, None)
+    return Member(description, model, variables, preprocessing, data, training_images)

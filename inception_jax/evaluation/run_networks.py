@@ -192,7 +192,7 @@ def open_images(data: DataConfig, members: Sequence[Member], options: Evaluation
     # Not all of the networks' own, which they were trained on.
     own = options.data is None or any(same_source(options.data, m.data.source) for m in members if m.data)
     try:
-        return build.source(Experiment(data=data), "validation" if own else "evaluation")
+        source = build.source(Experiment(data=data), "validation" if own else "evaluation")
     except UserError as error:
         if options.data is not None:
             raise
@@ -200,6 +200,26 @@ def open_images(data: DataConfig, members: Sequence[Member], options: Evaluation
             f"the images of {members[0].description.path} cannot be opened: {str(error).rstrip('.')}; if they are "
             "elsewhere now, give their place with --data."
         ) from error
+    trained = next((m for m in members if not own and _is_trained_on(m, data, source)), None)
+    if trained is None:
+        return source
+    hosts.say_on_process_zero(
+        f"{data.source} has the classes and the number of images that {trained.description.path} was trained on; as "
+        "for the run's own data, only the held-out part is evaluated."
+    )
+    return build.source(Experiment(data=data), "validation")
+
+
+def _is_trained_on(member: Member, data: DataConfig, source: Source) -> bool:
+    """Whether `source`, all images of `data`, seems to include the images that a run was trained on, moved since."""
+    if member.data is None or member.training_images is None or member.training_images >= len(source):
+        return False
+    moved = dataclasses.replace(member.data, source=data.source, data_dir=data.data_dir)
+    try:
+        training = build.source(Experiment(data=moved), "train")
+    except UserError:
+        return False
+    return (member.outputs.names, member.training_images) == (training.class_names, len(training))
 
 
 def _choose_images(
