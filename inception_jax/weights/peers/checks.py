@@ -40,8 +40,8 @@ def check_source(what: str, entries: list[layout.Entry], given: Mapping[str, np.
     broken = [name for name, array in given.items() if not np.isfinite(array).all()]
     if broken:
         raise UserError(
-            f"the weights are not finite in {len(broken)} arrays, the first {broken[0]}: the training that wrote them had "
-            "diverged; take an earlier file."
+            f"the weights are not finite in {len(broken)} arrays, the first {broken[0]}: the training that wrote them "
+            "had diverged; take an earlier file."
         )
 
 
