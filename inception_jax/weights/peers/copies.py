@@ -18,7 +18,7 @@ from inception_jax.weights.peers.names import Table
 
 # Modules around a module that take part in its name and in nothing else: torch.compile, FSDP, activation checkpoints.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-_AVERAGED = re.compile(r"ema|averag|swa|shadow", re.IGNORECASE)
+_AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|shadow)(?![a-z])", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,12 @@ def find(peer: PeerFormat, table: Table, given: Mapping[str, np.ndarray]) -> lis
     prefixes = [prefix for prefix, (_, _, matched) in tables.items() if matched == best]
     copies = []
     for prefix in prefixes:
-        arrays = {name.removeprefix(prefix): array for name, array in given.items() if name.startswith(prefix)}
+        inner = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        arrays = {
+            name.removeprefix(prefix): array
+            for name, array in given.items()
+            if name.startswith(prefix) and not (inner and name.startswith(inner))
+        }
         beside = _beside(peer, prefix, prefixes, given)
         copies.append(Copy(prefix, tables[prefix][0], arrays, beside, best, expected))
     return copies
