@@ -183,10 +183,12 @@ def train_batches(experiment: Experiment, images: Source, start: int) -> Generat
 
 def validation_batches(experiment: Experiment, images: Source) -> Generator[dict[str, Any], None, None]:
     """Batches of one pass over the validation images: the rows of this process."""
+    devices = jax.device_count()
     return evaluation_batches(
         images,
         experiment.data,
-        batch_size=experiment.evaluation.batch_size,
+        # More rows than images would be padding.
+        batch_size=min(experiment.evaluation.batch_size, -(-len(images) // devices) * devices),
         shard=local_shard(),
         loading=make_loading(experiment.data),
     )

@@ -178,7 +178,7 @@ def test_a_batch_that_exceeds_the_memory_is_refused(monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
 
     monkeypatch.setattr(speed, "compile_step", fail)
-    with pytest.raises(speed.UserError, match="inception_v4.* 8 .* 75 .*memory"):
+    with pytest.raises(speed.UserError, match="inception_v4: --batch-size is 8: .* 75 .*memory"):
         speed.benchmark("train", EXPERIMENT, seconds=1.0, repeats=1, directory=None)
 
 
