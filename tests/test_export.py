@@ -16,9 +16,11 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
-from inception_jax.weights import export_weights, import_weights, pytorch_format, saved_metadata
+from inception_jax.system.file_format import FORMAT
+from inception_jax.weights import export_weights, import_weights, metadata, pytorch_format, saved_metadata
 from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint
 from inception_jax.weights.export import FORMATS, export_checkpoint
+from inception_jax.weights.importer import import_checkpoint
 from inception_jax.weights.peers import files, names
 
 PREPARATION = Preprocessing(
@@ -78,7 +80,8 @@ def test_an_exported_checkpoint_is_the_network(narrow, tmp_path):
     again, loaded, preparation = load_checkpoint(tmp_path / "new" / "out")
     assert (again, preparation) == (model, PREPARATION)
     assert equal(loaded, variables)
-    assert export_checkpoint(TrainedModel(model, variables, PREPARATION), tmp_path / "new" / "out", format="orbax") == 0
+    trained = TrainedModel(model, variables, PREPARATION)
+    assert export_checkpoint(trained, tmp_path / "new" / "out", format="orbax", overwrite=True) == 0
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
 
 
@@ -144,10 +147,11 @@ def test_inception_v3_goes_to_timm_and_keras(tmp_path):
     for format, name in (("safetensors", "timm"), ("keras", "keras")):
         path = tmp_path / f"out{FORMATS[format].suffix}"
         assert export_checkpoint(TrainedModel(model, variables, PREPARATION), path, format=format) == 0
-        again, imported = import_weights("inception_v3", path, format=name)
+        again, preparation = import_checkpoint(str(path), tmp_path / format, "inception_v3", format=name)
         assert again == model.clone(count_include_pad=name == "timm")
-        assert equal(imported, variables)
-    assert saved_metadata(tmp_path / "out.safetensors")["format"] == "timm"
+        assert preparation == PREPARATION
+        assert equal(load_checkpoint(tmp_path / format).variables, variables)
+        assert saved_metadata(path)["format"] == name
     # Scales that are not 1 go into the kernels.
     path = tmp_path / "scaled.weights.h5"
     assert export_checkpoint(TrainedModel(model, drawn(model), PREPARATION), path, format="keras") < 1e-3
@@ -171,6 +175,18 @@ def test_a_file_of_ours_is_read_as_what_it_is(narrow, tmp_path):
         import_weights("inception_resnet_v1", tmp_path / "bare.safetensors", format="inception_jax")
 
 
+def test_class_names_of_any_kind_and_number_go_out_and_come_back(tmp_path):
+    """HDF5 holds 64 KiB in an attribute of fixed length; ImageNet-21k's names take more."""
+    pytest.importorskip("safetensors"), pytest.importorskip("h5py")
+    names = tuple(f"класс {i} \udcff\n" for i in range(20_000))
+    texts = metadata.to_texts({"preprocessing": Preprocessing(class_names=names).to_dict(), "model": None})
+    assert set(texts) == {"inception_jax.file_format", "inception_jax.preprocessing"}
+    files.write_safetensors(tmp_path / "a.safetensors", {"x": np.zeros(1)}, texts)
+    files.write_weights_h5(tmp_path / "a.weights.h5", {}, {}, texts)
+    for path in tmp_path.iterdir():
+        assert Preprocessing.from_dict(saved_metadata(path)["preprocessing"]).class_names == names
+
+
 # Functions
 
 
@@ -190,6 +206,18 @@ def test_stablehlo_is_the_function_for_any_number_of_images(narrow, tmp_path, wi
         assert got.shape == (count, 7)
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
     assert difference <= 1e-4 * max(1, np.abs(expected).max())
+    described = json.loads((tmp_path / "out.stablehlo.json").read_text())
+    assert described.pop("format") == FORMAT
+    check_description(described, model, with_preprocessing)
+
+
+def check_description(described: dict[str, Any], model: Network, with_preprocessing: bool) -> None:
+    """What a caller of the function needs is said in its metadata."""
+    assert Preprocessing.from_dict(described["preprocessing"]) == PREPARATION
+    assert create_model(**described["model"]) == model
+    assert described["input"]["shape"] == ["batch", 75, 75, 3] and described["output"]["shape"] == ["batch", 7]
+    assert described["input"]["dtype"] == ("uint8" if with_preprocessing else "float32")
+    assert ("mean" in described["input"]["values"]) != with_preprocessing
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax2onnx"), reason="jax2onnx is not installed")
@@ -209,6 +237,9 @@ def test_onnx_is_the_function_for_any_number_of_images(narrow, tmp_path, with_pr
         given = images(count) if with_preprocessing else by_hand(images(count))
         (got,) = session.run(None, {"images": given})
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    texts = session.get_modelmeta().custom_metadata_map
+    assert texts["inception_jax.file_format"] == str(FORMAT)
+    check_description(metadata.from_texts(path, texts), model, with_preprocessing)
 
 
 # What is refused, and what is left behind
@@ -233,11 +264,11 @@ def test_a_file_that_is_not_the_network_leaves_the_old_one(narrow, tmp_path, mon
 
     monkeypatch.setitem(FORMATS, format, dataclasses.replace(right, write=wrong))
     with pytest.raises(RunFailed, match="differ by 0.5 from the network's"):
-        export_checkpoint(TrainedModel(model, variables, PREPARATION), out, format=format)
+        export_checkpoint(TrainedModel(model, variables, PREPARATION), out, format=format, overwrite=True)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     with pytest.raises(RunFailed):
         export_checkpoint(TrainedModel(model, variables, PREPARATION), tmp_path / f"new{right.suffix}", format=format)
-    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def test_a_network_without_finite_logits_is_not_exported(narrow, tmp_path):

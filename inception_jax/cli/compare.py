@@ -32,6 +32,8 @@ class Compare(Processes):
     """Also draw these training metrics over steps, such as gradient_norm; NAME/ means all metrics under that name."""
     strict: bool = False
     """Stop at a corrupt newest checkpoint instead of resuming from an older one."""
+    overwrite: bool = False
+    """Replace figures and tables of other runs."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax import compare
@@ -50,6 +52,8 @@ class Compare(Processes):
             directories = [Path(directory) for directory in self.what]
             if flags or self.workdir:
                 raise UserError(f"existing runs are only drawn; omit {' '.join(flags) or '--workdir'}.")
+            if self.out:
+                compare.check_out(directories, self.metrics, self.out, overwrite=self.overwrite)
         out = self.out or self.workdir
         if not out:
             raise UserError("give a directory for figures and tables with --out.")
@@ -72,7 +76,7 @@ class Compare(Processes):
         return bool(self.workdir) or what.endswith(".py") or what in packaged.files()
 
     def _train(self, flags: Sequence[str]) -> tuple[list[Path], list[str]]:
-        from inception_jax import train
+        from inception_jax import compare, train
         from inception_jax.system import workdir
         from inception_jax.system.preemption import Preemption
 
@@ -83,6 +87,8 @@ class Compare(Processes):
             name: experiment_files.override(experiment, flags, prog=prog)
             for name, experiment in experiment_files.load_runs(self.what[0]).items()
         }
+        planned = [Path(self.workdir, name) for name in runs]
+        compare.check_out(planned, self.metrics, self.out or self.workdir, overwrite=self.overwrite)
         self.join()
         workdir.check_writable(self.workdir)
         train.enable_compilation_cache(Path(self.workdir))

@@ -98,6 +98,8 @@ class Show:
     """Interpolation: bilinear, bicubic, area, antialiased_bilinear or antialiased_bicubic."""
     data_dir: Directory = None
     """Directory of tensorflow-datasets' prepared data sets."""
+    overwrite: bool = False
+    """Replace the picture where it exists."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import preview
@@ -105,7 +107,15 @@ class Show:
         refuse_extra(flags, "data show")
         names = [field.name for field in dataclasses.fields(DataConfig)]
         data = DataConfig(**{name: getattr(self, name) for name in names if hasattr(self, name)})
-        preview.write_preview(data, self.out, split=self.split, rows=self.rows, columns=self.columns, seed=self.seed)
+        preview.write_preview(
+            data,
+            self.out,
+            split=self.split,
+            rows=self.rows,
+            columns=self.columns,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
         print(self.out)
         return 0
 

@@ -49,6 +49,8 @@ class Evaluate(Processes):
     """Save each network's probabilities of each image."""
     out: Annotated[str | None, optional(metavar="DIR")] = None
     """Directory of evaluation.json and .md, and for resuming."""
+    overwrite: Annotated[bool, optional()] = False
+    """Replace results and predictions that exist."""
     json: Annotated[bool, optional()] = False
     """Print one JSON object."""
 
@@ -70,6 +72,7 @@ class Evaluate(Processes):
                 options,
                 save_predictions=self.save_predictions,
                 out=self.out,
+                overwrite=self.overwrite,
                 preemption=preemption,
             )
         if summary:

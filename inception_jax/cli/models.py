@@ -88,6 +88,8 @@ class Import:
     """Drop the first of TensorFlow's 1001 labels."""
     class_names: Annotated[str | None, arg(metavar="FILE")] = None
     """Text file with one class name per line."""
+    overwrite: bool = False
+    """Replace OUT where it is such a checkpoint."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.weights import importer
@@ -101,6 +103,7 @@ class Import:
             num_classes=self.num_classes,
             drop_background=self.drop_background,
             class_names=self.class_names,
+            overwrite=self.overwrite,
         )
         print(
             f"{self.out}: {self.model} with {model.num_classes} classes; images of {preprocessing.image_size} pixels, "
@@ -123,6 +126,8 @@ class Export:
     """Use the raw parameters rather than the averaged ones."""
     with_preprocessing: bool = False
     """Let a stablehlo or onnx file take uint8 images."""
+    overwrite: bool = False
+    """Replace OUT where it exists, once the new one has been compared."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.weights import export
@@ -131,9 +136,15 @@ class Export:
         refuse_extra(flags, "export")
         trained = load_checkpoint(self.checkpoint, raw=self.raw)
         difference = export.export_checkpoint(
-            trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
+            trained,
+            self.out,
+            format=self.format,
+            with_preprocessing=self.with_preprocessing,
+            overwrite=self.overwrite,
         )
         print(f"{self.out}: written and read again; the largest difference of a logit is {difference:.2g}")
+        if beside := export.FORMATS[self.format].beside:
+            print(f"{self.out}{beside}: class names, preprocessing, and shapes of input and output")
         return 0
 
 

@@ -18,7 +18,7 @@ from inception_jax.data import colour, evaluation_batches, open_source, training
 from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Source
 from inception_jax.errors import UserError
-from inception_jax.system.atomic import atomic_write
+from inception_jax.system.atomic import atomic_write, refuse_existing
 from inception_jax.system.cores import available_cores
 from inception_jax.system.workdir import check_writable
 
@@ -28,7 +28,9 @@ _MAX_SIDE = 8_192
 """Pixels of a side of the picture; distorting the colours of so many takes some gigabytes."""
 
 
-def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, columns: int, seed: int) -> None:
+def write_preview(
+    data: DataConfig, out: str | Path, *, split: str, rows: int, columns: int, seed: int, overwrite: bool = False
+) -> None:
     """Writes a PNG of rows x columns crops, fewer where a validation split has fewer images.
 
     Args:
@@ -38,9 +40,11 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
       rows: Of the grid.
       columns: Of the grid.
       seed: Of the choice, the crops and the colours.
+      overwrite: Replace the file where it exists.
 
     Raises:
-      UserError: the images cannot be had, a value is out of its range, or the file's directory cannot be written.
+      UserError: the images cannot be had, a value is out of its range, the file exists, or its directory cannot be
+        written.
       RunFailed: the file could not be written.
     """
     config.check_data(data, seed=seed)
@@ -54,6 +58,7 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
         )
     if Path(out).suffix.lower() != ".png":
         raise UserError(f"the picture is a PNG, so {out} must end in .png.")
+    refuse_existing(out, overwrite=overwrite)
     check_writable(Path(out).parent)
     source = open_source(data.source, split, data_dir=data.data_dir)
     crops = training_crops if split == "train" else validation_crops

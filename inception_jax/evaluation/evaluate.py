@@ -16,8 +16,10 @@ from inception_jax.evaluation.options import EvaluationOptions
 from inception_jax.evaluation.predictions import SUFFIX
 from inception_jax.evaluation.run_networks import run_networks
 from inception_jax.system import hosts, workdir
-from inception_jax.system.atomic import atomic_write
+from inception_jax.system.atomic import atomic_write, refuse_existing
 from inception_jax.system.preemption import Preemption
+
+_JSON, _MARKDOWN = "evaluation.json", "evaluation.md"
 
 
 def evaluate(
@@ -26,6 +28,7 @@ def evaluate(
     *,
     save_predictions: str | None = None,
     out: str | None = None,
+    overwrite: bool = False,
     preemption: Preemption | None = None,
 ) -> dict[str, Any] | None:
     """Evaluates networks, each alone and all together as an ensemble.
@@ -37,18 +40,20 @@ def evaluate(
       save_predictions: file (.npz) for all that the models say.
       out: directory for evaluation.json and evaluation.md and, until the end, for the networks that are done: the same
         call does not run them again.
+      overwrite: replace the results and predictions of an earlier evaluation; one that was interrupted has none.
       preemption: with an open context and `out`, SIGTERM ends the evaluation after its step.
 
     Returns:
       What `report.summarize` gives; with several processes in the first alone, None in the others.
 
     Raises:
-      UserError: the options do not fit together; a checkpoint, a file or an image is broken.
+      UserError: the options do not fit together; there are results already; a checkpoint, a file or an image is
+        broken.
       RunFailed: something could not be written.
       Preempted: SIGTERM came; the networks that are done are kept.
     """
     checkpoints = [path for path in paths if not path.endswith(SUFFIX)]
-    _check(paths, checkpoints, options, save_predictions, out)
+    _check(paths, checkpoints, options, save_predictions, out, overwrite)
     parts = [predictions.read(path) for path in paths if path.endswith(SUFFIX)]
     finished = FinishedNetworks(out)
     if checkpoints:
@@ -83,6 +88,7 @@ def _check(
     options: EvaluationOptions,
     save_predictions: str | None,
     out: str | None,
+    overwrite: bool,
 ) -> None:
     """Raises UserError for invalid combinations, before hours are spent."""
     if not paths:
@@ -95,7 +101,11 @@ def _check(
     # Not Path(...).parent, which makes one slash of the two of a bucket.
     directories += [os.path.dirname(save_predictions) or "."] if save_predictions else []
 
+    results = [os.path.join(out, name) for name in (_JSON, _MARKDOWN)] if out else []
+
     def check() -> None:
+        for path in [*results, *([save_predictions] if save_predictions else [])]:
+            refuse_existing(path, overwrite=overwrite)
         for directory in directories:
             workdir.check_writable(directory)
 
@@ -103,7 +113,7 @@ def _check(
 
 
 def _write(out: Path, summary: Mapping[str, Any]) -> None:
-    contents = {"evaluation.json": json.dumps(summary, indent=2) + "\n", "evaluation.md": report.markdown(summary)}
+    contents = {_JSON: json.dumps(summary, indent=2) + "\n", _MARKDOWN: report.markdown(summary)}
     for name, text in contents.items():
         with atomic_write(out / name) as file:
             file.write(text.encode())

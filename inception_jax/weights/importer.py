@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from inception_jax import checkpoint
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
 from inception_jax.models.network import Network
@@ -39,6 +40,7 @@ def import_checkpoint(
     num_classes: int | None = None,
     drop_background: bool = False,
     class_names: str | None = None,
+    overwrite: bool = False,
 ) -> tuple[Network, Preprocessing]:
     """Reads a peer's file, or a model on a hub, and writes a checkpoint that every verb takes.
 
@@ -50,10 +52,12 @@ def import_checkpoint(
       num_classes: None is the source's; another number makes a new head, 0 drops it.
       drop_background: leave out the first of TensorFlow's 1001 labels, which is no class of ImageNet.
       class_names: a text file with a name a line, in the order of the classes.
+      overwrite: replace `out` if it is such a checkpoint.
 
     Raises:
-      UserError: what `import_weights` raises; names that do not match the classes; no background to drop.
+      UserError: what `import_weights` raises; names that do not match the classes; no background to drop; `out` exists.
     """
+    checkpoint.check_place(Path(out).absolute(), overwrite=overwrite)
     path, configuration = _locate(source)
     model, variables = import_weights(name, path, format=format, num_classes=num_classes)
     own = saved_metadata(path).get("preprocessing")  # A file that was exported here says itself how.

@@ -34,13 +34,28 @@ def read(path: Path, format: str) -> dict[str, np.ndarray]:
     return readers.get(path.suffix, _read_pickle)(path)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The texts that a `.safetensors` file carries beside its arrays."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The texts that a `.safetensors` file carries beside its arrays, or an `.h5` file's attributes; else {}."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors_metadata(path)
+    return _read_attributes(path) if path.suffix == ".h5" else {}
+
+
+def _read_safetensors_metadata(path: Path) -> dict[str, str]:
     safetensors = _library("safetensors", path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             return file.metadata() or {}
     except Exception as error:  # as in _read_safetensors
+        raise _unreadable(path, error) from error
+
+
+def _read_attributes(path: Path) -> dict[str, Any]:
+    h5py = _library("h5py", path)
+    try:
+        with h5py.File(path) as file:
+            return dict(file.attrs)
+    except Exception as error:  # as in _read_h5
         raise _unreadable(path, error) from error
 
 
@@ -54,16 +69,20 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     path.chmod(mode)  # it lets the owner alone read the file
 
 
-def write_weights_h5(path: Path, arrays: Mapping[str, np.ndarray], groups: Mapping[str, str]) -> None:
+def write_weights_h5(
+    path: Path, arrays: Mapping[str, np.ndarray], groups: Mapping[str, str], metadata: Mapping[str, str]
+) -> None:
     """Writes a `.weights.h5` file as Keras 3 does, which `load_weights` of the same network takes.
 
     Args:
       path: of the file; its folder exists.
       arrays: {"conv2d_8/kernel": ...}.
       groups: {"conv2d_5": "conv2d_8"}, which layer each group holds; those without arrays are left out.
+      metadata: texts, as attributes of the file.
     """
     h5py = _library("h5py", path)
     with h5py.File(path, "w") as file:
+        file.attrs.update(metadata)
         for position, layer in groups.items():
             known = _VARIABLES[_kind(position)]
             held = [f"{layer}/{array}" for array in known if f"{layer}/{array}" in arrays]
