@@ -55,7 +55,15 @@ setup(
         # years ago, without need.
         "peers": ["torch>=2.13", "timm>=1.0.31", "keras>=3.15"],
         # setuptools: the wheel is built by the tests, without a network.
-        "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", "setuptools>=80", *WEIGHTS],
+        "test": [
+            "pytest>=9.0",
+            "pytest-xdist>=3.8",
+            "hypothesis>=6.170",
+            "ruff>=0.14",
+            "mypy>=1.19",
+            "setuptools>=80",
+            *WEIGHTS,
+        ],
     },
     entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},
 )

@@ -123,7 +123,8 @@ def central_crop(
       out: Where the result shall be written: uint8 [size, size, 3], contiguous.
     """
     height, width = image.shape[:2]
-    top, left = int((height - height * fraction) / 2), int((width - width * fraction) / 2)
+    # A pixel or two stay, however small the fraction is.
+    top, left = (min(int((side - side * fraction) / 2), (side - 1) // 2) for side in (height, width))
     return resized(image[top : height - top, left : width - left], (size, size), resize, out)
 
 
