@@ -251,12 +251,13 @@ def check(experiment: Experiment) -> None:
 
 
 def _check_types(experiment: Experiment) -> None:
-    for name, section in _SECTIONS.items():
-        if not isinstance(getattr(experiment, name), section):
-            raise UserError(f"{name} is {getattr(experiment, name)!r}; it must be a {section.__name__}.")
+    for name, kind in _SECTIONS.items():
+        if not isinstance(getattr(experiment, name), kind):
+            raise UserError(f"{name} is {getattr(experiment, name)!r}; it must be a {kind.__name__}.")
     for field, hint in _TYPES.items():
         section, _, name = field.rpartition(".")
-        value = getattr(getattr(experiment, section) if section else experiment, name)
+        owner: Any = getattr(experiment, section) if section else experiment
+        value = getattr(owner, name)
         if not _has_type(value, hint):
             raise UserError(f"{field} is {value!r}; it must be {_type_in_words(hint)}.")
 

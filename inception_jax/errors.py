@@ -1,5 +1,7 @@
 """The ways in which a command ends early without a traceback."""
 
+_LONGEST = 300  # characters of another library's message; zipfile's may be the whole file
+
 
 class UserError(ValueError):
     """An invalid request; the message is one sentence that says what to change.
@@ -29,3 +31,9 @@ class Preempted(Exception):
 
 class BrokenImage(UserError):
     """An image that cannot be read or decoded; the message names it. `data.on_error` "skip" replaces it by another."""
+
+
+def reason(error: Exception) -> str:
+    """Message of a library's error for the end of a sentence: on one line, not too long, without a full stop."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message[:_LONGEST] + "..." if len(message) > _LONGEST else message.rstrip(".")

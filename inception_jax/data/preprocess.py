@@ -7,8 +7,8 @@ import dataclasses
 import io
 import math
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -24,6 +24,9 @@ cv2.setNumThreads(0)
 # Of a decoded image, 200 MB. A larger JPEG (the format ends at 65,535 x 65,535) is decoded at a half, a quarter or an
 # eighth of its sides.
 _MAX_PIXELS = 2**26
+
+# Of a network's input.
+_MAX_SIDE = 2**13
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 _ANTIALIASED = {
@@ -223,10 +226,33 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """The inverse of `to_dict`; UserError names fields that there are not."""
+        """The inverse of `to_dict`; UserError names a field that there is not, or one of another type or range."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise UserError(f"unknown field {unknown[0]} of the preprocessing; there are {', '.join(known)}.")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name, value in fields.items():
+            if not _ALLOWED[name](value):
+                raise UserError(f"{name} of the preprocessing is {value!r}, which is no such value.")
         return cls(**fields)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_three_numbers(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+# The values that each field of `Preprocessing` may have in a file.
+_ALLOWED: Mapping[str, Callable[[Any], bool]] = {
+    "image_size": lambda value: type(value) is int and 1 <= value <= _MAX_SIDE,
+    "central_fraction": lambda value: _is_number(value) and 0 < value <= 1,
+    "resize": lambda value: isinstance(value, str) and value in get_args(Resize),
+    "mean": _are_three_numbers,
+    "std": lambda value: _are_three_numbers(value) and 0 not in value,
+    "label_offset": lambda value: type(value) is int and value >= 0,
+    "class_names": lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value),
+}

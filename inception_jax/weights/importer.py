@@ -11,6 +11,7 @@ from inception_jax import checkpoint
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import UserError
 from inception_jax.models.network import Network
+from inception_jax.weights import metadata
 from inception_jax.weights.checkpoint import TrainedModel, save_checkpoint
 from inception_jax.weights.convert import import_weights, saved_metadata
 from inception_jax.weights.peers.names import PEERS_NAMES
@@ -60,8 +61,8 @@ def import_checkpoint(
     checkpoint.check_place(Path(out).absolute(), overwrite=overwrite)
     path, configuration = _locate(source)
     model, variables = import_weights(name, path, format=format, num_classes=num_classes)
-    own = saved_metadata(path).get("preprocessing")  # A file that was exported here says itself how.
-    preprocessing = Preprocessing.from_dict(own) if own else _peer_preprocessing(format, name, configuration)
+    own = metadata.preprocessing_in(path, saved_metadata(path))  # A file that was exported here says itself how.
+    preprocessing = own or _peer_preprocessing(format, name, configuration)
     if num_classes is None and model.num_classes == 1001 and not own:
         preprocessing = dataclasses.replace(preprocessing, label_offset=1)
     if num_classes is not None and own:

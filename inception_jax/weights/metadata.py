@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from inception_jax.errors import UserError
+from inception_jax.data.preprocess import Preprocessing
+from inception_jax.errors import UserError, reason
 from inception_jax.system.file_format import FORMAT, check_format
 
 _KEY = "inception_jax."
@@ -26,6 +27,21 @@ def to_texts(entries: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def preprocessing_in(path: str | os.PathLike, entries: Mapping[str, Any]) -> Preprocessing | None:
+    """The preprocessing among the entries of a file, None where there is none.
+
+    Raises:
+      UserError: it is no preprocessing.
+    """
+    values = entries.get("preprocessing")
+    if values is None:
+        return None
+    try:
+        return Preprocessing.from_dict(values)
+    except (UserError, TypeError, AttributeError) as error:
+        raise UserError(f"the metadata of {os.fspath(path)} cannot be used: {reason(error)}.") from error
+
+
 def from_texts(path: str | os.PathLike, texts: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `to_texts`, {} where a file has none of them.
 
@@ -36,6 +52,6 @@ def from_texts(path: str | os.PathLike, texts: Mapping[str, Any]) -> dict[str, A
     try:
         entries = {key: str(text) if key == _LAYOUT else json.loads(text) for key, text in found.items()}
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"the metadata of {os.fspath(path)} cannot be read: {error}.") from error
+        raise UserError(f"the metadata of {os.fspath(path)} cannot be read: {reason(error)}.") from error
     check_format(path, entries.pop(_FILE_FORMAT, None))
     return entries

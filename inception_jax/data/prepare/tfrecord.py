@@ -12,8 +12,7 @@ from typing import Any
 
 from inception_jax.data.prepare.byte_range import ByteRange, read_range
 from inception_jax.data.prepare.dataset import Dataset, Example, Split
-from inception_jax.data.sources.source import reason
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.errors import BrokenImage, UserError, reason
 
 # A record is the length of its data, that number's checksum, the data and the data's checksum, in little endian. The
 # checksums (CRC-32C) are not compared: no library that is needed anyway has them, and every image is decoded.

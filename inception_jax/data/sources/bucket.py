@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inception_jax.data.sources.retry import Result, with_retries
-from inception_jax.data.sources.source import reason
 from inception_jax.data.sources.storage import Images, is_image
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.errors import BrokenImage, UserError, reason
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # Trying again would not help: no permission, a name that cannot be, or our own disk is full.

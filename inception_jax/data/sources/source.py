@@ -73,8 +73,3 @@ def sample(source: Source, count: int) -> Source:
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:
     """Image `index` of a source that is held in memory."""
     return Record(images[index], int(labels[index]), f"{name} {index}")
-
-
-def reason(error: Exception) -> str:
-    """Message of an error for the end of a sentence: on one line, without a full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

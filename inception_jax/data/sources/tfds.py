@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.data.sources import tfds_bucket
-from inception_jax.data.sources.source import Record, Source, reason
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.data.sources.source import Record, Source
+from inception_jax.errors import BrokenImage, UserError, reason
 
 # The command line of tensorflow-datasets needs TensorFlow, this does not.
 _HOW_TO_PREPARE = (
@@ -47,7 +47,11 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Source:
         raise UserError(f"tfds:{name} has the splits {', '.join(splits)}; it must have train and validation or test.")
     if not splits[wanted].num_examples:
         raise UserError(f"tfds:{name} has no images in its split {wanted}.")
-    folder, shards = Path(builder.data_path), sorted(splits[wanted].filenames)
+    folder = Path(builder.data_path)
+    try:
+        shards = sorted(splits[wanted].filenames)
+    except (ValueError, LookupError, TypeError) as error:  # of a damaged template of names
+        raise UserError(f"tfds:{name} does not say how its files are called: {reason(error)}.") from error
     if remote:
         tfds_bucket.copy_shards(name, folder, shards)
     _check_files(name, folder, shards)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, reason
 
 SUFFIXES = {
     "timm": (".safetensors", ".pt", ".pth"),
@@ -101,7 +101,7 @@ def _library(name: str, path: Path, otherwise: str = "") -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read: {error}")
+    return UserError(f"{path} cannot be read: {reason(error)}.")
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -132,7 +132,9 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
     try:
         with h5py.File(path) as file:
             return _arrays(file, h5py, path)
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:  # HDF5 has one for each of its parts: OSError, RuntimeError, KeyError, ValueError, ...
         raise _unreadable(path, error) from error
 
 
@@ -144,7 +146,9 @@ def _read_keras(path: Path) -> dict[str, np.ndarray]:
             weights = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(weights) as file:
             return _arrays(file, h5py, path)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # as in _read_h5, and those of zipfile and zlib
         raise _unreadable(path, error) from error
 
 
