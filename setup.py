@@ -56,7 +56,15 @@ setup(
         # For benchmarks/compare_peers.py; without facenet-pytorch, which needlessly requires an old PyTorch and NumPy.
         "peers": ["torch>=2.13", "timm>=1.0.31", "keras>=3.15"],
         # setuptools: builds the wheel in the tests, without network access.
-        "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.19", "setuptools>=80", *WEIGHTS],
+        "test": [
+            "pytest>=9.0",
+            "pytest-xdist>=3.8",
+            "hypothesis>=6.170",
+            "ruff>=0.14",
+            "mypy>=1.19",
+            "setuptools>=80",
+            *WEIGHTS,
+        ],
     },
     entry_points={"console_scripts": ["inception-jax=inception_jax.cli:main"]},
 )

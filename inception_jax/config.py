@@ -6,7 +6,7 @@ released TF-Slim code or the Inception-v3 paper, as the field's docstring notes.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from inception_jax.errors import UserError
 
@@ -241,18 +241,21 @@ class Experiment:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
 
-def _markers_of(section: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
-    found: dict[str, tuple[Any, ...]] = {}
+def _hints_of(section: type, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name, hint in get_type_hints(section, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
-            found |= _markers_of(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+            found |= _hints_of(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
-            found[prefix + name] = getattr(hint, "__metadata__", ())
+            found[prefix + name] = hint
     return found
 
 
-# Ranges and marks of each field, by its name in `to_flat_dict`.
-_MARKERS = _markers_of(Experiment)
+_SECTIONS = {name: type(value) for name, value in vars(Experiment()).items() if dataclasses.is_dataclass(value)}
+_HINTS = _hints_of(Experiment)
+# Type, and ranges and marks, of each field, by its name in `to_flat_dict`.
+_TYPES = {field: get_args(hint)[0] if get_origin(hint) is Annotated else hint for field, hint in _HINTS.items()}
+_MARKERS = {field: getattr(hint, "__metadata__", ()) for field, hint in _HINTS.items()}
 
 
 def _is_marked(field: str, mark: type) -> bool:
@@ -260,10 +263,11 @@ def _is_marked(field: str, mark: type) -> bool:
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError with field, value and allowed values for the first value out of range.
+    """Raises UserError with field, value and allowed values for the first value of another type or out of range.
 
     Numbers must also be finite, in float32.
     """
+    _check_types(experiment)
     for field, value in to_flat_dict(experiment).items():
         ranges = [marker for marker in _MARKERS[field] if isinstance(marker, Range)]
         finite = all(abs(v) <= _LARGEST_FLOAT for v in _floats(value))  # False for NaN too
@@ -275,6 +279,45 @@ def check(experiment: Experiment) -> None:
 def _floats(value: Any) -> list[float]:
     """The floats that a field's value is or has."""
     return [v for v in (value if isinstance(value, tuple | list) else (value,)) if isinstance(v, float)]
+
+
+def _check_types(experiment: Experiment) -> None:
+    for name, kind in _SECTIONS.items():
+        if not isinstance(getattr(experiment, name), kind):
+            raise UserError(f"{name} is {getattr(experiment, name)!r}; it must be a {kind.__name__}.")
+    for field, hint in _TYPES.items():
+        section, _, name = field.rpartition(".")
+        owner: Any = getattr(experiment, section) if section else experiment
+        value = getattr(owner, name)
+        if not _has_type(value, hint):
+            raise UserError(f"{field} is {value!r}; it must be {_type_in_words(hint)}.")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a value has a field's type; a whole number is a number, but neither True nor False is one."""
+    parts = get_args(hint)
+    if type(None) in parts:
+        return value is None or _has_type(value, parts[0])
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in parts
+    if get_origin(hint) is tuple:
+        types = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
+        return isinstance(value, tuple) and len(value) == len(types) and all(map(_has_type, value, types))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _type_in_words(hint: Any) -> str:
+    parts = get_args(hint)
+    if type(None) in parts:
+        return f"{_type_in_words(parts[0])}, or None"
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(repr, parts))}"
+    if get_origin(hint) is tuple:
+        count = "" if parts[-1] is ... else f"{len(parts)} "
+        return f"a tuple of {count}{'whole ' if parts[0] is int else ''}numbers"
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}[hint]
 
 
 def check_data(data: DataConfig, *, seed: int = 0) -> None:
@@ -304,8 +347,14 @@ def shared_fields(experiment: Experiment) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
-    """Inverse of `to_dict`, also after a round trip through JSON; raises UserError for an unknown field."""
-    return _build(Experiment, values, prefix="")
+    """Inverse of `to_dict`, also after a round trip through JSON.
+
+    Raises:
+      UserError: a field is unknown or its value has another type; the message names it.
+    """
+    experiment = _build(Experiment, values, prefix="")
+    _check_types(experiment)
+    return experiment
 
 
 def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, Any]]:
@@ -346,6 +395,8 @@ def split_by_hand(experiment: Experiment, settings: Mapping[str, Any]) -> tuple[
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{prefix.rstrip('.') or 'the experiment'} is {values!r}; it must have fields with values.")
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:

@@ -1,5 +1,7 @@
 """Errors that end a command without a traceback."""
 
+_LONGEST = 300  # characters of another library's message; zipfile's may be the whole file
+
 
 class UserError(ValueError):
     """An invalid request; the message is one sentence with what to change.
@@ -29,3 +31,9 @@ class Preempted(Exception):
 
 class BrokenImage(UserError):
     """An unreadable or undecodable image; the message names it. `data.on_error` "skip" replaces it by another."""
+
+
+def reason(error: Exception) -> str:
+    """Message of an error on one line without a full stop, cut if long, for the end of a sentence."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message[:_LONGEST] + "..." if len(message) > _LONGEST else message.rstrip(".")

@@ -70,7 +70,8 @@ def read_run(directory: str | Path) -> Run:
         values = json.loads(path.read_text())
         check_format(path, values.get(KEY))
         info, experiment = RunInfo(**values["info"]), config.from_dict(values["experiment"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_info(info)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the configuration of a run of this version: {error}") from error
     return Run(directory, info, experiment, read_metrics(directory))
 
@@ -82,18 +83,43 @@ def trained_on(path: str | Path) -> list[str]:
     return [read_run(run).experiment.data.source for run in directories if (run / CONFIG).is_file()]
 
 
+def _check_info(info: RunInfo) -> None:
+    """Raises ValueError if a number is not whole or too small, or a text is not one."""
+    for field in dataclasses.fields(RunInfo):
+        value, least = getattr(info, field.name), 0 if field.name == "steps" else 1
+        if field.type in (int, str) and type(value) is not field.type or field.type is int and value < least:
+            raise ValueError(f"{field.name} is {value!r}")
+
+
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl; an incomplete last line, left by a killed process, is dropped."""
+    """Reads metrics.jsonl; an incomplete last line, left by a killed process, is dropped.
+
+    Raises:
+      UserError: another line was not written by training; the message has its number.
+    """
     path = Path(directory) / METRICS
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")
-    lines, partial = lines[:-1], lines[-1]
     try:
-        records = [json.loads(line) for line in lines if line]
-        return [*records, json.loads(partial)] if partial.endswith("}") else records
-    except ValueError as error:
-        raise UserError(f"{path} holds a line that is not JSON: {error}; fix or remove that line.") from error
+        lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not lines[-1].endswith("}"):
+        lines.pop()
+    return [_read_record(path, number, line) for number, line in enumerate(lines, 1) if line]
+
+
+def _read_record(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        for field in ("step", "split", *record):
+            value, wanted = record[field], {"step": int, "split": str, "parameters": str}.get(field, int | float | None)
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                raise ValueError(f"{field} is {value!r}")
+        return record
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}, line {number} was not written by train: {what}; fix or remove that line.") from error
 
 
 def write_config(directory: str | Path, info: RunInfo, experiment: config.Experiment) -> None:

@@ -312,7 +312,7 @@ def test_networks_and_saved_predictions_give_the_same_ensemble(nets, tmp_path, c
     assert found["ensemble"]["top1_error"] == pytest.approx(np.mean(order[:, 0] != labels))
     assert found["ensemble"]["top5_error"] == pytest.approx(np.mean((order[:, :5] != labels[:, None]).all(-1)))
 
-    code, table, _ = run(capfd, "evaluate", kept, "--out", out)
+    code, table, _ = run(capfd, "evaluate", kept, "--out", out, "--overwrite")
     assert code == 0 and table == (out / "evaluation.md").read_text() and "| ensemble of 2 | 10 |" in table
     code, text, _ = run(capfd, "evaluate", nets / "0", kept, *data, "--json")
     mixed = json.loads(text)
@@ -388,7 +388,7 @@ def test_finished_networks_are_not_run_again(nets, tmp_path, monkeypatch, capfd)
 
     def evaluated(name):
         paths, data = [str(nets / "0"), str(nets / "1")], EvaluationOptions(data=f"folder:{nets}/set", crops=10)
-        evaluate(paths, data, out=str(out), save_predictions=str(tmp_path / name))
+        evaluate(paths, data, out=str(out), save_predictions=str(tmp_path / name), overwrite=True)
         return (tmp_path / name).read_bytes()
 
     uninterrupted = evaluated("uninterrupted.npz")

@@ -16,9 +16,11 @@ from inception_jax.errors import RunFailed, UserError
 from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables
 from inception_jax.models.network import Network
-from inception_jax.weights import export_weights, import_weights, pytorch_format, saved_metadata
+from inception_jax.system.file_format import FORMAT
+from inception_jax.weights import export_weights, import_weights, metadata, pytorch_format, saved_metadata
 from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint
 from inception_jax.weights.export import FORMATS, export_checkpoint
+from inception_jax.weights.importer import import_checkpoint
 from inception_jax.weights.peers import files, names
 
 PREPROCESSING = Preprocessing(
@@ -72,8 +74,8 @@ def expected_logits(trained: TrainedModel) -> list[tuple[int, np.ndarray]]:
 
 
 def test_an_exported_checkpoint_holds_the_network(narrow, tmp_path):
-    for _ in range(2):  # The second export replaces the first.
-        assert export_checkpoint(narrow, tmp_path / "new" / "out", format="orbax") == 0
+    for overwrite in (False, True):  # The second export replaces the first.
+        assert export_checkpoint(narrow, tmp_path / "new" / "out", format="orbax", overwrite=overwrite) == 0
     loaded = load_checkpoint(tmp_path / "new" / "out")
     assert (loaded.model, loaded.preprocessing) == (narrow.model, PREPROCESSING)
     assert equal(loaded.variables, narrow.variables)
@@ -142,10 +144,11 @@ def test_inception_v3_is_exported_to_timm_and_keras(tmp_path):
     for format, name in (("safetensors", "timm"), ("keras", "keras")):
         path = tmp_path / f"out{FORMATS[format].suffix}"
         assert export_checkpoint(TrainedModel(model, variables, PREPROCESSING), path, format=format) == 0
-        again, imported = import_weights("inception_v3", path, format=name)
+        again, preprocessing = import_checkpoint(str(path), tmp_path / format, "inception_v3", format=name)
         assert again == model.clone(count_include_pad=name == "timm")
-        assert equal(imported, variables)
-    assert saved_metadata(tmp_path / "out.safetensors")["format"] == "timm"
+        assert preprocessing == PREPROCESSING
+        assert equal(load_checkpoint(tmp_path / format).variables, variables)
+        assert saved_metadata(path)["format"] == name
     # Scales other than 1 are folded into the kernels.
     path = tmp_path / "scaled.weights.h5"
     assert export_checkpoint(TrainedModel(model, drawn(model), PREPROCESSING), path, format="keras") < 1e-3
@@ -168,6 +171,18 @@ def test_our_own_files_are_imported_by_their_metadata(narrow, tmp_path):
         import_weights("inception_resnet_v1", tmp_path / "bare.safetensors", format="inception_jax")
 
 
+def test_class_names_of_any_kind_and_number_go_out_and_come_back(tmp_path):
+    """HDF5 holds 64 KiB in an attribute of fixed length; ImageNet-21k's names take more."""
+    pytest.importorskip("safetensors"), pytest.importorskip("h5py")
+    names = tuple(f"класс {i} \udcff\n" for i in range(20_000))
+    texts = metadata.to_texts({"preprocessing": Preprocessing(class_names=names).to_dict(), "model": None})
+    assert set(texts) == {"inception_jax.file_format", "inception_jax.preprocessing"}
+    files.write_safetensors(tmp_path / "a.safetensors", {"x": np.zeros(1)}, texts)
+    files.write_weights_h5(tmp_path / "a.weights.h5", {}, {}, texts)
+    for path in tmp_path.iterdir():
+        assert Preprocessing.from_dict(saved_metadata(path)["preprocessing"]).class_names == names
+
+
 # Functions
 
 
@@ -184,6 +199,18 @@ def test_stablehlo_computes_the_logits_of_any_number_of_images(narrow, tmp_path,
         assert got.shape == (count, 7)
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
     assert difference <= 1e-4 * max(1, np.abs(expected).max())
+    described = json.loads((tmp_path / "out.stablehlo.json").read_text())
+    assert described.pop("format") == FORMAT
+    check_description(described, narrow.model, with_preprocessing)
+
+
+def check_description(described: dict[str, Any], model: Network, with_preprocessing: bool) -> None:
+    """What a caller of the function needs is said in its metadata."""
+    assert Preprocessing.from_dict(described["preprocessing"]) == PREPROCESSING
+    assert create_model(**described["model"]) == model
+    assert described["input"]["shape"] == ["batch", 75, 75, 3] and described["output"]["shape"] == ["batch", 7]
+    assert described["input"]["dtype"] == ("uint8" if with_preprocessing else "float32")
+    assert ("mean" in described["input"]["values"]) != with_preprocessing
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax2onnx"), reason="jax2onnx is not installed")
@@ -200,6 +227,9 @@ def test_onnx_computes_the_logits_of_any_number_of_images(narrow, tmp_path, with
         given = images(count) if with_preprocessing else normalised(images(count))
         (got,) = session.run(None, {"images": given})
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    texts = session.get_modelmeta().custom_metadata_map
+    assert texts["inception_jax.file_format"] == str(FORMAT)
+    check_description(metadata.from_texts(path, texts), narrow.model, with_preprocessing)
 
 
 # Failed exports
@@ -222,9 +252,8 @@ def test_an_export_with_other_logits_leaves_the_old_file(narrow, tmp_path, monke
     monkeypatch.setitem(FORMATS, format, dataclasses.replace(correct, write=write_other_bias))
     for path in (out, tmp_path / f"new{correct.suffix}"):
         with pytest.raises(RunFailed, match=" 0.5 "):
-            export_checkpoint(narrow, path, format=format)
+            export_checkpoint(narrow, path, format=format, overwrite=True)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    assert [p.name for p in tmp_path.iterdir()] == [out.name]
 
 
 def test_a_network_with_non_finite_logits_is_not_exported(narrow, tmp_path):

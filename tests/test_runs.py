@@ -128,7 +128,7 @@ def test_a_last_line_without_a_newline_is_kept(tmp_path):
 
 def test_a_broken_line_in_the_middle_is_refused(tmp_path):
     (tmp_path / runs.METRICS).write_text(f'{{"step": 1\n{json.dumps(train(2))}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 "):
         runs.read_metrics(tmp_path)
 
 

@@ -3,7 +3,7 @@
 Both are checksummed directories (`storage.py`), verified before they are read.
 """
 
-from inception_jax.checkpoint.exported import METADATA, is_exported, load_variables, save_variables
+from inception_jax.checkpoint.exported import METADATA, check_place, is_exported, load_variables, save_variables
 from inception_jax.checkpoint.storage import BrokenCheckpoint
 from inception_jax.checkpoint.training import BROKEN, DIRECTORY, Checkpoints, RunCheckpoint, exists, newest, read
 
@@ -14,6 +14,7 @@ __all__ = [
     "BrokenCheckpoint",
     "Checkpoints",
     "RunCheckpoint",
+    "check_place",
     "exists",
     "is_exported",
     "load_variables",

@@ -9,6 +9,7 @@ import numpy as np
 
 from inception_jax.checkpoint import storage
 from inception_jax.errors import UserError
+from inception_jax.system.atomic import refuse_existing
 
 METADATA = "checkpoint.json"
 
@@ -21,8 +22,7 @@ def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str,
       RunFailed: it could not be written.
     """
     directory = Path(directory).absolute()
-    if directory.exists() and not is_exported(directory):
-        raise UserError(f"{directory} exists and is not an exported checkpoint; give a new directory.")
+    check_place(directory, overwrite=True)
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     try:
         for old in unfinished.glob("*/old"):
@@ -36,6 +36,13 @@ def save_variables(directory: str | Path, variables: Any, metadata: Mapping[str,
             (place / "new").rename(directory)
     except (OSError, ValueError) as error:
         raise storage.write_error(directory, error) from error
+
+
+def check_place(directory: Path, *, overwrite: bool) -> None:
+    """Raises UserError where `directory` exists, unless it is an exported checkpoint that may be overwritten."""
+    if directory.exists() and not is_exported(directory):
+        raise UserError(f"{directory} exists and is not an exported checkpoint; give a new directory.")
+    refuse_existing(directory, overwrite=overwrite)
 
 
 def load_variables(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -116,9 +116,13 @@ def check(directory: Path) -> None:
 
 
 def read_metadata(directory: Path, name: str) -> dict[str, Any]:
-    """The metadata of a checkpoint that was checked; UserError if it has a newer format."""
-    metadata = json.loads((directory / name).read_text())
-    check_format(directory / name, metadata.pop(KEY, None))
+    """The metadata of a checkpoint that was checked; UserError if it is no JSON object or has a newer format."""
+    try:
+        metadata = json.loads((directory / name).read_text())
+        found = metadata.pop(KEY, None)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(f"{directory / name} is not what a checkpoint has: {error}.") from error
+    check_format(directory / name, found)
     return metadata
 
 

@@ -32,6 +32,8 @@ class Compare(Processes):
     """Also draw these training metrics over steps, such as gradient_norm; NAME/ means all metrics under that name."""
     strict: bool = False
     """Stop at a corrupt newest checkpoint instead of resuming from an older one."""
+    overwrite: bool = False
+    """Replace figures and tables of other runs."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax import compare, runs
@@ -51,6 +53,7 @@ class Compare(Processes):
             if not self.out:
                 raise UserError("give a directory for figures and tables with --out.")
             workdir.check_place(self.out, *(source for run in directories for source in runs.trained_on(run)))
+            compare.check_out(directories, self.metrics, self.out, overwrite=self.overwrite)
             workdir.check_writable(self.out)
         out = self.out or self.workdir
         assert out
@@ -73,7 +76,7 @@ class Compare(Processes):
         return bool(self.workdir) or what.endswith(".py") or what in packaged.files()
 
     def _train(self, flags: Sequence[str]) -> tuple[list[Path], list[str]]:
-        from inception_jax import train
+        from inception_jax import compare, train
         from inception_jax.system import workdir
         from inception_jax.system.preemption import Preemption
 
@@ -84,6 +87,8 @@ class Compare(Processes):
             name: experiment_files.override(experiment, flags, prog=prog)
             for name, experiment in experiment_files.load_runs(self.what[0]).items()
         }
+        planned = [Path(self.workdir, name) for name in runs]
+        compare.check_out(planned, self.metrics, self.out or self.workdir, overwrite=self.overwrite)
         self.join()
         directories = [directory for directory in (self.workdir, self.out) if directory]
         for directory in directories:

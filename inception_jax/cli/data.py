@@ -118,13 +118,23 @@ class Show:
     """Training split: a folder of folder:, or in tfds' syntax."""
     validation_split: Annotated[str | None, arg(metavar="SPLIT")] = None
     """Validation split, likewise."""
+    overwrite: bool = False
+    """Replace the picture where it exists."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import preview
 
         names = [field.name for field in dataclasses.fields(DataConfig)]
         data = DataConfig(**{name: getattr(self, name) for name in names if hasattr(self, name)})
-        preview.write_preview(data, self.out, split=self.split, rows=self.rows, columns=self.columns, seed=self.seed)
+        preview.write_preview(
+            data,
+            self.out,
+            split=self.split,
+            rows=self.rows,
+            columns=self.columns,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
         print(self.out)
         return 0
 

@@ -55,6 +55,8 @@ class Evaluate(Processes):
     """Save each network's probabilities of each image."""
     out: Annotated[str | None, optional(metavar="DIR")] = None
     """Directory of evaluation.json and .md; resumes there."""
+    overwrite: Annotated[bool, optional()] = False
+    """Replace results and predictions that exist."""
     json: Annotated[bool, optional()] = False
     """Print one JSON object."""
 
@@ -76,6 +78,7 @@ class Evaluate(Processes):
                 classes=self.classes,
                 save_predictions=self.save_predictions,
                 out=self.out,
+                overwrite=self.overwrite,
                 preemption=preemption,
             )
         if summary:

@@ -90,6 +90,8 @@ class Import:
     """Drop the first of TensorFlow's 1001 labels."""
     class_names: Annotated[str | None, arg(metavar="FILE")] = None
     """Text file with one class name per line."""
+    overwrite: bool = False
+    """Replace OUT where it is such a checkpoint."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data.sources import list_names
@@ -107,6 +109,7 @@ class Import:
             copy=self.copy,
             drop_background=self.drop_background,
             class_names=self.class_names,
+            overwrite=self.overwrite,
         )
         name = describe(model)["name"]
         # The peers call two networks of their own by names that the paper has for others.
@@ -138,6 +141,8 @@ class Export:
     """Use a run's checkpoint with the lowest validation error rather than its newest."""
     with_preprocessing: bool = False
     """Let a stablehlo or onnx file take uint8 images."""
+    overwrite: bool = False
+    """Replace OUT where it exists, once the new one has been compared."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax import runs
@@ -148,9 +153,15 @@ class Export:
         check_place(self.out, *runs.trained_on(self.checkpoint))
         trained = load_checkpoint(self.checkpoint, raw=self.raw, best=self.best)
         difference = export.export_checkpoint(
-            trained, self.out, format=self.format, with_preprocessing=self.with_preprocessing
+            trained,
+            self.out,
+            format=self.format,
+            with_preprocessing=self.with_preprocessing,
+            overwrite=self.overwrite,
         )
         print(f"{self.out}: written and read again; the maximum difference of the logits is {difference:.2g}")
+        if beside := export.FORMATS[self.format].beside:
+            print(f"{self.out}{beside}: class names, preprocessing, and shapes of input and output")
         return 0
 
 

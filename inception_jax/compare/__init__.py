@@ -9,12 +9,14 @@ from pathlib import Path
 from inception_jax.compare import figures
 from inception_jax.compare.claims import pairings_of, verdicts_of
 from inception_jax.compare.figures import draw_errors
-from inception_jax.compare.records import as_csv, as_json
+from inception_jax.compare.records import as_csv, as_json, directories_in
 from inception_jax.compare.report import markdown
 from inception_jax.compare.runs_to_groups import curves_of, groups_of
 from inception_jax.errors import UserError
 from inception_jax.runs import Run, read_run
-from inception_jax.system.atomic import atomic_write
+from inception_jax.system.atomic import atomic_write, refuse_existing
+
+_CURVES, _TABLES = ("curves.png", "curves.svg"), ("comparison.md", "comparison.csv", "comparison.json")
 
 
 def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
@@ -33,14 +35,25 @@ def compare(directories: Sequence[str | Path], out: str | Path) -> list[Path]:
     pairings = pairings_of(groups)
     verdicts = verdicts_of(pairings)
     drawn = draw_errors(groups)
-    contents = {
-        "curves.png": drawn["png"],
-        "curves.svg": drawn["svg"],
-        "comparison.md": markdown(groups, unevaluated, pairings, verdicts).encode(errors="backslashreplace"),
-        "comparison.csv": as_csv(groups).encode(errors="backslashreplace"),
-        "comparison.json": as_json(verdicts, pairings).encode(),
-    }
-    return _write(contents, Path(out))
+    tables = [markdown(groups, unevaluated, pairings, verdicts), as_csv(groups), as_json(verdicts, pairings)]
+    encoded = [drawn["png"], drawn["svg"], *(table.encode(errors="backslashreplace") for table in tables)]
+    return _write(dict(zip((*_CURVES, *_TABLES), encoded, strict=True)), Path(out))
+
+
+def check_out(
+    directories: Sequence[str | Path], metrics: Sequence[str], out: str | Path, *, overwrite: bool = False
+) -> None:
+    """Raises UserError where `out` has files that would be replaced, unless they are of these runs or `overwrite`.
+
+    An earlier comparison of these runs, or of some of them, is made anew as they go on.
+    """
+    out = Path(out)
+    known = directories_in(out / "comparison.csv")
+    if known and known <= {Path(directory).resolve() for directory in directories}:
+        return
+    drawn = [f"{figures.file_name(name)}.{form}" for name in metrics for form in ("png", "svg")]
+    for name in (*_CURVES, *_TABLES, *drawn):
+        refuse_existing(out / name, overwrite=overwrite)
 
 
 def draw_metrics(directories: Sequence[str | Path], names: Sequence[str], out: str | Path) -> list[Path]:

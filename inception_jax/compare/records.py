@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from inception_jax.compare.claims import Pairing, Verdict
@@ -65,6 +66,15 @@ def as_csv(groups: Sequence[Group]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def directories_in(path: Path) -> set[Path]:
+    """The directories of the runs in a comparison.csv, absolute; none where it is missing or another table."""
+    try:
+        with path.open(newline="") as file:
+            return {Path(row["directory"]).resolve() for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return set()
 
 
 def as_json(verdicts: Sequence[Verdict], pairings: Sequence[Pairing]) -> str:

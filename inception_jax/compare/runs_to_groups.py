@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from inception_jax.config import Experiment, differences, to_flat_dict
-from inception_jax.runs import Run
+from inception_jax.errors import UserError
+from inception_jax.runs import METRICS, Run
 from inception_jax.system.names import printable
 
 PAIRS = (("inception_v3", "inception_resnet_v1"), ("inception_v4", "inception_resnet_v2"))
@@ -56,7 +57,12 @@ class Curve:
 
 
 def curves_of(runs: Sequence[Run]) -> list[Curve]:
-    """A curve for each run, in the given order; without records if the run was never evaluated."""
+    """A curve for each run, in the given order; without records if the run was never evaluated.
+
+    UserError where a line of metrics.jsonl lacks what a comparison needs.
+    """
+    for run in runs:
+        _check_metrics(run)
     return [Curve(run, _evaluations(run, "averaged"), _evaluations(run, "raw")) for run in runs]
 
 
@@ -71,6 +77,16 @@ def display_name(model: str) -> str:
 def pair_of(model: str) -> tuple[str, ...]:
     """The pair in `PAIRS` of a network, or the network alone."""
     return next((pair for pair in PAIRS if model.startswith(pair)), (model,))
+
+
+def _check_metrics(run: Run) -> None:
+    for record in run.metrics:
+        needed = {"epoch", "seconds"} | ({"parameters", "top1_error"} if record["split"] == "validation" else set())
+        missing = sorted(name for name in needed if record.get(name) is None)
+        if missing:
+            raise UserError(
+                f"{run.directory}/{METRICS}: the {record['split']} line of step {record['step']} has no {missing[0]}."
+            )
 
 
 def _evaluations(run: Run, parameters: str) -> list[dict[str, Any]]:

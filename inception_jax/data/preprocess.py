@@ -6,8 +6,8 @@ Colours are distorted on the device (`colour`).
 import dataclasses
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -19,6 +19,9 @@ from inception_jax.errors import BrokenImage, UserError
 
 # OpenCV's own threads would contend with those of the pipeline.
 cv2.setNumThreads(0)
+
+_MAX_SIDE = 2**13
+"""Maximum side of a network's input in pixels."""
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 _ANTIALIASED = {
@@ -132,7 +135,8 @@ def central_crop(
       out: Output array: uint8 [size, size, 3], contiguous.
     """
     height, width = image.shape[:2]
-    top, left = int((height - height * fraction) / 2), int((width - width * fraction) / 2)
+    # A pixel or two stay, however small the fraction is.
+    top, left = (min(int((side - side * fraction) / 2), (side - 1) // 2) for side in (height, width))
     return resized(image[top : height - top, left : width - left], (size, size), resize, out)
 
 
@@ -219,10 +223,33 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Inverse of `to_dict`; UserError for an unknown field."""
+        """Inverse of `to_dict`; UserError for an unknown field, or a value of another type or out of range."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise UserError(f"unknown field {unknown[0]} of the preprocessing; it must be one of {', '.join(known)}.")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name, value in fields.items():
+            if not _ALLOWED[name](value):
+                raise UserError(f"{name} of the preprocessing is {value!r}, which is no such value.")
         return cls(**fields)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_three_numbers(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+# The values that each field of `Preprocessing` may have in a file.
+_ALLOWED: Mapping[str, Callable[[Any], bool]] = {
+    "image_size": lambda value: type(value) is int and 1 <= value <= _MAX_SIDE,
+    "central_fraction": lambda value: _is_number(value) and 0 < value <= 1,
+    "resize": lambda value: isinstance(value, str) and value in get_args(Resize),
+    "mean": _are_three_numbers,
+    "std": lambda value: _are_three_numbers(value) and 0 not in value,
+    "label_offset": lambda value: type(value) is int and value >= 0,
+    "class_names": lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value),
+}

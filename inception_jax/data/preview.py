@@ -18,7 +18,7 @@ from inception_jax.data import colour, evaluation_batches, training_batches
 from inception_jax.data.prefetch import Loading, Shard
 from inception_jax.data.sources import Source, open_data
 from inception_jax.errors import UserError
-from inception_jax.system.atomic import atomic_write
+from inception_jax.system.atomic import atomic_write, refuse_existing
 from inception_jax.system.cores import available_cores
 from inception_jax.system.workdir import check_place, check_writable
 
@@ -28,7 +28,9 @@ _MAX_SIDE = 8_192
 """Maximum side of the picture in pixels; distorting the colours of so many takes some gigabytes."""
 
 
-def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, columns: int, seed: int) -> None:
+def write_preview(
+    data: DataConfig, out: str | Path, *, split: str, rows: int, columns: int, seed: int, overwrite: bool = False
+) -> None:
     """Writes a PNG of rows x columns crops, fewer where a validation split has fewer images.
 
     Args:
@@ -38,9 +40,11 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
       rows: Rows of the grid.
       columns: Columns of the grid.
       seed: Seed of the drawn images, crops and colours.
+      overwrite: Replace the file where it exists.
 
     Raises:
-      UserError: the source cannot be opened, a value is out of its range, or the directory of `out` is not writable.
+      UserError: the source cannot be opened, a value is out of its range, or `out` exists or its directory is not
+        writable.
       RunFailed: the file cannot be written.
     """
     config.check_data(data, seed=seed)
@@ -55,6 +59,7 @@ def write_preview(data: DataConfig, out: str | Path, *, split: str, rows: int, c
     if Path(out).suffix.lower() != ".png":
         raise UserError(f"{out} must end in .png.")
     check_place(Path(out).parent, data.source)
+    refuse_existing(out, overwrite=overwrite)
     check_writable(Path(out).parent)
     source = open_data(data, split)
     crops = training_crops if split == "train" else validation_crops

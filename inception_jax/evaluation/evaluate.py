@@ -17,11 +17,13 @@ from inception_jax.evaluation.finished_networks import FinishedNetworks
 from inception_jax.evaluation.predictions import SUFFIX, Predictions
 from inception_jax.evaluation.run_networks import EvaluationOptions, run_networks
 from inception_jax.system import hosts, workdir
-from inception_jax.system.atomic import atomic_write
+from inception_jax.system.atomic import atomic_write, refuse_existing
 from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import say
 
 _DEFAULT_OPTIONS = EvaluationOptions()
+
+_JSON, _MARKDOWN = "evaluation.json", "evaluation.md"
 
 
 def evaluate(
@@ -31,6 +33,7 @@ def evaluate(
     classes: SoftmaxOver = "all",
     save_predictions: str | None = None,
     out: str | None = None,
+    overwrite: bool = False,
     preemption: Preemption | None = None,
 ) -> dict[str, Any] | None:
     """Evaluates networks, each alone and all together as an ensemble.
@@ -46,14 +49,15 @@ def evaluate(
       save_predictions: file (.npz) for the probabilities of all models.
       out: directory of evaluation.json and evaluation.md. Until the end it also holds the predictions of finished
         networks, so that a repeated call resumes after them.
+      overwrite: replace the results and predictions of an earlier evaluation; an interrupted one has none.
       preemption: with an open context and `out`, SIGTERM ends the evaluation after the current step.
 
     Returns:
       The result of `report.summarize` on process 0, None on the others.
 
     Raises:
-      UserError: the options contradict each other, the classes of networks and images do not match, or a checkpoint, a
-        file or an image is broken.
+      UserError: the options contradict each other, the classes of networks and images do not match, results already
+        exist, or a checkpoint, a file or an image is broken.
       RunFailed: a file could not be written.
       Preempted: SIGTERM ended the evaluation; finished networks are kept.
     """
@@ -65,7 +69,7 @@ def evaluate(
         raise UserError(f"evaluate takes a list of paths, not one path: give [{str(paths)!r}].")
     named = [str(path) for path in paths]
     checkpoints = [path for path in named if not path.endswith(SUFFIX)]
-    _check(named, checkpoints, options, save_predictions, out)
+    _check(named, checkpoints, options, save_predictions, out, overwrite)
     parts = [predictions.read(path) for path in named if path.endswith(SUFFIX)]
     finished = FinishedNetworks(out)
     if checkpoints:
@@ -101,6 +105,7 @@ def _check(
     options: EvaluationOptions,
     save_predictions: str | None,
     out: str | None,
+    overwrite: bool,
 ) -> None:
     """Raises UserError for invalid combinations, before hours of computation."""
     if not paths:
@@ -114,8 +119,11 @@ def _check(
     directories += [os.path.dirname(save_predictions) or "."] if save_predictions else []
 
     sources = [options.data] if options.data else [source for path in checkpoints for source in runs.trained_on(path)]
+    results = [os.path.join(out, name) for name in (_JSON, _MARKDOWN)] if out else []
 
     def check() -> None:
+        for path in [*results, *([save_predictions] if save_predictions else [])]:
+            refuse_existing(path, overwrite=overwrite)
         for directory in directories:
             workdir.check_place(directory, *sources)
         for directory in directories:
@@ -131,7 +139,7 @@ def _say_which_have_no_names(parts: Sequence[Predictions]) -> None:
 
 
 def _write(out: Path, summary: Mapping[str, Any]) -> None:
-    contents = {"evaluation.json": json.dumps(summary, indent=2) + "\n", "evaluation.md": report.markdown(summary)}
+    contents = {_JSON: json.dumps(summary, indent=2) + "\n", _MARKDOWN: report.markdown(summary)}
     for name, text in contents.items():
         with atomic_write(out / name) as file:
             file.write(text.encode(errors="backslashreplace"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, reason
 from inception_jax.evaluation.classes import Outputs, reorder
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.file_format import KEY, check_format, with_format
@@ -196,5 +196,4 @@ def read(path: str | Path) -> Predictions:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; evaluate --save-predictions writes one.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(".")
-        raise UserError(f"{path} is no file that --save-predictions wrote: {reason}.") from error
+        raise UserError(f"{path} is no file that --save-predictions wrote: {reason(error)}.") from error

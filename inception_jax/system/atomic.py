@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from inception_jax.errors import RunFailed
+from inception_jax.errors import RunFailed, UserError
+
+
+def refuse_existing(path: str | os.PathLike, *, overwrite: bool) -> None:
+    """Raises UserError where `path` exists, a link to nothing included, and must not be overwritten.
+
+    Call it before the work whose result goes there.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise UserError(f"{os.fspath(path)} exists; give another name, or --overwrite to replace it.")
 
 
 @contextlib.contextmanager

@@ -43,10 +43,10 @@ def load_checkpoint(path: str | Path, *, raw: bool = False, best: bool = False) 
         raise UserError(f"{path} is one checkpoint, imported or exported; only a run has a best one.")
     variables, metadata = checkpoint.load_variables(path)
     try:
-        model = create_model(**metadata["model"])
-    except (KeyError, TypeError) as error:
+        model, preprocessing = create_model(**metadata["model"]), Preprocessing.from_dict(metadata["preprocessing"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}/{checkpoint.METADATA} describes no network of this version: {error}") from error
-    return TrainedModel(model, variables, Preprocessing.from_dict(metadata["preprocessing"]))
+    return TrainedModel(model, variables, preprocessing)
 
 
 def save_checkpoint(path: str | Path, model: Network, variables: dict[str, Any], preprocessing: Preprocessing) -> None:

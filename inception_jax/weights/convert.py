@@ -1,6 +1,5 @@
 """Conversion of trained weights from and to timm, Keras and facenet."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from inception_jax.errors import UserError
 from inception_jax.models import create_model, describe
 from inception_jax.models.initialize import initial_variables, variable_shapes
 from inception_jax.models.network import Network
-from inception_jax.system.file_format import FORMAT, check_format
+from inception_jax.weights import metadata
 from inception_jax.weights.peers import checks, copies, files, heads, layout, names
 
 _log = logging.getLogger(__name__)
@@ -145,39 +144,25 @@ def save_weights(
 ) -> None:
     """Writes what `export_weights` gives: Keras' as `.weights.h5`, the others' as `.safetensors`.
 
-    The metadata of a `.safetensors` file are "inception_jax.format", whose names the arrays have, and as JSON
-    "inception_jax.model" (the arguments of `create_model`), "inception_jax.preprocessing" and
-    "inception_jax.file_format"; `saved_metadata` reads them.
+    Either file has the metadata "inception_jax.format", whose names the arrays have, and as JSON "inception_jax.model"
+    (the arguments of `create_model`), "inception_jax.preprocessing" (with the names of the classes) and
+    "inception_jax.file_format"; in Keras' file they are attributes, which Keras ignores. `saved_metadata` reads them.
 
     Raises:
       UserError: as `export_weights`, or the file's library is not installed.
     """
     arrays = export_weights(model, variables, format=format)
+    texts = metadata.to_texts({"format": format, "model": describe(model), "preprocessing": preprocessing})
     if format == "keras":
         table = names.NETWORKS[format, describe(model)["name"]].table()
-        files.write_weights_h5(Path(path), arrays, names.keras_groups(table))
-        return
-    described = {_FILE_FORMAT: FORMAT, "model": describe(model), "preprocessing": preprocessing}
-    metadata = {_KEY + key: json.dumps(value) for key, value in described.items() if value is not None}
-    files.write_safetensors(Path(path), arrays, {"format": "pt", _KEY + "format": format, **metadata})
+        files.write_weights_h5(Path(path), arrays, names.keras_groups(table), texts)
+    else:
+        files.write_safetensors(Path(path), arrays, {"format": "pt", **texts})
 
 
 def saved_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """The metadata that `save_weights` wrote into a `.safetensors` file; {} for any other file."""
-    if Path(path).suffix != ".safetensors":
-        return {}
-    metadata = files.read_metadata(Path(path))
-    described = {key.removeprefix(_KEY): text for key, text in metadata.items() if key.startswith(_KEY)}
-    try:
-        check_format(path, json.loads(described.pop(_FILE_FORMAT, "null")))
-        return {key: text if key == "format" else json.loads(text) for key, text in described.items()}
-    except ValueError as error:
-        raise UserError(f"the metadata of {path} cannot be read: {error}") from error
-
-
-_KEY = "inception_jax."
-# Not "format", which is the layout: whose names the arrays have.
-_FILE_FORMAT = "file_format"
+    """The metadata that `save_weights` wrote into a `.safetensors` or `.h5` file; {} for any other file."""
+    return metadata.from_texts(path, files.read_metadata(Path(path)))
 
 
 def _check_format(format: str) -> str:

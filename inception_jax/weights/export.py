@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import json
 import logging
 import os
 import tempfile
@@ -22,7 +23,9 @@ from inception_jax.models import describe
 from inception_jax.models.network import Network
 from inception_jax.models.ops import PORTABLE
 from inception_jax.system import extras
-from inception_jax.system.atomic import put_in_place
+from inception_jax.system.atomic import put_in_place, refuse_existing
+from inception_jax.system.file_format import with_format
+from inception_jax.weights import metadata
 from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
 from inception_jax.weights.convert import import_weights, pytorch_format, save_weights
 
@@ -47,32 +50,40 @@ class ExportFormat:
     """Reads it again, with the same arguments."""
     takes_uint8: bool = False
     """Whether it can hold the preprocessing of uint8 images."""
+    beside: str = ""
+    """Suffix, after the file's own, of a second file with the metadata that the format cannot hold; "" is none."""
 
 
 def export_checkpoint(
-    trained: TrainedModel, out: str | os.PathLike, *, format: str, with_preprocessing: bool = False
+    trained: TrainedModel,
+    out: str | os.PathLike,
+    *,
+    format: str,
+    with_preprocessing: bool = False,
+    overwrite: bool = False,
 ) -> float:
     """Writes a network, reads it again, and returns by how much its logits differ: the largest absolute difference.
 
     Compared are the logits (features, embedding) of two random images of its size, in float32 and on
-    the CPU where JAX has it. What `out` held before is replaced only after that; a directory only if it is an exported
-    checkpoint. `FORMATS` says what each format is for and how far its logits may be off.
+    the CPU where JAX has it. `FORMATS` says what each format is for and how far its logits may be off.
 
     Args:
-      trained: the network, its variables ("params" and "batch_stats" are used) and its preprocessing. `orbax` and
-        `safetensors` keep the preprocessing, and the auxiliary head, which has no part in inference, as far as the
-        format has it.
-      out: the file, whose name ends in the format's suffix; with `orbax` a directory.
+      trained: the network, its variables ("params" and "batch_stats" are used) and its preprocessing, which every
+        format keeps with the names of the classes. `orbax` and `safetensors` keep the auxiliary head, which has no part
+        in inference, as far as the format has it.
+      out: the file, whose name ends in the format's suffix; with `orbax` a directory. Beside a `.stablehlo` file there
+        is a `.stablehlo.json`.
       format: one of `FORMATS`.
       with_preprocessing: the function takes uint8 images [N, S, S, 3], S its `image_size`, instead of
         float32 ones; stablehlo and onnx.
+      overwrite: replace `out`, a directory only if it is an exported checkpoint, once the new one has been compared.
 
     Raises:
-      UserError: the format has no such network, or `out` is not a name for it, or a library is not installed.
+      UserError: the format has no such network, or `out` exists or is not a name for it, or a library is not installed.
       RunFailed: the file does not give the network's logits within the bound. It is removed again.
     """
     out = Path(out).absolute()
-    exporter = _find_format(format, out, with_preprocessing)
+    exporter = _find_format(format, out, with_preprocessing, overwrite)
     options = {"with_preprocessing": True} if with_preprocessing else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
@@ -87,11 +98,21 @@ def export_checkpoint(
             )
         if out.is_dir():
             out.rename(Path(temporary) / "old")
+        beside = _beside(out, exporter)
+        if beside:
+            beside.unlink(missing_ok=True)  # So that no program has the metadata of another, whatever happens.
         put_in_place(written, out)
+        if beside:
+            put_in_place(Path(temporary) / beside.name, beside)
     return difference
 
 
-def _find_format(name: str, out: Path, with_preprocessing: bool) -> ExportFormat:
+def _beside(out: Path, exporter: ExportFormat) -> Path | None:
+    """The second file of a format that needs one."""
+    return out.with_name(out.name + exporter.beside) if exporter.beside else None
+
+
+def _find_format(name: str, out: Path, with_preprocessing: bool, overwrite: bool) -> ExportFormat:
     if name not in FORMATS:
         raise UserError(f"there is no format {name!r}; there are {', '.join(FORMATS)}.")
     exporter = FORMATS[name]
@@ -104,8 +125,11 @@ def _find_format(name: str, out: Path, with_preprocessing: bool) -> ExportFormat
         raise UserError(f"{out} is not a name for {name}, whose files end in {exporter.suffix}.")
     if exporter.suffix and out.is_dir():
         raise UserError(f"{out} is a directory; {name} is one file.")
-    if not exporter.suffix and out.exists() and not checkpoint.is_exported(out):
-        raise UserError(f"{out} exists and is not an exported checkpoint; give a new directory.")
+    if not exporter.suffix:
+        checkpoint.check_place(out, overwrite=overwrite)
+    for path in (out, _beside(out, exporter)):
+        if path:
+            refuse_existing(path, overwrite=overwrite)
     return exporter
 
 
@@ -220,6 +244,23 @@ def _images(trained: TrainedModel, with_preprocessing: bool) -> jax.ShapeDtypeSt
     return jax.ShapeDtypeStruct(shape, jnp.uint8 if with_preprocessing else jnp.float32)
 
 
+def _describe_function(trained: TrainedModel, with_preprocessing: bool) -> dict[str, Any]:
+    """What the caller of a function must know, as JSON values."""
+    images = jax.ShapeDtypeStruct((1, *_image_shape(trained)), jnp.uint8 if with_preprocessing else jnp.float32)
+    logits = jax.eval_shape(_function(trained, with_preprocessing), images)
+    return {
+        "model": describe(trained.model),
+        "preprocessing": trained.preprocessing.to_dict(),
+        "input": {
+            "name": "images",
+            "dtype": images.dtype.name,
+            "shape": ["batch", *images.shape[1:]],
+            "values": "0 to 255, RGB" if with_preprocessing else "(pixels / 255 - mean) / std, RGB",
+        },
+        "output": {"name": "logits", "dtype": logits.dtype.name, "shape": ["batch", *logits.shape[1:]]},
+    }
+
+
 def _inputs(images: np.ndarray, trained: TrainedModel, with_preprocessing: bool) -> np.ndarray:
     return images if with_preprocessing else _normalise(images, trained.preprocessing)
 
@@ -229,6 +270,8 @@ def _write_stablehlo(path: Path, trained: TrainedModel, with_preprocessing: bool
     function, images = _function(trained, with_preprocessing), _images(trained, with_preprocessing)
     exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(images)
     path.write_bytes(exported.serialize())
+    described = with_format(_describe_function(trained, with_preprocessing))
+    path.with_name(path.name + FORMATS["stablehlo"].beside).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def _read_stablehlo(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> Predict:
@@ -251,6 +294,8 @@ def _write_onnx(path: Path, trained: TrainedModel, with_preprocessing: bool = Fa
         )
     # Shapes in between, which a runtime infers, are wrong where jax2onnx 0.13 moved a transposition.
     del onnx.graph.value_info[:]
+    for key, text in metadata.to_texts(_describe_function(trained, with_preprocessing)).items():
+        onnx.metadata_props.add(key=key, value=text)
     path.write_bytes(onnx.SerializeToString())
 
 
@@ -269,7 +314,7 @@ FORMATS = {
         functools.partial(_write_weights, format="keras"),
         functools.partial(_read_weights, format="keras"),
     ),
-    "stablehlo": ExportFormat(".stablehlo", 1e-4, _write_stablehlo, _read_stablehlo, takes_uint8=True),
+    "stablehlo": ExportFormat(".stablehlo", 1e-4, _write_stablehlo, _read_stablehlo, takes_uint8=True, beside=".json"),
     "onnx": ExportFormat(".onnx", 1e-4, _write_onnx, _read_onnx, takes_uint8=True),
 }
 """The formats by name. Those that hold weights bit for bit have the bound 0; Keras' scales go into its kernels.

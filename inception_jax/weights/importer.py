@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from inception_jax import checkpoint
 from inception_jax.data.preprocess import Preprocessing
 from inception_jax.data.sources import class_name
 from inception_jax.errors import UserError
 from inception_jax.models.network import Network
 from inception_jax.system import extras
 from inception_jax.system.names import printable, read_names
+from inception_jax.weights import metadata
 from inception_jax.weights.checkpoint import TrainedModel, save_checkpoint
 from inception_jax.weights.convert import import_weights, saved_metadata
 from inception_jax.weights.peers import files, keras
@@ -47,6 +49,7 @@ def import_checkpoint(
     copy: str | None = None,
     drop_background: bool = False,
     class_names: str | None = None,
+    overwrite: bool = False,
 ) -> tuple[Network, Preprocessing]:
     """Imports a peer's file, or a model of a hub, as a checkpoint for every verb.
 
@@ -60,18 +63,20 @@ def import_checkpoint(
       copy: which copy of the network to take from a file with several, as for `import_weights`.
       drop_background: drop the first of TensorFlow's 1001 labels, which is no class of ImageNet.
       class_names: text file with one class name per line, in the order of the classes.
+      overwrite: replace `out` if it is an imported or exported checkpoint.
 
     Returns:
       The network and its preprocessing.
 
     Raises:
       UserError: as `import_weights`; or the class names do not match the classes, or there is no background, or
-        config.json is not timm's.
+        config.json is not timm's, or `out` exists.
     """
+    checkpoint.check_place(Path(out).absolute(), overwrite=overwrite)
     path = _locate(source)
     model, variables = import_weights(name, path, format=format, num_classes=num_classes, copy=copy)
-    own = saved_metadata(path).get("preprocessing")  # Files exported here hold their own.
-    preprocessing = Preprocessing.from_dict(own) if own else _peer_preprocessing(format, name, path)
+    own = metadata.preprocessing_in(path, saved_metadata(path))  # Files exported here hold their own.
+    preprocessing = own or _peer_preprocessing(format, name, path)
     if num_classes is None and model.num_classes == 1001 and not own:
         preprocessing = dataclasses.replace(preprocessing, label_offset=1)
     if num_classes is None and not own:

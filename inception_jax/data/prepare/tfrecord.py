@@ -12,8 +12,7 @@ from typing import Any
 
 from inception_jax.data.prepare.byte_range import ByteRange, read_range
 from inception_jax.data.prepare.dataset import Dataset, Example, Split
-from inception_jax.data.sources.source import reason
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.errors import BrokenImage, UserError, reason
 
 # A record is the length of its data, the checksum of the length, the data and their checksum, little-endian. Checksums
 # (CRC-32C) are not verified, because no required library computes them, and every image is decoded.

@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inception_jax.data.sources.retry import Result, with_retries
-from inception_jax.data.sources.source import reason
 from inception_jax.data.sources.storage import Contents, is_image, junk, suffix
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.errors import BrokenImage, UserError, reason
 from inception_jax.system import extras
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

@@ -199,8 +199,3 @@ def list_kinds(kinds: Mapping[str, int], most: int = 8) -> str:
 def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:
     """Record `index` of a source in memory."""
     return Record(images[index], int(labels[index]), f"{name} {index}")
-
-
-def reason(error: Exception) -> str:
-    """Message of an error on one line without a full stop, for the end of a sentence."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

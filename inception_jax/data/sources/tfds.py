@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from inception_jax.data.sources import splits, tfds_bucket
-from inception_jax.data.sources.source import Layout, Record, Source, class_name, list_names, reason, subset
+from inception_jax.data.sources.source import Layout, Record, Source, class_name, list_names, subset
 from inception_jax.data.sources.splits import SplitOptions
 from inception_jax.data.sources.tfds_splits import find_splits
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.errors import BrokenImage, UserError, reason
 from inception_jax.system.names import check_path
 from inception_jax.system.progress import Progress
 
@@ -58,7 +58,11 @@ def open_tfds(name: str, split: str, data_dir: str | None, options: SplitOptions
             f"tfds:{name} has {list_names('split', list(builder.info.splits))} and none to train on; name one in "
             "data.train_split, or a part of one such as 'test[:90%]'."
         )
-    folder, shards = Path(builder.data_path), sorted(set(builder.info.splits[wanted].filenames))
+    folder = Path(builder.data_path)
+    try:
+        shards = sorted(set(builder.info.splits[wanted].filenames))
+    except (ValueError, LookupError, TypeError) as error:  # a damaged template of file names
+        raise UserError(f"tfds:{name} does not say how its files are called: {reason(error)}.") from error
     if remote:
         tfds_bucket.copy_shards(name, folder, shards)
     _check_files(name, folder, shards)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, reason
 from inception_jax.system import extras
 from inception_jax.weights.peers import keras, pytorch
 
@@ -96,11 +96,16 @@ def _read_pytorch(path: Path) -> dict[str, np.ndarray]:
     return pytorch.arrays(pytorch.read(path))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Reads the metadata of a `.safetensors` file."""
-    safetensors = extras.load("safetensors", str(path))
-    with _reading(path), safetensors.safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Reads the metadata of a `.safetensors` file, or the attributes of a `.h5` file; {} for any other file."""
+    with _reading(path):
+        if path.suffix == ".safetensors":
+            with extras.load("safetensors", str(path)).safe_open(path, framework="numpy") as file:
+                return file.metadata() or {}
+        if path.suffix == ".h5":
+            with extras.load("h5py", str(path)).File(path) as file:
+                return dict(file.attrs)
+    return {}
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -113,16 +118,20 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     path.chmod(mode)  # safetensors makes the file readable by its owner only
 
 
-def write_weights_h5(path: Path, arrays: Mapping[str, np.ndarray], groups: Mapping[str, str]) -> None:
+def write_weights_h5(
+    path: Path, arrays: Mapping[str, np.ndarray], groups: Mapping[str, str], metadata: Mapping[str, str]
+) -> None:
     """Writes a `.weights.h5` file for Keras 3's `load_weights` of the same network.
 
     Args:
       path: path of the file, in an existing directory.
       arrays: arrays by layer and name, {"conv2d_8/kernel": ...}.
       groups: layers by group, {"conv2d_5": "conv2d_8"}; those without arrays are left out.
+      metadata: texts, written as attributes of the file.
     """
     h5py = extras.load("h5py", str(path))
     with h5py.File(path, "w") as file:
+        file.attrs.update(metadata)
         for position, layer in groups.items():
             known = keras.VARIABLES[keras.kind(position)]
             held = [f"{layer}/{array}" for array in known if f"{layer}/{array}" in arrays]
@@ -139,7 +148,7 @@ def _reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # of four libraries, some with exceptions of their own that are not public
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}.") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
