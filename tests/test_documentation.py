@@ -79,7 +79,7 @@ RUN = {
     "inception-jax evaluate v4 --data tfds:data/imagenet2012": Small(says="2 of 3 images"),
     "inception-jax evaluate four.npz another.npz": Small(says="ensemble"),
     "inception-jax import hf://timm/inception_v4.tf_in1k v4": Small(
-        "--format inception_jax --num-classes 1000",
+        "--format inception_jax --num-classes 1000 --overwrite",  # The reader has a v4 for the commands before.
         instead=(
             ("hf://timm/inception_v4.tf_in1k", "narrow.safetensors"),
             ("--model inception_v4", f"--model {NETWORK}"),

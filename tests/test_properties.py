@@ -1,6 +1,7 @@
 """What holds for every input of a kind, tried by hypothesis: crops, experiments and their flags, splits, classes."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pytest
 from helpers import with_value
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from inception_jax import config
 from inception_jax.cli import experiment_files
 from inception_jax.config import Experiment, Resize
-from inception_jax.data import multicrop, preprocess
+from inception_jax.data import multicrop, preprocess, sources
 from inception_jax.data.exclude import excluded
 from inception_jax.data.multicrop import Protocol
 from inception_jax.data.sources import Record, Source, open_source, sample
@@ -272,6 +274,22 @@ def numbered(count, classes=3):
     return Source(
         tuple("abcdefgh"[:classes]), count, lambda index: Record(b"", index % classes, f"image {index}"), locate
     )
+
+
+@pytest.mark.skipif(not hasattr(sources, "with_classes"), reason="classes are not yet matched by name")
+@given(st.lists(st.sampled_from("abcdefg")), st.lists(st.sampled_from("abcdefg")), st.integers(0, 20))
+def test_classes_are_matched_by_name_or_refused_by_name(theirs, known, length):
+    source = dataclasses.replace(numbered(length, max(len(theirs), 1)), class_names=tuple(theirs or "z"))
+    before = [source.class_names[source[index].label] for index in range(length)]
+    try:
+        matched = sources.with_classes(source, known, origin="folder:x", trained="runs/y")
+    except UserError as error:
+        twice = {name for names in (source.class_names, known) for name in names if list(names).count(name) > 1}
+        assert any(repr(name) in str(error) for name in twice | (set(source.class_names) - set(known)))
+        return
+    assert matched.class_names == tuple(known) and len(matched) == length
+    assert [known[matched[index].label] for index in range(length)] == before
+    assert [known[matched.locate(index)[1]] for index in range(length)] == before
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -39,11 +39,14 @@ def list_tfrecord(place: str) -> Dataset:
     images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
     if not images:
         raise UserError(f"tfds:{place} has no image feature; it must have one.")
-    files = {
-        name: list(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
-        for name, split in info.splits.items()
-        if split.num_examples
-    }
+    try:
+        files = {
+            name: list(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
+            for name, split in info.splits.items()
+            if split.num_examples
+        }
+    except (ValueError, LookupError, TypeError) as error:  # of a damaged template of names
+        raise UserError(f"tfds:{place} does not say how its files are called: {reason(error)}.") from error
     if not files:
         raise UserError(f"tfds:{place} has no examples; prepare it again.")
     checked = tfds.features.FeaturesDict(images)
