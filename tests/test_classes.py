@@ -164,6 +164,7 @@ def test_saved_predictions_are_matched_by_name(zoo, tmp_path, capfd):
     assert "earlier" in err and "without the names" in err and "fcd" not in err
     for found in (mixed, alone, old):
         assert [model["top1_error"] for model in found["models"]] == [0, 0] and found["ensemble"]["top1_error"] == 0
+    (tmp_path / "old.npz").unlink()
     evaluated(zoo, ["cdfb"], ("bird", *every), save_predictions=paths[2])
     with pytest.raises(UserError, match="3 and 4 classes"):
         evaluate([paths[0], paths[2]])

@@ -27,7 +27,9 @@ def summary_row(curve: Curve, label: str) -> dict[str, Any]:
     final, raw = curve.averaged[-1], curve.raw[-1] if curve.raw else {}
     best1 = min(curve.averaged, key=lambda record: record["top1_error"])
     best5 = min(curve.averaged, key=lambda record: record["top5_error"]) if "top5_error" in final else {}
-    speeds = [m["images_per_second"] for m in metrics if m["split"] == "train" and "images_per_second" in m]
+    speeds = [
+        m["images_per_second"] for m in metrics if m["split"] == "train" and m.get("images_per_second") is not None
+    ]
     return {
         "label": label,
         "directory": str(curve.run.directory),

@@ -80,8 +80,12 @@ def pair_of(model: str) -> tuple[str, ...]:
 
 
 def _check_metrics(run: Run) -> None:
+    """Raises UserError for a line without one of the fields that every line like it has."""
+    validation = {"parameters", "top1_error"}
+    if any(record.get("top5_error") is not None for record in run.metrics if record["split"] == "validation"):
+        validation |= {"top5_error"}
     for record in run.metrics:
-        needed = {"epoch", "seconds"} | ({"parameters", "top1_error"} if record["split"] == "validation" else set())
+        needed = {"epoch", "seconds"} | (validation if record["split"] == "validation" else set())
         missing = sorted(name for name in needed if record.get(name) is None)
         if missing:
             raise UserError(
