@@ -108,7 +108,7 @@ class ModelConfig:
 class DataConfig:
     """The images and their preprocessing."""
 
-    source: Annotated[str, MayChange] = "digits"
+    source: str = "digits"
     """digits, idx:PATH, folder:PATH, csv:FILE or tfds:NAME. A run whose images moved resumes from their new place."""
     data_dir: Annotated[str | None, PerHost] = None
     """Directory of tensorflow-datasets' prepared data sets; None is its default."""

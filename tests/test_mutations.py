@@ -207,6 +207,15 @@ def write_idx_set(folder):
     return sorted(folder.iterdir())
 
 
+def write_label_file(folder):
+    lines = ["path,label,split"]
+    for number in range(8):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+        lines.append(f"{number}.jpg,{'cat' if number % 2 else 'dog'},{'val' if number > 5 else 'train'}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return [folder / "labels.csv"]
+
+
 def write_predictions(folder):
     network = {"name": "inception_v4", "width": 1.0, "depths": None}
     model = Model("runs/v4", network, 7, "averaged", "abc", 10, (256,), 10, 75, 0.875, "bilinear")
@@ -324,6 +333,7 @@ KINDS = {
     "TFRecord": Kind(write_tfrecord_set, lambda folder: read_dataset(list_tfrecord(f"{folder}/pets/1.0.0"))),
     "array_record": Kind(write_array_record_set, lambda folder: read_source(f"tfds:{folder}/pets/1.0.0")),
     "idx": Kind(write_idx_set, lambda folder: read_source(f"idx:{folder}")),
+    "csv": Kind(write_label_file, lambda folder: read_source(f"csv:{folder}/labels.csv")),
     "predictions": Kind(write_predictions, read_predictions),
     "safetensors": Kind(write_safetensors, read_weights),
     "h5": Kind(write_h5("old.h5"), read_weights),

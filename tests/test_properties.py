@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import shutil
 import string
 import tempfile
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pytest
 from helpers import with_value
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -23,8 +23,9 @@ from inception_jax.config import Experiment, Resize
 from inception_jax.data import multicrop, preprocess, sources
 from inception_jax.data.exclude import excluded
 from inception_jax.data.multicrop import Protocol
-from inception_jax.data.sources import Record, Source, open_source, sample
+from inception_jax.data.sources import Record, Source, class_name, open_source, sample
 from inception_jax.errors import UserError
+from inception_jax.system.names import read_names
 
 # The same examples each time, and no deadline: the machine may be loaded.
 settings.register_profile("suite", derandomize=True, deadline=None, max_examples=60, database=None)
@@ -276,7 +277,6 @@ def numbered(count, classes=3):
     )
 
 
-@pytest.mark.skipif(not hasattr(sources, "with_classes"), reason="classes are not yet matched by name")
 @given(st.lists(st.sampled_from("abcdefg")), st.lists(st.sampled_from("abcdefg")), st.integers(0, 20))
 def test_classes_are_matched_by_name_or_refused_by_name(theirs, known, length):
     source = dataclasses.replace(numbered(length, max(len(theirs), 1)), class_names=tuple(theirs or "z"))
@@ -321,3 +321,38 @@ def test_any_exclude_list_is_followed_or_refused_by_line(text):
             assert file.name in str(error)
             return
     assert found.tolist() == sorted({int(line) - 1 for line in text.split()})
+
+
+CELLS = st.one_of(
+    st.sampled_from(["a.png", "b.png", "path", "label", "split", "train", "val", "cat", "dog", ""]), st.text()
+)
+ROWS = st.lists(st.lists(CELLS, max_size=4), max_size=8)
+
+
+@given(ROWS, st.sampled_from(",;\t"), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+def test_any_label_file_gives_its_images_or_is_refused_by_name(rows, separator, encoding):
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("a.png", "b.png"):
+            (Path(folder) / name).touch()
+        path = Path(folder) / "labels.csv"
+        text = "\n".join(separator.join(row) for row in rows)
+        path.write_bytes(text.encode(encoding, errors="surrogatepass"))
+        try:
+            found = [open_source(f"csv:{path}", split) for split in ("train", "validation")]
+        except UserError as error:
+            assert "labels.csv" in str(error) and "\n" not in str(error)
+            return
+    names = [source.name(index) for source in found for index in range(len(source))]
+    assert len(names) == len(set(names)) and {os.path.basename(name) for name in names} <= {"a.png", "b.png"}
+
+
+@given(st.text(), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+def test_any_file_of_class_names_is_read_line_by_line_or_refused_by_name(text, encoding):
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(text.encode(encoding, errors="surrogatepass"))
+        try:
+            names = read_names(Path(file.name))
+        except UserError as error:
+            assert file.name in str(error) and "\n" not in str(error)
+            return
+    assert all(name and "\n" not in name and class_name(name) == name for name in map(class_name, names))

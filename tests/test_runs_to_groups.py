@@ -148,3 +148,9 @@ def test_the_best_group_of_a_network_has_the_same_style_in_every_row(tmp_path):
     for styles in pairs:
         assert len({line["color"] for line in styles.values()}) == 4
         assert all(styles[label] == line for label, line in together.items() if label in styles)
+
+
+def test_runs_on_other_data_are_other_groups(tmp_path):
+    one = write_run(tmp_path / "a", "inception_v4", [0.5], seed=0)
+    two = write_run(tmp_path / "b", "inception_v4", [0.5], seed=1, data={"source": "idx:other"})
+    assert len(labels(one, two)) == 2 and any("idx:other" in label for label in labels(one, two))

@@ -65,6 +65,8 @@ def _take_over(experiment: Experiment, started: Experiment) -> Experiment:
 def _as_started(experiment: Experiment, started: Experiment, workdir: Path) -> Experiment:
     experiment = _take_over(experiment, started)
     differences = config.differences(experiment, started)
+    # Where the images are may change; `same_data` compares what they are.
+    differences.pop("data.source", None)
     if differences:
         pairs = differences.items()
         listed = ", ".join(f"{field} is {here!r} here and {there!r} there" for field, (here, there) in pairs)
