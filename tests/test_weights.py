@@ -285,7 +285,7 @@ def test_all_misfits_are_named_with_both_names_and_shapes(facenet):
         "our params/block_a_1/branch_2/conv_2/conv/kernel (3, 3, 32, 32)",
         "  wrong shape: block8.conv2d.bias (3,), not (1792,), our params/block_c_final/linear/bias (1792,)",
         "  wrong type: last_bn.weight is int32, not floating-point",
-        "  surplus: conv2d_1a.conv.wieght (32, 3, 3, 3)",
+        "  unexpected: conv2d_1a.conv.wieght (32, 3, 3, 3)",
     ]
 
 
@@ -323,7 +323,7 @@ def test_networks_other_than_the_peers_are_not_exported(facenet):
         "block_x": {"bias": np.ones(2)}
     }
     with pytest.raises(
-        UserError, match=r"missing: our params/block_b_3/(.|\n)*surplus: our params/block_x/bias \(2,\)"
+        UserError, match=r"missing: our params/block_b_3/(.|\n)*unexpected: our params/block_x/bias \(2,\)"
     ):
         export_weights(facenet.model, facenet.variables | {"params": params}, format="facenet")
 

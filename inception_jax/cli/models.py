@@ -80,7 +80,7 @@ class Import:
     """Directory of the new checkpoint."""
     model: Annotated[str, arg(metavar="NAME")]
     """inception_v3, inception_v4, inception_resnet_v2, inception_resnet_v1_facenet."""
-    format: Annotated[str, arg(metavar="PEER")] = "timm"
+    format: Annotated[str, arg(metavar="FORMAT")] = "timm"
     """timm, keras or facenet; inception_jax for files that only this package writes."""
     num_classes: Annotated[int | None, arg(metavar="INT")] = None
     """Number of classes of a new head that replaces the source's; 0 drops it."""

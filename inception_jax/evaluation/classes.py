@@ -98,7 +98,7 @@ def reorder(first: Outputs, other: Outputs) -> np.ndarray | None:
         if alone:
             raise UserError(
                 f"{first.path} and {other.path} do not know the same classes: only {one.path} knows "
-                f"{list_names('class', alone)}; they form no ensemble, evaluate each by itself."
+                f"{list_names('class', alone)}; they cannot be ensembled, evaluate each by itself."
             )
     _check_unique(ours, ours, first.path)
     numbers = {name: number for number, name in enumerate(theirs)}

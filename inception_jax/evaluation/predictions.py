@@ -113,7 +113,7 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         difference = _difference(first, other)
         if difference:
             ours, theirs = (part.models[0].path for part in (first, other))
-            raise UserError(f"{ours} and {theirs} are of different images: {difference}; they form no ensemble.")
+            raise UserError(f"{ours} and {theirs} are of different images: {difference}; they cannot be ensembled.")
     if not others:
         return first
     return dataclasses.replace(
@@ -140,7 +140,7 @@ def _with_classes_of(first: Predictions, other: Predictions) -> Predictions:
     if first.outputs.count != other.outputs.count:
         raise UserError(
             f"{first.outputs.path} and {other.outputs.path} have {first.outputs.count} and {other.outputs.count} "
-            "classes; they form no ensemble."
+            "classes; they cannot be ensembled."
         )
     order = reorder(first.outputs, other.outputs)
     if order is None:
@@ -176,7 +176,7 @@ def read(path: str | Path) -> Predictions:
     """The inverse of `write`; UserError names a file that is not one of these."""
     try:
         if Path(path).is_file() and not zipfile.is_zipfile(path):
-            raise ValueError("it is no .npz file")
+            raise ValueError("it is not an .npz file")
         with np.load(path, allow_pickle=False) as file:
             metadata = json.loads(str(file["metadata"]))
             check_format(path, metadata.get(KEY))
@@ -196,4 +196,4 @@ def read(path: str | Path) -> Predictions:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}; evaluate --save-predictions writes one.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no file that --save-predictions wrote: {reason(error)}.") from error
+        raise UserError(f"{path} was not written by --save-predictions: {reason(error)}.") from error

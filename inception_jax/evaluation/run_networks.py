@@ -255,7 +255,7 @@ def _check_saved(
         if other.outputs.count != ours.count:
             raise UserError(
                 f"the saved predictions of {other.outputs.path} are of {other.outputs.count} classes, the network of "
-                f"{ours.path} has {ours.count}; they form no ensemble."
+                f"{ours.path} has {ours.count}; they cannot be ensembled."
             )
         if other.class_names:
             classes.reorder(ours, other.outputs)
@@ -263,7 +263,7 @@ def _check_saved(
         if images != len(indices):
             raise UserError(
                 f"the saved predictions of {other.outputs.path} are of {images:,} images of {other.images.source}, "
-                f"this evaluation is of {len(indices):,} of {name}; they form no ensemble."
+                f"this evaluation is of {len(indices):,} of {name}; they cannot be ensembled."
             )
 
 

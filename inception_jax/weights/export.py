@@ -62,10 +62,10 @@ def export_checkpoint(
     with_preprocessing: bool = False,
     overwrite: bool = False,
 ) -> float:
-    """Writes a network, reads it again, and returns by how much its logits differ: the largest absolute difference.
+    """Exports a network, reads the file back and compares it; returns the maximum absolute difference of the logits.
 
-    Compared are the logits (features, embedding) of two random images of its size, in float32 and on
-    the CPU where JAX has it. `FORMATS` says what each format is for and how far its logits may be off.
+    The logits (or features, or embedding) of two random images of the network's input size are compared, in float32,
+    on the CPU if JAX has it. `FORMATS` states the purpose of each format and how much its logits may differ.
 
     Args:
       trained: the network, its variables ("params" and "batch_stats" are used) and its preprocessing, which every
@@ -90,11 +90,11 @@ def export_checkpoint(
         written = Path(temporary) / out.name
         exporter.write(written, trained, **options)
         difference, largest = _compare(exporter.read(written, trained, **options), trained)
-        # So written, not-a-number is refused too.
+        # Written so that NaN fails too.
         if not difference <= exporter.bound * max(1.0, largest):
             raise RunFailed(
                 f"the {format} file gives logits that differ by {difference:.3g} from the network's, whose largest is "
-                f"{largest:.3g}; allowed is a share of {exporter.bound:g}. {out} was not written."
+                f"{largest:.3g}; the maximum relative difference is {exporter.bound:g}. {out} was not written."
             )
         if out.is_dir():
             out.rename(Path(temporary) / "old")
@@ -114,15 +114,13 @@ def _beside(out: Path, exporter: ExportFormat) -> Path | None:
 
 def _find_format(name: str, out: Path, with_preprocessing: bool, overwrite: bool) -> ExportFormat:
     if name not in FORMATS:
-        raise UserError(f"there is no format {name!r}; there are {', '.join(FORMATS)}.")
+        raise UserError(f"unknown format {name!r}; it must be one of {', '.join(FORMATS)}.")
     exporter = FORMATS[name]
     if with_preprocessing and not exporter.takes_uint8:
         capable = [other for other, format in FORMATS.items() if format.takes_uint8]
-        raise UserError(
-            f"{name} holds weights, not a function of uint8 images; of the formats {', '.join(capable)} can."
-        )
+        raise UserError(f"{name} holds weights, not a function of uint8 images; use {' or '.join(capable)}.")
     if not out.name.endswith(exporter.suffix) or out.name == exporter.suffix:
-        raise UserError(f"{out} is not a name for {name}, whose files end in {exporter.suffix}.")
+        raise UserError(f"{out} must end in {exporter.suffix} for the format {name}.")
     if exporter.suffix and out.is_dir():
         raise UserError(f"{out} is a directory; {name} is one file.")
     if not exporter.suffix:
@@ -162,8 +160,8 @@ def _cpu() -> Any:
 
 
 def _predict_with(read: TrainedModel, trained: TrainedModel) -> Predict:
-    # What inference does not use may differ, as a peer's file does not keep it; so may the pools that a peer has, of
-    # which `weights` warns.
+    # Settings that inference does not use may differ, since another library's file does not keep them; so may the
+    # padding of average pools, of which `export_weights` warns.
     model = _for_inference(read.model).clone(count_include_pad=trained.model.count_include_pad)
     variables = _without_aux_head(read.variables)
 
@@ -281,7 +279,7 @@ def _read_stablehlo(path: Path, trained: TrainedModel, with_preprocessing: bool 
 
 def _write_onnx(path: Path, trained: TrainedModel, with_preprocessing: bool = False) -> None:
     converter = extras.load("jax2onnx", path.name)
-    # It prints what it finds, and warns of each of its parts that this JAX has no use for.
+    # jax2onnx prints its progress, and warns of every plugin that it cannot load with this JAX.
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         onnx = converter.to_onnx(

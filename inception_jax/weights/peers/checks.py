@@ -28,7 +28,7 @@ def check_source(what: str, entries: list[layout.Entry], given: Mapping[str, np.
     for theirs, array in given.items():
         entry = expected.get(theirs)
         if entry is None:
-            misfits.append(f"surplus: {theirs} {array.shape}")
+            misfits.append(f"unexpected: {theirs} {array.shape}")
         elif array.shape != entry.their_shape:
             other_shapes += 1
             misfits.append(f"wrong shape: {theirs} {array.shape}, not {entry.their_shape}, {entry.our_name}")
@@ -95,7 +95,7 @@ def check_variables(what: str, entries: list[layout.Entry], given: Mapping[layou
     for path, array in given.items():
         name, shape = "/".join(path), np.shape(array)
         if path not in expected:
-            misfits.append(f"surplus: our {name} {shape}")
+            misfits.append(f"unexpected: our {name} {shape}")
         elif shape != expected[path].our_shape:
             misfits.append(f"wrong shape: our {name} {shape}, not {expected[path].our_shape}")
     _refuse(f"the variables are not {what}, nothing was exported", misfits)
