@@ -270,15 +270,15 @@ def check(experiment: Experiment) -> None:
     _check_types(experiment)
     for field, value in to_flat_dict(experiment).items():
         ranges = [marker for marker in _MARKERS[field] if isinstance(marker, Range)]
-        finite = all(abs(v) <= _LARGEST_FLOAT for v in _floats(value))  # False for NaN too
+        finite = all(abs(v) <= _LARGEST_FLOAT for v in _numbers(value))  # False for NaN too
         if value is not None and not (finite and all(allowed.contains(value) for allowed in ranges)):
             words = [allowed.words for allowed in ranges] + ([] if finite else ["finite in float32"])
             raise UserError(f"{field} is {value!r}; it must be {', '.join(words)}.")
 
 
-def _floats(value: Any) -> list[float]:
-    """The floats that a field's value is or has."""
-    return [v for v in (value if isinstance(value, tuple | list) else (value,)) if isinstance(v, float)]
+def _numbers(value: Any) -> list[float]:
+    """The numbers that a field's value is or has; whole ones too, since a float field may have one."""
+    return [v for v in (value if isinstance(value, tuple | list) else (value,)) if isinstance(v, int | float)]
 
 
 def _check_types(experiment: Experiment) -> None:
