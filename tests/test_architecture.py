@@ -189,3 +189,20 @@ def test_tensorflow_and_pytorch_are_never_required():
         assert not {"tensorflow", "keras"} & imported_libraries(path), path
     requirements = (ROOT / "requirements.txt").read_text()
     assert "jax" in requirements and not re.search(r"^(tensorflow|torch|keras)\b(?!-)", requirements, re.M)
+
+
+def docstrings(path):
+    """All docstrings of a file, those of fields included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                if isinstance(statement.value.value, str):
+                    yield statement.value.value
+
+
+def test_docstrings_begin_with_a_noun_phrase_or_an_imperative():
+    found = [(path, text) for path in [*FILES, *SCRIPTS] for text in docstrings(path)]
+    assert len(found) > 1_000
+    stranded = re.compile(r"(Of|What|That|How|Who|Which|Where)\b")
+    assert [(str(path), text.splitlines()[0]) for path, text in found if stranded.match(text)] == []

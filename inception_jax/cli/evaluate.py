@@ -38,7 +38,7 @@ class Evaluate(Processes):
     classes: Annotated[Literal["all", "present"], optional(metavar="all|present")] = "all"
     """Classes of the softmax: the networks' or the images'."""
     unknown_classes: Annotated[Literal["refuse", "skip"], optional(metavar="refuse|skip")] = "refuse"
-    """What to do with images of other classes than the networks'."""
+    """Handling of images of classes unknown to the networks."""
     image_size: Annotated[int | None, optional(metavar="PIXELS")] = None
     """Side of the input in place of the networks' own."""
     raw: Annotated[bool, optional()] = False

@@ -50,7 +50,7 @@ def _values(following: Sequence[str]) -> list[str]:
 
 
 def _problem(name: str, flag: str, hint: Any, values: Sequence[str]) -> str | None:
-    """What is wrong with the values of a flag, as the rest of a sentence; None if nothing is."""
+    """Fault of a flag's values, as the rest of a sentence; None if there is none."""
     hint, optional = _without_none(hint)
     if hint is bool:
         section, dot, last = flag.removeprefix("--").rpartition(".")

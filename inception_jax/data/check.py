@@ -46,7 +46,7 @@ _ONE_COLOUR = 2
 
 @dataclasses.dataclass
 class _Part:
-    """What is found in some of the images, besides their rows."""
+    """Findings in some of the images, besides their rows."""
 
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)
     """Number of images of each format, and with each of `TRAITS`."""
@@ -110,9 +110,9 @@ class SourceReport:
     duplicates: Duplicates
     """Images with the same bytes."""
     layout: str = ""
-    """Where the training and validation images come from, in words."""
+    """Origin of the training and validation images, in words."""
     notes: tuple[str, ...] = ()
-    """What may have been misunderstood about the layout, in words."""
+    """Possible misunderstandings of the layout, in words."""
     passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
     """Number of files and folders of each kind that hold no images of the source."""
 
@@ -279,7 +279,7 @@ def table(report: SourceReport) -> str:
 
 
 def _findings(report: SourceReport) -> Iterator[str]:
-    """What may be wrong with intact images, a line each."""
+    """Possible faults of intact images, one line each."""
     train, splits = report.splits.get("train"), report.splits.values()
     what = {
         "across_splits": "validation images that are also training images, which lowers the validation error",
@@ -310,7 +310,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _layout_lines(report: SourceReport) -> list[str]:
-    """How the source was understood."""
+    """Lines that describe how the source was understood."""
     lines = [f"{report.layout[:1].upper()}{report.layout[1:]}."] if report.layout else []
     lines += [f"Note: {note}." for note in report.notes]
     groups = {

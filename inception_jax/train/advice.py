@@ -1,4 +1,4 @@
-"""What is said at the start of a run whose settings belong to a longer run, another batch or a larger data set."""
+"""Advice at the start of a run whose settings suit a longer run, another batch size or a larger data set."""
 
 from collections.abc import Iterator
 

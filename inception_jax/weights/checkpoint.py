@@ -19,7 +19,7 @@ class TrainedModel(NamedTuple):
     variables: dict[str, Any]
     """`{"params": ..., "batch_stats": ...}` of NumPy arrays."""
     preprocessing: Preprocessing
-    """What its images need, and the names of its classes."""
+    """Preprocessing of its images, and the names of its classes."""
 
 
 def load_checkpoint(path: str | Path, *, raw: bool = False, best: bool = False) -> TrainedModel:

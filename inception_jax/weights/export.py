@@ -243,7 +243,7 @@ def _images(trained: TrainedModel, with_preprocessing: bool) -> jax.ShapeDtypeSt
 
 
 def _describe_function(trained: TrainedModel, with_preprocessing: bool) -> dict[str, Any]:
-    """What the caller of a function must know, as JSON values."""
+    """Description of an exported function for its callers, as JSON values."""
     images = jax.ShapeDtypeStruct((1, *_image_shape(trained)), jnp.uint8 if with_preprocessing else jnp.float32)
     logits = jax.eval_shape(_function(trained, with_preprocessing), images)
     return {

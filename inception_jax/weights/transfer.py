@@ -30,7 +30,7 @@ class Transferred(NamedTuple):
 
     variables: dict[str, Any]
     head: str
-    """What became of the classifier, in words."""
+    """Origin of the classifier, in words."""
 
 
 def transfer(

@@ -87,7 +87,7 @@ def open_data(data: DataConfig, split: str) -> Source:
 
 
 def describe_layout(spec: str, source: Source) -> str:
-    """How a source was understood, on one line: its classes and splits, and what was passed over."""
+    """Description of a source on one line: its classes and splits, and what was passed over."""
     layout, names = source.layout, source.class_names
     words = [
         f"{len(names):,} class{'es' * (len(names) != 1)} ({_list_some(names)})",
@@ -109,7 +109,7 @@ def same_source(first: str, second: str) -> bool:
 
 
 def instead_of(spec: str, kinds: str) -> str:
-    """What to write instead of a source that is none of `kinds`, as the end of a sentence."""
+    """Replacement for a source that is none of `kinds`, as the end of a sentence."""
     if "://" in spec and not spec.startswith(("folder:", "csv:", "tfds:", "idx:")):
         return f"is a URL; give folder:{spec} or tfds:{spec}"
     path = os.path.expanduser(spec)

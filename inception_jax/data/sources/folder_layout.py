@@ -1,4 +1,4 @@
-"""How a folder of images is laid out: which of its folders are splits and which are classes."""
+"""Layout of a folder of images: which of its folders are splits and which are classes."""
 
 import dataclasses
 import re

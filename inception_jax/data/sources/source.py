@@ -25,12 +25,12 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a source was understood."""
+    """Description of how a source was understood."""
 
     splits: str = ""
-    """Where the training and validation images come from, in words."""
+    """Origin of the training and validation images, in words."""
     notes: tuple[str, ...] = ()
-    """What may have been misunderstood, in words."""
+    """Possible misunderstandings, in words."""
     passed_over: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     """Number of files and folders passed over, by the folder and then by their kind."""
 
@@ -59,7 +59,7 @@ class Source:
     locate: Callable[[int], tuple[str, int]] | None = None
     """Returns the name and label of an image without reading it; None where they are not known beforehand."""
     layout: Layout = Layout()
-    """How the source was understood."""
+    """Description of how the source was understood."""
 
     @property
     def num_classes(self) -> int:

@@ -44,7 +44,7 @@ def kind_of_split(name: str) -> str | None:
 
 
 def choose(split: str, train: str | None, validation: str | None) -> tuple[str | None, str | None]:
-    """Where the images of a split are, and which part of them it is.
+    """Location of a split's images, and the part of them that it takes.
 
     Args:
       split: one of `SPLITS`.
@@ -98,7 +98,7 @@ def part(labels: Sequence[int] | np.ndarray, fraction: float, which: str) -> np.
 
 
 def describe(split: str, train: str | None, validation: str | None, fraction: float, unused: Iterable[str] = ()) -> str:
-    """Where the images of a source come from, in words; the arguments as for `choose`, "" for the source itself."""
+    """Origin of a source's images, in words; the arguments as for `choose`, "" for the source itself."""
     found = [f"training images in {train}"] if train and split != "evaluation" else []
     if validation is not None:
         found += [f"validation images in {validation}"]

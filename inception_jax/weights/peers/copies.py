@@ -26,7 +26,7 @@ class Copy:
     """One copy of a network in a file."""
 
     prefix: str
-    """What comes before the names of its arrays, "state_dict.module."."""
+    """Prefix of the names of its arrays, "state_dict.module."."""
     table: Table
     """The peer's table with the numbers of this copy."""
     arrays: Mapping[str, np.ndarray]
@@ -39,7 +39,7 @@ class Copy:
     """Number of the trunk's arrays."""
 
     def score(self, peer: PeerFormat) -> float:
-        """How much the names agree with the network's: 1 where no array is missing or surplus."""
+        """Agreement of the names with the network's: 1 where no array is missing or unexpected."""
         counted = sum(layout.is_parameter(peer, name) for name in self.arrays)
         return self.matched / max(1, counted + self.expected - self.matched)
 

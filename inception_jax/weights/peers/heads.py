@@ -1,4 +1,4 @@
-"""What stands on the trunk in a peer's file: its own classifier, one dense layer that can be one, or another head."""
+"""Heads in a peer's file: its own classifier, one dense layer that can serve as one, or another head."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from inception_jax.weights.peers.layout import PeerFormat
 
 _SHOWN = 6
 ADVICE = "give --num-classes N for a new head of N classes, or --num-classes 0 for the pooled features alone"
-"""What to do about a head that cannot be imported."""
+"""Advice for a head that cannot be imported."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -253,7 +253,7 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
 
 
 def _other_kind(file: BinaryIO) -> str:
-    """What a file of another kind is, in words, or ""."""
+    """Kind of a file that is not PyTorch's, in words; "" if unknown."""
     file.seek(0)
     start = file.read(512)
     file.seek(-min(8, os.fstat(file.fileno()).st_size), os.SEEK_END)
