@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -28,9 +29,18 @@ class Plan:
     steps: int
     steps_per_epoch: float
     evaluations: frozenset[int]
+    unfreeze_step: int | None
+    """Step after which the frozen stages are trained too; None is never."""
+
+    def is_unfrozen(self, step: int) -> bool:
+        """Whether the frozen stages are trained too after `step`."""
+        return self.unfreeze_step is not None and step >= self.unfreeze_step
 
 
 IMAGENET_IMAGES = 1_281_167
+
+ALL_STAGES = "all"
+"""Stands for all stages, but not the head, in `train.freeze`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Setup:
     """(state, batch) -> (state, metrics) on all devices; the state's memory is donated."""
     evaluate_step: Any
     """(params, batch_stats, batch) -> sums on all devices."""
+    unfrozen: "Setup | None" = None
+    """The setup of all stages, if the frozen ones are trained too after `plan.unfreeze_step`."""
 
     def initial_variables(self) -> dict[str, Any]:
         """Initial variables drawn from the experiment's seed, on the host."""
@@ -55,12 +67,23 @@ class Setup:
     def initial_state(self, variables: dict[str, Any] | None = None) -> steps.TrainState:
         """State before the first step, on the devices; `variables` default to `initial_variables()`."""
         variables = self.initial_variables() if variables is None else variables
-        return steps.place(steps.create_state(variables, self.optimizer, self.experiment.seed))
+        return steps.place(self._create_state(variables))
+
+    def phase(self, *, unfrozen: bool) -> "Setup":
+        """This setup, or that of the second phase of a run, in which the frozen stages are trained too."""
+        return self.unfrozen if unfrozen and self.unfrozen else self
+
+    def unfreeze(self, state: steps.TrainState) -> steps.TrainState:
+        """The state of the second phase from one of the first, on the devices."""
+        return steps.place(steps.unfreeze(state, self.optimizer))
 
     def state_shapes(self) -> steps.TrainState:
         """Shapes of the state, the template to restore a checkpoint into."""
         variables = variable_shapes(self.model, self.experiment.data.image_size)
-        return jax.eval_shape(lambda v: steps.create_state(v, self.optimizer, self.experiment.seed), variables)
+        return jax.eval_shape(self._create_state, variables)
+
+    def _create_state(self, variables: dict[str, Any]) -> steps.TrainState:
+        return steps.create_state(variables, self.optimizer, self.experiment.seed, self.model.frozen)
 
 
 def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Setup:
@@ -71,10 +94,11 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
       training_images: images per epoch, which determine the schedule and the plan.
     """
     plan = make_plan(experiment, training_images)
-    model = make_model(experiment)
+    unfrozen = make_model(experiment)
+    model = unfrozen.clone(frozen=frozen_stages(unfrozen, experiment.train.freeze))
     schedule = optim.learning_rate_schedule(experiment.optim, plan.steps_per_epoch)
     optimizer = optim.make_optimizer(experiment.optim, schedule)
-    return Setup(
+    setup = Setup(
         experiment=experiment,
         plan=plan,
         model=model,
@@ -87,6 +111,10 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
             preprocess=functools.partial(colour.to_network_range, mean=experiment.data.mean, std=experiment.data.std),
         ),
     )
+    if plan.unfreeze_step is None:
+        return setup
+    later = dataclasses.replace(setup, model=unfrozen, train_step=make_train_step(experiment, unfrozen, optimizer))
+    return dataclasses.replace(setup, unfrozen=later)
 
 
 def make_plan(experiment: Experiment, images: int) -> Plan:
@@ -95,7 +123,11 @@ def make_plan(experiment: Experiment, images: int) -> Plan:
     total = experiment.train.steps or max(1, round(experiment.train.epochs * steps_per_epoch))
     every = experiment.evaluation.every_epochs * steps_per_epoch
     evaluations = {round(k * every) for k in range(1, int(total / every) + 1)} - {0}
-    return Plan(total, steps_per_epoch, frozenset(evaluations | {total}))
+    epoch = experiment.train.unfreeze_epoch
+    if epoch is not None and experiment.train.freeze is None:
+        raise UserError(f"train.unfreeze_epoch is {epoch:g}, but train.freeze names no stages; set both or neither.")
+    unfreeze = None if epoch is None else max(1, round(epoch * steps_per_epoch))
+    return Plan(total, steps_per_epoch, frozenset(evaluations | {total}), unfreeze)
 
 
 def source(experiment: Experiment, split: str) -> Source:
@@ -121,14 +153,51 @@ def with_classes(experiment: Experiment, classes: int) -> Experiment:
     )
 
 
+def frozen_stages(model: Network, names: str | None) -> tuple[str, ...]:
+    """The stages that `train.freeze` names, in the order of the network; UserError if it names another."""
+    stages = [stage for stage, _ in model.stages()]
+    if names is None:
+        return ()
+    if names == ALL_STAGES:
+        return tuple(stages)
+    found: set[str] = set()
+    for name in (part.strip() for part in names.split(",")):
+        named = [stage for stage in stages if stage == name or stage.startswith(f"{name}_")]
+        if not named:
+            groups = dict.fromkeys(re.sub(r"_\d+$", "", stage) for stage in stages)
+            raise UserError(f"train.freeze names {name!r}; the network has {', '.join(groups)}, and all.")
+        found.update(named)
+    return tuple(stage for stage in stages if stage in found)
+
+
+def local_replicas(experiment: Experiment) -> int:
+    """Replicas on each device; `train.replicas` must not be auto, see `benchmark.fitting_replicas`."""
+    replicas = experiment.train.replicas
+    return 1 if replicas is None else int(replicas) // jax.device_count()
+
+
 def check_batches(experiment: Experiment) -> None:
-    """Raises UserError unless the batch sizes are multiples of the number of devices."""
+    """Raises UserError unless the batch sizes are multiples of the number of devices, and replicas fit them."""
     sizes = {"train.batch_size": experiment.train.batch_size, "evaluation.batch_size": experiment.evaluation.batch_size}
     for field, size in sizes.items():
         try:
             local_shard().rows(size)
         except UserError as error:
             raise UserError(f"{field}: {error}") from None
+    replicas, devices = experiment.train.replicas, jax.device_count()
+    if not isinstance(replicas, int):
+        return
+    batch = experiment.train.batch_size
+    if replicas % devices or batch % replicas:
+        raise UserError(
+            f"train.replicas is {replicas}; it must be a multiple of the {devices} device{'s' * (devices > 1)} and "
+            f"divide train.batch_size, {batch}."
+        )
+    if replicas > devices and experiment.model.bn_statistics == "global":
+        raise UserError(
+            f"model.bn_statistics is 'global', but train.replicas is {replicas}, more than the number of devices, "
+            f"{devices}: their statistics are computed one after another; use 'replica', or {devices} replicas."
+        )
 
 
 def make_model(experiment: Experiment) -> Network:
@@ -165,6 +234,7 @@ def make_train_step(experiment: Experiment, model: Network, optimizer: optax.Gra
         label_smoothing=experiment.train.label_smoothing,
         aux_weight=experiment.train.aux_weight,
         stage_norms=experiment.train.stage_norms,
+        replicas=local_replicas(experiment),
     )
 
 

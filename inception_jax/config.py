@@ -30,7 +30,7 @@ SMALLEST_SIDE = 75
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Allowed values of a field, in words and as a predicate; None is always allowed."""
+    """Allowed numbers of a field, in words and as a predicate."""
 
     words: str
     contains: Callable[[Any], bool]
@@ -99,7 +99,7 @@ class ModelConfig:
     bn_momentum: Annotated[float, AtLeast(0, below=1)] = 0.9997
     """Decay of the running BN statistics (TF-Slim), ramped as `optim.ema_decay`."""
     bn_statistics: Literal["replica", "global"] = "replica"
-    """Whether BN normalises over each device's images (the paper) or over those of all devices."""
+    """Whether BN normalises over each replica's images (the paper) or over those of all devices."""
     count_include_pad: Annotated[bool, FromWeights] = False
     """Whether 3x3 average pools count their padding, as timm's Inception-v3 does."""
 
@@ -186,6 +186,10 @@ class TrainConfig:
 
     batch_size: Annotated[int, AtLeast(1)] = 640
     """Images per step over all devices of all hosts (the paper: 20 replicas, 32 each)."""
+    replicas: Annotated[int | Literal["auto"] | None, AtLeast(1)] = None
+    """Parts of the batch with BN statistics, dropout and colours of their own, divided evenly between the devices; each
+    device works through its part one replica after another, in the memory of one. None is one per device; auto takes
+    the fewest that fit the memory."""
     epochs: Annotated[float, Above(0), MayChange] = 100.0
     """Length of the run in epochs, unless `steps` is given."""
     steps: Annotated[int | None, AtLeast(1), MayChange] = None
@@ -216,6 +220,14 @@ class TrainConfig:
     """Run or checkpoint to start from (transfer learning); the head is kept for classes of the same name."""
     new_head: bool = False
     """Initialise the whole head anew with `init_from`."""
+    freeze: str | None = None
+    """Stages that are not trained, by the figures' names and separated by commas, such as stem,inception_a; all is
+    every stage but the head. Their BN normalises by its running statistics, which stay."""
+    unfreeze_epoch: Annotated[float | None, Above(0)] = None
+    """Epoch from which the stages of `freeze` are trained too; None is never."""
+    patience: Annotated[int | None, AtLeast(1), MayChange] = None
+    """Number of evaluations in a row without a lower top-1 error of the averaged parameters after which the run ends;
+    None is no limit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +283,7 @@ def check(experiment: Experiment) -> None:
     for field, value in to_flat_dict(experiment).items():
         ranges = [marker for marker in _MARKERS[field] if isinstance(marker, Range)]
         finite = all(abs(v) <= _LARGEST_FLOAT for v in _numbers(value))  # False for NaN too
-        if value is not None and not (finite and all(allowed.contains(value) for allowed in ranges)):
+        if not isinstance(value, str | None) and not (finite and all(allowed.contains(value) for allowed in ranges)):
             words = [allowed.words for allowed in ranges] + ([] if finite else ["finite in float32"])
             raise UserError(f"{field} is {value!r}; it must be {', '.join(words)}.")
 
@@ -297,7 +309,7 @@ def _has_type(value: Any, hint: Any) -> bool:
     """Whether a value has a field's type; a whole number is a number, but neither True nor False is one."""
     parts = get_args(hint)
     if type(None) in parts:
-        return value is None or _has_type(value, parts[0])
+        return any(_has_type(value, part) for part in parts)
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in parts
     if get_origin(hint) is tuple:
@@ -311,9 +323,9 @@ def _has_type(value: Any, hint: Any) -> bool:
 def _type_in_words(hint: Any) -> str:
     parts = get_args(hint)
     if type(None) in parts:
-        return f"{_type_in_words(parts[0])}, or None"
+        return f"{', '.join(_type_in_words(part) for part in parts[:-1])}, or None"
     if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, parts))}"
+        return f"one of {', '.join(map(repr, parts))}" if len(parts) > 1 else repr(parts[0])
     if get_origin(hint) is tuple:
         count = "" if parts[-1] is ... else f"{len(parts)} "
         return f"a tuple of {count}{'whole ' if parts[0] is int else ''}numbers"

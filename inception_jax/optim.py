@@ -98,3 +98,24 @@ def averaged_params(opt_state: Any) -> Any:
     """Averaged parameters held in the state of the optimiser."""
     (state,) = [s for s in opt_state if isinstance(s, ParamsEmaState)]
     return state.average
+
+
+def extend_state(old: Any, new: Any) -> Any:
+    """The optimiser's state `new` of more parameters, with the progress of `old`.
+
+    That is the schedule's count, and the average of the parameters that `old` covers.
+    """
+    kept = (optax.ScaleByScheduleState, ParamsEmaState)
+
+    def is_kept(node: Any) -> bool:
+        return isinstance(node, kept)
+
+    before = {type(node): node for node in jax.tree.leaves(old, is_leaf=is_kept) if is_kept(node)}
+
+    def choose(node: Any) -> Any:
+        if isinstance(node, ParamsEmaState):
+            ema = before[ParamsEmaState]
+            return ParamsEmaState(ema.updates, {**node.average, **ema.average})
+        return before[type(node)] if is_kept(node) else node
+
+    return jax.tree.map(choose, new, is_leaf=is_kept)

@@ -9,7 +9,7 @@ RUN/checkpoints/    see checkpoint/training.py
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step has been evaluated."""
-        return any(m["split"] == "validation" and m["step"] == self.info.steps for m in self.metrics)
+        """Whether the last step has been evaluated, or the patience ended the run."""
+        last = any(m["split"] == "validation" and m["step"] == self.info.steps for m in self.metrics)
+        return last or is_out_of_patience(self.metrics, self.experiment.train.patience)
 
 
 def read_run(directory: str | Path) -> Run:
@@ -74,6 +75,17 @@ def read_run(directory: str | Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the configuration of a run of this version: {error}") from error
     return Run(directory, info, experiment, read_metrics(directory))
+
+
+def evaluations_since_best(metrics: Iterable[Mapping[str, Any]]) -> int:
+    """Number of evaluations after the one with the lowest top-1 error of the averaged parameters, the earliest such."""
+    errors = [m["top1_error"] for m in metrics if m.get("parameters") == "averaged"]
+    return len(errors) - 1 - errors.index(min(errors)) if errors else 0
+
+
+def is_out_of_patience(metrics: Iterable[Mapping[str, Any]], patience: int | None) -> bool:
+    """Whether a run with these metrics ends by `train.patience`."""
+    return patience is not None and evaluations_since_best(metrics) >= patience
 
 
 def trained_on(path: str | Path) -> list[str]:

@@ -5,7 +5,7 @@ stays one replicated array, so nothing is ever replicated or unreplicated by han
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inception_jax.models.network import Network
-from inception_jax.optim import averaged_params, ramped_decay
+from inception_jax.optim import averaged_params, extend_state, ramped_decay
 
 AXIS = "batch"
 """Mapped axis over all devices of all hosts; `create_model(bn_axis_name=AXIS)` averages BN statistics over it."""
@@ -37,16 +37,33 @@ class TrainState(NamedTuple):
     """Raw key data (uint32), from which each step derives its keys."""
 
 
-def create_state(variables: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """Creates the state before the first step; `place` replicates it over the devices."""
+def create_state(
+    variables: dict[str, Any], optimizer: optax.GradientTransformation, seed: int, frozen: Sequence[str] = ()
+) -> TrainState:
+    """Creates the state before the first step; `place` replicates it over the devices.
+
+    The optimiser's state covers the stages that are trained, all but the `frozen` ones.
+    """
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        # Jitted, because op by op JAX compiles a program for each shape, about a hundred.
-        opt_state=jax.jit(optimizer.init)(variables["params"]),
+        opt_state=_init_optimizer(optimizer, _without(variables["params"], frozen)),
         rng=jax.random.key_data(jax.random.key(seed)),
     )
+
+
+def unfreeze(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state of training all stages, from one of training with frozen stages.
+
+    The schedule and the average of the parameters go on; the optimiser's moments begin anew, for all stages alike.
+    """
+    return state._replace(opt_state=extend_state(state.opt_state, _init_optimizer(optimizer, state.params)))
+
+
+def _init_optimizer(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    # Jitted, because op by op JAX compiles a program for each shape, about a hundred.
+    return jax.jit(optimizer.init)(params)
 
 
 def train_step(
@@ -59,13 +76,21 @@ def train_step(
     label_smoothing: float,
     aux_weight: float,
     stage_norms: bool = False,
+    replicas: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """Computes one training step on a per-device batch.
+
+    The batch is divided between `replicas`, which the device works through one after another, in the memory of one.
+    Each has its own BN statistics, dropout and colours, numbered over all devices: the paper's replicas, of which
+    training is the same function however many devices they are spread over.
 
     The running BN statistics are averaged with `optim.ramped_decay` of the model's `bn_momentum`, counted from the
     first update of the run, as the parameters' average is. Differs from TF-Slim, whose decay of 0.9997 is constant: its
     statistics are those of the initial network for the first thousands of steps, so that a short run validates on
     another network than it trained, and a fine-tuned one on the statistics of other images.
+
+    The model's `frozen` stages keep their parameters and running statistics, with which they normalise. No gradient is
+    computed for them, nor before the first stage that is trained.
 
     Args:
       state: state of training, the same on all devices.
@@ -76,35 +101,45 @@ def train_step(
       label_smoothing: fraction of the target spread evenly over all classes.
       aux_weight: weight of the auxiliary head's loss.
       stage_norms: also return `activation_rms/STAGE`, the root mean square of each stage's output, and
-        `gradient_norm/STAGE` of its parameters, the classifier's included.
+        `gradient_norm/STAGE` of the parameters of each trained stage, the classifier's included.
+      replicas: replicas on this device; must divide its images.
 
     Returns:
-      The next state and the metrics, averaged over the devices: `loss`, `error_metrics`, `zero_share`,
+      The next state and the metrics, averaged over the replicas: `loss`, `error_metrics`, `zero_share`,
       `gradient_norm` (before weight decay and clipping), `least_variance` (minimum of all running BN variances;
       negative or non-finite if the run is broken) and, summed instead, `skipped_images`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    dropout_key, colour_key = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(AXIS)))
-    images = preprocess(colour_key, batch["images"])
     # Without momentum the new statistics are the batch's own, which are averaged below.
     forgetful = model.clone(bn_momentum=0.0)
+    trained = _without(state.params, model.frozen)
 
-    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-        logits, new = forgetful.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats", "intermediates"],
-        )
-        targets = optax.smooth_labels(jax.nn.one_hot(batch["labels"], logits.shape[-1]), label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
-        if "aux_logits" in new["intermediates"]:
-            loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
-        metrics = {"loss": loss} | jax.tree.map(jnp.mean, error_metrics(logits, batch["labels"]))
-        return loss, (new["batch_stats"], metrics | _select_sown(new["intermediates"], stage_norms))
+    def gradients(number: Any, images_and_labels: Batch) -> tuple[Any, Any, Metrics]:
+        """Gradients, batch statistics and metrics of one replica of this device."""
+        replica = jax.lax.axis_index(AXIS) * replicas + number
+        dropout_key, colour_key = jax.random.split(jax.random.fold_in(key, replica))
+        images, labels = preprocess(colour_key, images_and_labels["images"]), images_and_labels["labels"]
 
-    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+            logits, new = forgetful.apply(
+                {"params": {**state.params, **params}, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats", "intermediates"],
+            )
+            targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+            loss = optax.softmax_cross_entropy(logits, targets).mean()
+            if "aux_logits" in new["intermediates"]:
+                loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
+            metrics = {"loss": loss} | jax.tree.map(jnp.mean, error_metrics(logits, labels))
+            metrics |= _select_sown(new["intermediates"], stage_norms)
+            return loss, (_without(new["batch_stats"], model.frozen), metrics)
+
+        grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(trained)
+        return grads, batch_stats, metrics
+
+    grads, batch_stats, metrics = _mean_over_replicas(gradients, batch, replicas)
     # Multiplied by the number of devices, so that the mean below gives the sum.
     metrics["skipped_images"] = jnp.sum(batch["skipped"], dtype=jnp.float32) * jax.lax.axis_size(AXIS)
     grads, batch_stats, metrics = _mean_over_devices((grads, batch_stats, metrics))
@@ -112,11 +147,16 @@ def train_step(
     if stage_norms:
         metrics |= {f"gradient_norm/{stage}": optax.tree.norm(part) for stage, part in grads.items()}
     decay = ramped_decay(model.bn_momentum, state.step + 1)
-    batch_stats = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.batch_stats, batch_stats)
-    metrics["least_variance"] = _min_variance(batch_stats)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    new_state = state._replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    running = {stage: state.batch_stats[stage] for stage in batch_stats}
+    running = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), running, batch_stats)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    new_state = state._replace(
+        step=state.step + 1,
+        params={**state.params, **optax.apply_updates(trained, updates)},
+        batch_stats={**state.batch_stats, **running},
+        opt_state=opt_state,
+    )
+    metrics["least_variance"] = _min_variance(new_state.batch_stats)
     return new_state, metrics
 
 
@@ -211,7 +251,27 @@ def place(tree: Any) -> Any:
 
 def parameter_sets(state: TrainState) -> dict[str, Any]:
     """Parameters to evaluate, by their name in the metrics."""
-    return {"averaged": averaged_params(state.opt_state), "raw": state.params}
+    # Frozen stages have no average.
+    return {"averaged": {**state.params, **averaged_params(state.opt_state)}, "raw": state.params}
+
+
+def _without(by_stage: Mapping[str, Any], stages: Sequence[str]) -> dict[str, Any]:
+    return {stage: part for stage, part in by_stage.items() if stage not in stages}
+
+
+def _mean_over_replicas(compute: Callable[[Any, Batch], Any], batch: Batch, replicas: int) -> Any:
+    """Mean of `compute(number, part of the batch)` over the replicas of this device, computed one after another."""
+    if replicas == 1:
+        return compute(0, batch)
+    parts = jax.tree.map(lambda array: array.reshape(replicas, -1, *array.shape[1:]), batch)
+    shapes = jax.eval_shape(compute, 0, jax.tree.map(lambda array: array[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, compute(*numbered)), None
+
+    total, _ = jax.lax.scan(add, zeros, (jnp.arange(replicas), parts))
+    return jax.tree.map(lambda leaf: leaf / replicas, total)
 
 
 def _mean_over_devices(tree: Any) -> Any:

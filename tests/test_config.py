@@ -24,7 +24,8 @@ def test_every_number_has_a_range():
     ranged = {field for field, marks in config._MARKERS.items() if any(isinstance(m, config.Range) for m in marks)}
     free = {field for field, v in config.to_flat_dict(Experiment()).items() if isinstance(v, bool | str)}
     assert set(config.to_flat_dict(Experiment())) - ranged - free == {
-        *("data.data_dir", "data.train_split", "data.validation_split", "data.mean", "train.init_from")
+        *("data.data_dir", "data.train_split", "data.validation_split", "data.mean"),
+        *("train.init_from", "train.freeze"),
     }
 
 

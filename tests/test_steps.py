@@ -294,3 +294,68 @@ def test_auxiliary_loss_is_weighted():
     main, auxiliary = np.mean([losses(*pair) for pair in zip(batch["images"], batch["labels"], strict=True)], axis=0)
     assert auxiliary > 1
     assert float(metrics["loss"]) == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
+
+
+# Replicas
+
+
+def noisy_input(key, images):
+    """Differs per replica, as distorted colours do."""
+    images = images.astype(jnp.float64) / 127.5 - 1
+    return images + 0.1 * jax.random.normal(key, images.shape, jnp.float64)
+
+
+def on_devices(count, model, chain, **options):
+    """The training step on the first devices, which share the replicas."""
+    settings = {"preprocess": noisy_input, "label_smoothing": 0.1, "aux_weight": 0.4, **options}
+    step = functools.partial(steps.train_step, model=model, optimizer=chain, **settings)
+    return jax.pmap(step, steps.AXIS, in_axes=(None, 0), out_axes=None, devices=jax.devices()[:count])
+
+
+@pytest.mark.parametrize("frozen", [(), ("stem",)])
+def test_replicas_train_the_same_on_any_number_of_devices(frozen):
+    config = OptimConfig(ema_decay=0.9)
+    model = network(dropout_rate=0.2, aux_head=True, frozen=frozen)
+    batches = [a_batch(4, seed=seed) for seed in range(6)]
+    results = []
+    with jax.enable_x64(True):
+        chain = optim.make_optimizer(config, lambda step: 1.0)
+        variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), initial_variables(model, 0, 75))
+        for devices in (4, 2, 1):
+            step = on_devices(devices, model, chain, replicas=4 // devices)
+            state = steps.create_state(variables, chain, 0, frozen)
+            for batch in batches:
+                split = {name: array.reshape(devices, -1, *array.shape[2:]) for name, array in batch.items()}
+                state, metrics = step(state, split)
+            # The metrics have parts in float32.
+            results.append((jax.device_get(state._replace(rng=())), jax.device_get(metrics)))
+    (expected, expected_metrics), *others = results
+    for found, metrics in others:
+        leaves = jax.tree_util.tree_leaves_with_path(expected)
+        for (path, a), b in zip(leaves, jax.tree.leaves(found), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10, err_msg=str(path))
+        for name, value in expected_metrics.items():
+            assert metrics[name] == pytest.approx(value, rel=1e-6), name
+        assert metrics["skipped_images"] == 8
+
+
+# Frozen stages
+
+
+@pytest.mark.parametrize("frozen", [("stem",), ("reduction_b",), ("stem", "reduction_b", "last")])
+def test_frozen_stages_stay_bit_for_bit_and_have_no_state(frozen):
+    model, chain = network(frozen=frozen), optim.make_optimizer(OptimConfig(), lambda step: 1.0)
+    variables = initial_variables(model, 0, 75)
+    state = steps.place(steps.create_state(variables, chain, 0, frozen))
+    trained = {"stem", "reduction_b", "last", "classifier"} - set(frozen)
+    after, _ = train(model, chain, state, a_batch(4), count=3)
+    for kind in ("params", "batch_stats"):
+        before, now = variables[kind], getattr(after, kind)
+        for stage in before:
+            same = [
+                np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before[stage], now[stage])), strict=True)
+            ]
+            assert all(same) if stage in frozen else not any(same), (kind, stage)
+    averaged = steps.parameter_sets(after)["averaged"]
+    assert set(averaged) == set(variables["params"])
+    assert set(optim.averaged_params(after.opt_state)) == trained

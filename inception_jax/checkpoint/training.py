@@ -53,6 +53,8 @@ class RunCheckpoint:
     """Classes in the order of the labels; empty in checkpoints written without them."""
     training_images: int | None = None
     """Number of training images; None in checkpoints written without it."""
+    unfrozen: bool = False
+    """Whether the stages that were frozen at first are trained in this state."""
 
     def state(self, template: Any) -> Any:
         """The state, as NumPy arrays in the tree of `template` (arrays or shapes); UserError if it does not match."""
@@ -128,7 +130,14 @@ class Checkpoints:
             self._remove_unfinished()
 
     def save(
-        self, step: int, state: Any, *, next_batch: int, experiment: config.Experiment, top1_error: float | None
+        self,
+        step: int,
+        state: Any,
+        *,
+        next_batch: int,
+        experiment: config.Experiment,
+        top1_error: float | None,
+        unfrozen: bool = False,
     ) -> None:
         """Copies the state and starts to write it; RunFailed if the previous checkpoint could not be written."""
         self.wait()
@@ -140,6 +149,7 @@ class Checkpoints:
             "class_names": list(self._class_names),
             "training_images": self._training_images,
             "top1_error": top1_error,
+            "unfrozen": unfrozen,
         }
         # A copy on the host, because the next step overwrites the donated state.
         copy = jax.tree.map(lambda leaf: np.array(leaf), state)
@@ -302,6 +312,7 @@ def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
             metadata["next_batch"],
             tuple(metadata.get("class_names", ())),
             metadata.get("training_images"),
+            metadata.get("unfrozen", False),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}/{METADATA} describes no run of this version: {error}") from error

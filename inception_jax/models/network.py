@@ -49,6 +49,8 @@ class Network(nn.Module):
     """Backend whose convolution and pooling are used (`ops.select_ops`); None is JAX's default backend."""
     remat: bool = False
     """Keep only the input of each stage in training and recompute the stage in the backward pass."""
+    frozen: tuple[str, ...] = ()
+    """Stages whose BN normalises by its running statistics, and does not update them, in training too."""
 
     def stages(self) -> Sequence[Stage]:
         """Stages from the image to the last block."""
@@ -63,6 +65,7 @@ class Network(nn.Module):
         """
         check_images(images.shape)
         layers = self.layers(train)
+        frozen_layers = self.layers(False)
         x = images
         run = _run
         if train and not self.is_initializing():
@@ -73,7 +76,7 @@ class Network(nn.Module):
             if name == "reduction_b" and self.aux_head and (train or self.is_initializing()):
                 aux_logits = AuxiliaryHead(layers, self.num_classes, name="aux_head")(x)
                 _sow(self, "aux_logits", aux_logits)
-            x = run(stage(layers=layers, name=name), x)
+            x = run(stage(layers=frozen_layers if name in self.frozen else layers, name=name), x)
             # Free unless collected: XLA removes unused outputs.
             _sow(self, f"activation_rms/{name}", jnp.sqrt(jnp.mean(jnp.square(x.astype(_head_dtype(x))))))
         _sow(self, "zero_share", jnp.mean(x == 0))

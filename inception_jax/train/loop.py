@@ -18,6 +18,7 @@ from inception_jax.system import hosts
 from inception_jax.system.memory import explain_out_of_memory
 from inception_jax.system.preemption import Preemption
 from inception_jax.train.metrics_log import MetricsLog
+from inception_jax.train.start import restore
 from inception_jax.train.validate import validate
 from inception_jax.train.watchdog import NonFiniteStep
 
@@ -38,14 +39,15 @@ class TrainingRun:
     preemption: Preemption
 
 
-def train(run: TrainingRun, state: steps.TrainState, *, step: int, next_batch: int) -> None:
-    """Trains to the end of the plan: next batch, step, log; then evaluate and save where due.
+def train(run: TrainingRun, state: steps.TrainState, *, step: int, next_batch: int, unfrozen: bool = False) -> None:
+    """Trains to the end of the plan or of the patience: next batch, step, log; then evaluate and save where due.
 
     Args:
       run: the parts of the run.
       state: initial or restored state, on the devices.
       step: updates applied to `state` so far.
       next_batch: number of the next batch, which is the whole state of the data.
+      unfrozen: whether `state` is of the second phase, in which the frozen stages are trained too.
 
     Raises:
       Preempted: SIGTERM arrived; the run is saved.
@@ -53,18 +55,23 @@ def train(run: TrainingRun, state: steps.TrainState, *, step: int, next_batch: i
       RunFailed: the loss or a gradient is not finite, or a file could not be written.
     """
     setup, log, plan, last_saved = run.setup, run.log, run.setup.plan, step
-    first_step = step + 1
-    train_step = _exclude_first_call("training", setup.train_step, log)
+    first_step, ended = step + 1, False
+    train_steps = [
+        _exclude_first_call("training", setup.phase(unfrozen=second).train_step, log) for second in (False, True)
+    ]
     evaluate_step = _exclude_first_call("evaluation", setup.evaluate_step, log)
     with (
         explain_out_of_memory(lambda: f"{fitting_batch.for_training('train.batch_size', setup.experiment)}."),
         contextlib.closing(train_batches(setup.experiment, run.training, next_batch)) as batches,
     ):
-        while step < plan.steps:
+        while not ended:
             try:
+                if not unfrozen and plan.is_unfrozen(step):
+                    log.flush()  # The time of a step cannot be read after the next one compiled.
+                    state, unfrozen, first_step = setup.unfreeze(state), True, step + 1
                 batch, waited = log.wait_for(batches)
                 next_batch += 1
-                state, metrics = train_step(state, batch)
+                state, metrics = train_steps[unfrozen](state, batch)
                 log.launched(step + 1, metrics, waited)
                 step += 1
                 if step == first_step:  # It compiled.
@@ -72,31 +79,41 @@ def train(run: TrainingRun, state: steps.TrainState, *, step: int, next_batch: i
 
                 stopping = run.preemption.reached(step) and step < plan.steps
                 evaluating = step in plan.evaluations
-                saving = step % setup.experiment.train.checkpoint_every == 0 or step == plan.steps or stopping
+                saving = step % setup.experiment.train.checkpoint_every == 0 or stopping
                 if not (evaluating or saving):
                     continue
                 # Raises before a non-finite state is evaluated or saved, and writes the line that a resumed run needs.
                 log.flush(due=True)
                 results = _evaluate(run, evaluate_step, state) if evaluating else None
                 best = results is not None and log.validation(step, results)
-                if saving or best:
-                    error = results["averaged"]["top1_error"] if results else None
+                ended = step == plan.steps or log.is_out_of_patience()
+                if saving or best or ended:
                     run.checkpoints.save(
-                        step, state, next_batch=next_batch, experiment=setup.experiment, top1_error=error
+                        step,
+                        state,
+                        next_batch=next_batch,
+                        experiment=setup.experiment,
+                        top1_error=results["averaged"]["top1_error"] if results else None,
+                        unfrozen=unfrozen,
                     )
                     last_saved = step
                 if stopping:
                     raise Preempted(f"step {step}")
                 log.start_window(step)
             except NonFiniteStep as error:
-                directory = str(run.workdir / checkpoint.DIRECTORY / str(last_saved)) if last_saved else None
-                log.watchdog.allow_rollback(str(error), directory)
-                run.checkpoints.wait()
-                saved = checkpoint.newest(run.workdir)
-                assert saved is not None  # at `last_saved`
-                step = saved.step
-                log.rewind(step)
-                state = steps.place(saved.state(setup.state_shapes()))
+                saved = _roll_back(run, str(error), last_saved)
+                step, unfrozen, state = saved.step, saved.unfrozen, restore(setup, saved)
+
+
+def _roll_back(run: TrainingRun, reason: str, last_saved: int) -> checkpoint.RunCheckpoint:
+    """Rewinds the metrics to the newest checkpoint, and returns it; RunFailed if the run stops instead."""
+    directory = str(run.workdir / checkpoint.DIRECTORY / str(last_saved)) if last_saved else None
+    run.log.watchdog.allow_rollback(reason, directory)
+    run.checkpoints.wait()
+    saved = checkpoint.newest(run.workdir)
+    assert saved is not None  # at `last_saved`
+    run.log.rewind(saved.step)
+    return saved
 
 
 def _evaluate(

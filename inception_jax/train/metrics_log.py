@@ -1,6 +1,5 @@
 """Metrics of a run: fetched from the devices one step late, timed, written and shown."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,7 +40,7 @@ class MetricsLog:
         """Opens the files at `step`; returns the reading of the run's clock there."""
         # Every process reads the metrics, so that all agree on the best checkpoint; only process 0 writes them.
         earlier = [m for m in runs.read_metrics(self._workdir) if m["step"] <= step]
-        self._best = min((m["top1_error"] for m in earlier if m.get("parameters") == "averaged"), default=math.inf)
+        self._evaluated = [m for m in earlier if m.get("parameters") == "averaged"]
         self._writer = runs.MetricsWriter(self._workdir, step=step) if jax.process_index() == 0 else None
         return earlier[-1]["seconds"] if earlier else 0.0
 
@@ -89,9 +88,20 @@ class MetricsLog:
         for record in records.values():
             self._write(record)
         self._progress.validation(records)
-        error = records["averaged"]["top1_error"]
-        best, self._best = error < self._best, min(error, self._best)
-        return best
+        self._evaluated.append(records["averaged"])
+        return runs.evaluations_since_best(self._evaluated) == 0
+
+    def is_out_of_patience(self) -> bool:
+        """Whether `train.patience` ends the run here; says so."""
+        patience = self._experiment.train.patience
+        if not runs.is_out_of_patience(self._evaluated, patience):
+            return False
+        best = min(self._evaluated, key=lambda m: m["top1_error"])
+        hosts.say_on_process_zero(
+            f"  {patience} evaluations without a lower error (train.patience): the run ends at step "
+            f"{self._evaluated[-1]['step']}; the best, {best['top1_error']:.1%} at step {best['step']}, is kept."
+        )
+        return True
 
     def start_window(self, step: int) -> None:
         """Starts the window of the next training line here, after time that was not spent in steps."""

@@ -69,7 +69,7 @@ def fit(
         hosts.check_agreement({**config.shared_fields(experiment), **counts})
         if saved:
             training, validation = start.same_data(saved, experiment, training, validation, notes.append)
-        if step >= setup.plan.steps:
+        if saved and _is_trained(setup, workdir, step):
             say(f"{name}: {workdir} is already trained to step {step}.")
             return runs.read_run(workdir)
         _check_disk_space(workdir, setup)
@@ -94,7 +94,10 @@ def fit(
                 run = loop.TrainingRun(
                     setup, training, validation, workdir, checkpoints, log, preemption or Preemption()
                 )
-                loop.train(run, state, step=step, next_batch=saved.next_batch if saved else 0)
+                if saved:
+                    loop.train(run, state, step=step, next_batch=saved.next_batch, unfrozen=saved.unfrozen)
+                else:
+                    loop.train(run, state, step=0, next_batch=0)
     return runs.read_run(workdir)
 
 
@@ -138,6 +141,12 @@ def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: 
     )
 
 
+def _is_trained(setup: Setup, workdir: Path, step: int) -> bool:
+    """Whether the run ends at `step`, that of its newest checkpoint, by its length or its patience."""
+    earlier = [m for m in runs.read_metrics(workdir) if m["step"] <= step]
+    return step >= setup.plan.steps or runs.is_out_of_patience(earlier, setup.experiment.train.patience)
+
+
 @contextlib.contextmanager
 def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
     """Locks the directory on process 0; a UserError is raised on every process, so that none hangs."""
@@ -153,7 +162,7 @@ def _lock_on_process_zero(workdir: Path) -> Iterator[None]:
 
 def _check_disk_space(workdir: Path, setup: Setup) -> None:
     """Raises UserError if the disk lacks space for the checkpoints to keep and the one being written."""
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.state_shapes()))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.phase(unfrozen=True).state_shapes()))
     existing = len(list((workdir / checkpoint.DIRECTORY).glob("[0-9]*")))
     # The `keep` newest, the best, and the one being written before an old one is removed.
     needed = size * max(setup.experiment.train.keep + 2 - existing, 1)

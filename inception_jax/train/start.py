@@ -59,6 +59,8 @@ def _take_over(experiment: Experiment, started: Experiment) -> Experiment:
         filled, _ = config.split_by_hand(experiment, values)
     if experiment.model.num_classes is None:
         filled["model.num_classes"] = values["model.num_classes"]
+    if experiment.train.replicas == "auto":
+        filled["train.replicas"] = values["train.replicas"]
     return config.with_fields(experiment, filled)
 
 
@@ -123,7 +125,7 @@ def first_state(
 ) -> steps.TrainState:
     """The state to train from, on the devices: the checkpoint's, another network's weights, or the seed's."""
     if saved:
-        return steps.place(saved.state(setup.state_shapes()))
+        return restore(setup, saved)
     variables, train = setup.initial_variables(), setup.experiment.train
     if weights:
         assert train.init_from is not None
@@ -132,3 +134,8 @@ def first_state(
         )
         report(f"starts from {train.init_from}; {head}")
     return setup.initial_state(variables)
+
+
+def restore(setup: Setup, saved: checkpoint.RunCheckpoint) -> steps.TrainState:
+    """The state of a checkpoint, on the devices."""
+    return steps.place(saved.state(setup.phase(unfrozen=saved.unfrozen).state_shapes()))

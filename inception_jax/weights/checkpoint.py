@@ -58,10 +58,10 @@ def save_checkpoint(path: str | Path, model: Network, variables: dict[str, Any],
 
 def from_run(saved: checkpoint.RunCheckpoint, *, raw: bool) -> TrainedModel:
     """As `load_checkpoint`, for an open checkpoint of a run."""
-    setup = build.build(saved.experiment)
+    setup = build.build(saved.experiment).phase(unfrozen=saved.unfrozen)
     state = saved.state(setup.state_shapes())
     params = steps.parameter_sets(state)["raw" if raw else "averaged"]
     preprocessing = Preprocessing.from_config(saved.experiment.data, saved.class_names)
     # For inference it follows the dtype of its images, and there are no other devices to share statistics with.
-    model = setup.model.clone(bn_axis_name=None, dtype=None)
+    model = setup.model.clone(bn_axis_name=None, dtype=None, frozen=())
     return TrainedModel(model, {"params": params, "batch_stats": state.batch_stats}, preprocessing)
