@@ -244,6 +244,31 @@ def test_less_than_a_batch_that_failed_would_fit(shallow, monkeypatch):
     assert "not even one per device would fit" in fitting_batch.for_training("train.batch_size", training(16))
 
 
+def test_frozen_stages_before_the_first_trained_one_keep_nothing():
+    whole, tail, probe = (
+        fitting_batch.training(training(8, freeze=freeze)).bytes_per_image for freeze in (None, "stem", "all")
+    )
+    assert whole > tail > probe > 0
+    assert fitting_batch.training(training(8, freeze="all", unfreeze_epoch=1.0)).bytes_per_image == whole
+
+
+def test_auto_takes_the_fewest_replicas_that_fit(shallow, monkeypatch):
+    experiment = training(96, replicas="auto")
+    needed = {replicas: step_memory.compiled_bytes(training(96, replicas=replicas)) for replicas in (4, 8, 12, 16)}
+    assert sorted(needed.values(), reverse=True) == list(needed.values())
+    for replicas, size in needed.items():
+        gigabytes(monkeypatch, 1.01 * size / 0.9 / 1e9)
+        said = []
+        chosen = fitting_batch.with_replicas(experiment, said.append)
+        assert chosen.train.replicas == replicas and str(replicas) in said[0]
+    assert fitting_batch.with_replicas(chosen, said.append) == chosen and len(said) == 1
+    gigabytes(monkeypatch, 1e-6)
+    with pytest.raises(UserError, match=r"train\.batch_size is 96: "):
+        fitting_batch.with_replicas(experiment, said.append)
+    gigabytes(monkeypatch, 0.9 * needed[4] / 1e9)
+    assert re.search(r"--train\.replicas \d+", fitting_batch.for_training("train.batch_size", training(96)))
+
+
 def test_the_memory_is_the_machines_or_its_containers(tmp_path, monkeypatch):
     info, limit = tmp_path / "meminfo", tmp_path / "memory.max"
     monkeypatch.setattr(memory, "_MEMINFO", info)

@@ -5,6 +5,7 @@ images, Python and workspaces of cuDNN.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -80,12 +81,16 @@ def predict(experiment: Experiment, batches: Sequence[int], gigabytes: Sequence[
 
 
 def step_bytes(experiment: Experiment, images: int) -> int:
-    """Bytes per device of a training step on `images` images: arguments, results and temporaries. Compiles it."""
-    devices, size = jax.local_device_count(), experiment.data.image_size
-    experiment = dataclasses.replace(
-        experiment, train=dataclasses.replace(experiment.train, batch_size=images * devices)
-    )
+    """Bytes per device of a training step on `images` images in one replica, as `compiled_bytes`."""
+    train = dataclasses.replace(experiment.train, batch_size=images * jax.device_count(), replicas=None)
+    return compiled_bytes(dataclasses.replace(experiment, train=train))
+
+
+def compiled_bytes(experiment: Experiment) -> int:
+    """Bytes per device of an experiment's training step: arguments, results and temporaries. Compiles it."""
     config.check(experiment)
+    devices, size = jax.local_device_count(), experiment.data.image_size
+    images = experiment.train.batch_size // jax.device_count()
     setup = build.build(experiment)
     labels = jax.ShapeDtypeStruct((devices, images), np.int32)
     batch = {
@@ -106,12 +111,15 @@ def analytical_activation_bytes(model: Network, image_size: int) -> int:
     """Bytes per image that the backward pass reads: the input of each stage, convolution and BN, counted once.
 
     With `remat` these are the inputs of the stages, and all inputs within the largest stage. Inputs of ReLU,
-    concatenation and pooling are not counted, because their gradients follow from their outputs.
+    concatenation and pooling are not counted, because their gradients follow from their outputs. Nor are frozen stages
+    that no trained one precedes.
     """
+    stages = [stage for stage, _ in model.stages()]
+    forward_only = set(itertools.takewhile(model.frozen.__contains__, stages))
     calls = [
         call
         for call in layer_calls(model, image_size, train=True)
-        if len(call.path) == 1 or issubclass(call.kind, nn.Conv | nn.BatchNorm)
+        if (len(call.path) == 1 or issubclass(call.kind, nn.Conv | nn.BatchNorm)) and call.path[0] not in forward_only
     ]
     sizes = {call.input_id: call.input.size * call.input.dtype.itemsize for call in calls}
     if not model.remat:

@@ -51,16 +51,17 @@ def fit(
     """
     workdir = Path(workdir)
     config.check(experiment)
-    build.check_batches(experiment)
     check_place(workdir, experiment.data.source)
     hosts.check_shared(workdir)
     notes: list[str] = []
     experiment, weights = start.settle(experiment, workdir, notes.append)
+    build.check_batches(experiment)
     training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
     if experiment.model.num_classes is None or not checkpoint.exists(workdir):
         experiment = build.with_classes(experiment, len(training.class_names))
     if not checkpoint.exists(workdir):
         advice.check_batch(experiment, len(training), jax.device_count())
+    experiment = fitting_batch.with_replicas(experiment, notes.append)
     setup = build.build(experiment, len(training))  # Raises for an invalid model before anything is written.
     with _lock_on_process_zero(workdir):
         saved = checkpoint.newest(workdir, strict=strict)
@@ -137,7 +138,7 @@ def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: 
         f"{info.multiply_adds / 1e6:,.0f} M multiply-adds per image; {info.training_images:,} training and "
         f"{info.validation_images:,} validation images; steps {start} to {info.steps}\n"
         f"  learning rate {experiment.optim.learning_rate:g} for the global batch of {batch} images = "
-        f"{devices} device{'s' * (devices > 1)} x {batch // devices}; {info.machine}"
+        f"{_division(batch, experiment.train.replicas)}; {info.machine}"
     )
 
 
@@ -145,6 +146,16 @@ def _is_trained(setup: Setup, workdir: Path, step: int) -> bool:
     """Whether the run ends at `step`, that of its newest checkpoint, by its length or its patience."""
     earlier = [m for m in runs.read_metrics(workdir) if m["step"] <= step]
     return step >= setup.plan.steps or runs.is_out_of_patience(earlier, setup.experiment.train.patience)
+
+
+def _division(batch: int, replicas: int | str | None) -> str:
+    """Division of the batch between devices and replicas, in words."""
+    devices = jax.device_count()
+    parts = f"{devices} device{'s' * (devices > 1)}"
+    if replicas in (None, devices):
+        return f"{parts} x {batch // devices}"
+    assert isinstance(replicas, int)
+    return f"{replicas} replicas x {batch // replicas} on {parts}"
 
 
 @contextlib.contextmanager
