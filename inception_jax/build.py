@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -227,9 +227,7 @@ def make_train_step(experiment: Experiment, model: Network, optimizer: optax.Gra
         model=model,
         optimizer=optimizer,
         preprocess=functools.partial(
-            _distorted_input if experiment.data.colour else _plain_input,
-            mean=experiment.data.mean,
-            std=experiment.data.std,
+            _distorted_input if experiment.data.colour else _plain_input, data=experiment.data
         ),
         label_smoothing=experiment.train.label_smoothing,
         aux_weight=experiment.train.aux_weight,
@@ -274,12 +272,13 @@ def make_loading(data: DataConfig) -> Loading:
     return Loading(data.threads or available_cores(), data.prefetch, data.on_error, say_skipped)
 
 
-def _distorted_input(key: jax.Array, images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    return colour.to_network_range(colour.distort_colour(key, images), mean, std)
+def _distorted_input(key: jax.Array, images: jax.Array, data: DataConfig) -> jax.Array:
+    distorted = colour.distort_colour(key, images, strength=data.colour_strength)
+    return colour.to_network_range(distorted, data.mean, data.std)
 
 
-def _plain_input(key: jax.Array, images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    return colour.to_network_range(images, mean, std)
+def _plain_input(key: jax.Array, images: jax.Array, data: DataConfig) -> jax.Array:
+    return colour.to_network_range(images, data.mean, data.std)
 
 
 @functools.cache  # Once per image, not in every epoch.

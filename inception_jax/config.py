@@ -24,6 +24,9 @@ OnError = Literal["stop", "skip"]
 _LARGEST_FLOAT = 3.4028234663852886e38
 """Maximum of float32, in which the fields are computed with."""
 
+PRETRAINED = "pretrained"
+"""Stands for the network of `train.init_from` in `model.name`."""
+
 SMALLEST_SIDE = 75
 """Minimum side of an image in pixels; a smaller one leaves Reduction-B nothing to reduce."""
 
@@ -72,6 +75,10 @@ class FromWeights:
     """Marks a field that the weights of `train.init_from` bring along, unless it was set to other than its default."""
 
 
+class OfPretrained(FromWeights):
+    """Marks a field that the weights bring along only where `model.name` is `PRETRAINED`."""
+
+
 class PerHost(MayChange):
     """Marks a field that may also differ between hosts."""
 
@@ -81,12 +88,12 @@ class ModelConfig:
     """The network."""
 
     name: str = "inception_resnet_v2"
-    """One of `inception_jax.list_models()`."""
+    """One of `inception_jax.list_models()`, or 'pretrained': that of `train.init_from`, with its width and depths."""
     num_classes: Annotated[int | None, AtLeast(2)] = None
     """Number of classes; None is the data set's."""
-    width: Annotated[float, Above(0)] = 1.0
+    width: Annotated[float, Above(0), OfPretrained] = 1.0
     """Factor on the features of every convolution."""
-    depths: Annotated[tuple[int, int, int] | None, THREE_COUNTS] = None
+    depths: Annotated[tuple[int, int, int] | None, THREE_COUNTS, OfPretrained] = None
     """Number of blocks at the 35, 17 and 8 grids; None is the network's own."""
     residual_scales: Annotated[tuple[float, ...], ONE_OR_THREE_SCALES, FromWeights] = (0.17, 0.10, 0.20)
     """Factor on each residual before the addition: one number, or one per grid (35, 17, 8). 1.0 is unscaled."""
@@ -132,6 +139,8 @@ class DataConfig:
     """Mirror training images with probability 1/2."""
     colour: bool = True
     """Distort brightness, saturation, hue and contrast in training (TF-Slim)."""
+    colour_strength: Annotated[float, Above(0, up_to=1)] = 1.0
+    """Factor on the amounts of `colour`; 1 is TF-Slim's."""
     central_fraction: Annotated[float, Above(0, up_to=1), FromWeights] = 0.875
     """Fraction of each side kept by the central crop of evaluation."""
     resize: Annotated[Resize, FromWeights] = "bilinear"
@@ -397,13 +406,19 @@ def with_fields(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
 def split_by_hand(experiment: Experiment, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The `settings` of weights that an experiment takes over, and those that it has set otherwise itself.
 
-    Only fields marked `FromWeights` count. One that has its default was not set.
+    Only fields marked `FromWeights` count. One that has its default was not set. The network itself is taken over where
+    `model.name` is `PRETRAINED`.
     """
     own, default = to_flat_dict(experiment), to_flat_dict(Experiment())
-    marked = {field: value for field, value in settings.items() if _is_marked(field, FromWeights)}
+    pretrained = experiment.model.name == PRETRAINED
+    marked = {
+        field: value
+        for field, value in settings.items()
+        if _is_marked(field, FromWeights) and (pretrained or not _is_marked(field, OfPretrained))
+    }
     taken = {field: value for field, value in marked.items() if own[field] == default[field] != value}
     overridden = {field: value for field, value in marked.items() if value != own[field] != default[field]}
-    return taken, overridden
+    return ({"model.name": settings["model.name"]} if pretrained else {}) | taken, overridden
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:

@@ -46,6 +46,7 @@ def distort_colour(
     saturation: tuple[float, float] = (0.5, 1.5),
     hue: float = 0.2,
     contrast: tuple[float, float] = (0.5, 1.5),
+    strength: float = 1.0,
 ) -> jax.Array:
     """Distorts colours like TF-Slim's distort_color with fast_mode=False: float32 [N, H, W, 3], clipped to [0, 1].
 
@@ -60,12 +61,13 @@ def distort_colour(
       saturation: Minimum and maximum factor of HSV's saturation.
       hue: Maximum rotation of HSV's hue in either direction; 1 is a full circle.
       contrast: Minimum and maximum factor of the deviation from each channel's mean over the image.
+      strength: Factor on all four amounts: on the changes, and on the distance of the factors from 1.
     """
     limits = {
-        "brightness": (-brightness, brightness),
-        "saturation": saturation,
-        "hue": (-hue, hue),
-        "contrast": contrast,
+        "brightness": (-strength * brightness, strength * brightness),
+        "saturation": _towards_one(saturation, strength),
+        "hue": (-strength * hue, strength * hue),
+        "contrast": _towards_one(contrast, strength),
     }
 
     draws = {
@@ -82,6 +84,11 @@ def distort_colour(
     ]
     distorted = [jnp.concatenate(parts) for parts in zip(*quarters, strict=True)]
     return jnp.clip(jnp.stack(distorted, axis=-1), 0.0, 1.0)
+
+
+def _towards_one(factors: tuple[float, float], strength: float) -> tuple[float, float]:
+    low, high = factors
+    return 1 - strength * (1 - low), 1 + strength * (high - 1)
 
 
 def _channel_values(values: Sequence[float]) -> jax.Array:

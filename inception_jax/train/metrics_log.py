@@ -98,8 +98,8 @@ class MetricsLog:
             return False
         best = min(self._evaluated, key=lambda m: m["top1_error"])
         hosts.say_on_process_zero(
-            f"  {patience} evaluations without a lower error (train.patience): the run ends at step "
-            f"{self._evaluated[-1]['step']}; the best, {best['top1_error']:.1%} at step {best['step']}, is kept."
+            f"  {patience} evaluation{'s' * (patience != 1)} without a lower error (train.patience): the run ends at "
+            f"step {self._evaluated[-1]['step']}; the best, {best['top1_error']:.1%} at step {best['step']}, is kept."
         )
         return True
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from inception_jax import checkpoint, config, runs, steps
 from inception_jax.build import Setup
-from inception_jax.config import Experiment
+from inception_jax.config import PRETRAINED, Experiment
 from inception_jax.data.sources import Source, list_names, with_classes
 from inception_jax.errors import UserError
 from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint
@@ -32,6 +32,11 @@ def settle(experiment: Experiment, workdir: Path, report: Report) -> tuple[Exper
             report(f"{workdir} holds another experiment without a checkpoint, which is replaced")
     path = experiment.train.init_from
     if path is None:
+        if experiment.model.name == PRETRAINED:
+            raise UserError(
+                f"model.name is '{PRETRAINED}', the network of the weights to start from: give a run or an imported "
+                "checkpoint with --init-from, or another --model.name."
+            )
         return experiment, None
     weights = _read_weights(path)
     taken, overridden = config.split_by_hand(experiment, settings(weights))

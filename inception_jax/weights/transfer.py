@@ -21,7 +21,8 @@ def settings(trained: TrainedModel) -> dict[str, Any]:
         f"data.{field}": getattr(preprocessing, field)
         for field in ("image_size", "central_fraction", "resize", "mean", "std")
     }
-    fields = [field for field in ("count_include_pad", "residual_scales") if field in described]
+    network = ("name", "width", "depths", "count_include_pad", "residual_scales")
+    fields = [field for field in network if field in described]
     return {**{f"model.{field}": described[field] for field in fields}, **found}
 
 

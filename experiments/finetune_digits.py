@@ -1,0 +1,124 @@
+"""Fine-tuning on few images: handwritten digits from a network of garments, against training from scratch.
+
+    apt-get install dataset-fashion-mnist
+    inception-jax train fashion_mnist --workdir runs/fashion_mnist
+    inception-jax compare finetune_digits --workdir runs/finetune_digits
+    python experiments/finetune_digits.py runs/finetune_digits    # in a checkout: table and picture
+
+The narrow Inception-ResNet-v2 of fashion_mnist.py, trained on 4,000 garments, is fine-tuned by the recipe of
+finetune.py on 10, 30 and 100 digits of each class: the whole network, or with all but the head frozen. The third method
+trains the same network from scratch. Garments and digits have little in common, so this is a hard case.
+
+Each method has the best of four learning rates with 30 images a class (`inception-jax compare finetune_digits_rates`,
+seed 0; the study has seeds 1 to 3):
+
+TABLE
+Cost: 27 runs, MINUTES minutes on two cores. The results are in docs/finetuning.md.
+"""
+
+import dataclasses
+import statistics
+import sys
+from pathlib import Path
+
+from finetune import RECIPE
+
+from inception_jax.config import DataConfig, Experiment, ModelConfig
+from inception_jax.runs import Run, read_run
+
+PRETRAINED_RUN = "runs/fashion_mnist"
+STEPS = {10: 100, 30: 200, 100: 300}
+"""Steps of 20 images, by the number of images a class."""
+RATES = {"scratch": 0.05, "whole": 0.05, "head": 0.05}
+SEEDS = (1, 2, 3)
+METHODS = {"scratch": "from scratch", "whole": "whole network", "head": "head only"}
+
+
+def run(method: str, images: int, seed: int, learning_rate: float) -> Experiment:
+    """One of the methods on so many images of each class."""
+    own = ModelConfig(name="inception_resnet_v2", width=0.25, bn_momentum=RECIPE.model.bn_momentum)
+    return Experiment(
+        seed=seed,
+        model=own if method == "scratch" else RECIPE.model,
+        data=DataConfig(
+            source="digits",
+            training_images=10 * images,
+            image_size=75,
+            crop_area=(0.6, 1.0),
+            flip=False,  # A mirrored digit is another digit.
+            colour=False,
+            central_fraction=1.0,
+        ),
+        optim=dataclasses.replace(RECIPE.optim, learning_rate=learning_rate, reference_batch=None),
+        train=dataclasses.replace(
+            RECIPE.train,
+            batch_size=20,
+            steps=STEPS[images],
+            log_every=20,
+            checkpoint_every=STEPS[images],
+            init_from=None if method == "scratch" else PRETRAINED_RUN,
+            freeze="all" if method == "head" else None,
+        ),
+        evaluation=dataclasses.replace(RECIPE.evaluation, every_epochs=STEPS[images] * 2 / images / 4, batch_size=360),
+    )
+
+
+def runs() -> dict[str, Experiment]:
+    """Each method on each number of images, seed by seed."""
+    return {
+        f"{method}_{images}_{seed}": run(method, images, seed, RATES[method])
+        for images in STEPS
+        for method in METHODS
+        for seed in SEEDS
+    }
+
+
+def final_errors(directory: Path) -> dict[tuple[str, int], list[float]]:
+    """Final top-1 errors in % of the averaged parameters, one per seed, by method and images a class."""
+    errors: dict[tuple[str, int], list[float]] = {}
+    for path in sorted(directory.glob("*_*_*/config.json")):
+        method, images, _ = path.parent.name.split("_")
+        errors.setdefault((method, int(images)), []).append(_final_error(read_run(path.parent)))
+    return errors
+
+
+def _final_error(done: Run) -> float:
+    *_, last = (m for m in done.metrics if m.get("parameters") == "averaged")
+    return 100 * last["top1_error"]
+
+
+def table(errors: dict[tuple[str, int], list[float]]) -> str:
+    """Markdown table: for each method and number of images the median, minimum and maximum over the seeds."""
+    lines = [f"| images a class | {' | '.join(map(str, STEPS))} |", "|---" * (1 + len(STEPS)) + "|"]
+    for method, words in METHODS.items():
+        cells = [errors[method, images] for images in STEPS]
+        texts = [f"{statistics.median(cell):.1f} % ({min(cell):.1f}-{max(cell):.1f})" for cell in cells]
+        lines.append(f"| {words} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def draw(errors: dict[tuple[str, int], list[float]], out: Path) -> None:
+    """Draws the error against the number of images: a line through the medians, and a bar from minimum to maximum."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for (method, words), marker in zip(METHODS.items(), "os^", strict=True):
+        cells = [errors[method, images] for images in STEPS]
+        middle = [statistics.median(cell) for cell in cells]
+        bars = [
+            [m - min(c) for m, c in zip(middle, cells, strict=True)],
+            [max(c) - m for m, c in zip(middle, cells, strict=True)],
+        ]
+        axes.errorbar(list(STEPS), middle, yerr=bars, label=words, marker=marker, capsize=3)
+    axes.set(xscale="log", yscale="log", xlabel="training images of each class", ylabel="top-1 error on 355 digits (%)")
+    axes.set_xticks(list(STEPS), labels=list(map(str, STEPS)))
+    axes.grid(which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(out, dpi=150)
+
+
+if __name__ == "__main__":
+    found = final_errors(Path(sys.argv[1]))
+    print(table(found))
+    draw(found, Path(sys.argv[1]) / "finetuning.png")
