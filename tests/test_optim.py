@@ -173,6 +173,11 @@ def test_the_heads_rate_is_a_factor_on_its_own_updates(name):
     assert changes(10, ("classifier",))["classifier"] == pytest.approx(faster["classifier"], rel=1e-6)
 
 
+def test_one_program_for_all_rates_of_the_head():
+    chains = [optim.make_optimizer(OptimConfig(head_rate=rate), lambda step: 1.0) for rate in (2.0, 10.0)]
+    assert len({jax.jit(c.update).lower(GRADIENTS[0], c.init(PARAMS), PARAMS).as_text() for c in chains}) == 1
+
+
 @pytest.mark.parametrize("head_rate", [1.0, 5.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_schedule_and_average_go_on_where_stages_are_unfrozen(name, head_rate):
