@@ -54,7 +54,11 @@ RECIPE = Experiment(
         resize="bilinear",
     ),
     optim=OptimConfig(
+        name="rmsprop",
         learning_rate=0.045,
+        reference_batch=None,  # As it is: the rate of the batch below.
+        head_rate=1.0,
+        schedule="exponential",
         decay_rate=0.94,  # "decayed every two epochs using an exponential rate of 0.94"
         decay_epochs=2.0,
         staircase=True,  # TF-Slim

@@ -51,7 +51,7 @@ class Setup:
     plan: Plan
     model: Network
     schedule: optax.Schedule
-    """Step -> factor applied to `optim.learning_rate`."""
+    """Step -> factor applied to the learning rate, `config.learning_rate`."""
     optimizer: optax.GradientTransformation
     train_step: Any
     """(state, batch) -> (state, metrics) on all devices; the state's memory is donated."""
@@ -96,8 +96,8 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
     plan = make_plan(experiment, training_images)
     unfrozen = make_model(experiment)
     model = unfrozen.clone(frozen=frozen_stages(unfrozen, experiment.train.freeze))
-    schedule = optim.learning_rate_schedule(experiment.optim, plan.steps_per_epoch)
-    optimizer = optim.make_optimizer(experiment.optim, schedule)
+    schedule = optim.learning_rate_schedule(experiment.optim, plan.steps_per_epoch, plan.steps)
+    optimizer = optim.make_optimizer(experiment.optim, schedule, experiment.train.batch_size)
     setup = Setup(
         experiment=experiment,
         plan=plan,

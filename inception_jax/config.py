@@ -159,32 +159,47 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """TensorFlow's RMSProp with a staircase rate, and an average of the parameters."""
+    """The optimiser (TensorFlow's RMSProp unless named), its learning rate, and an average of the parameters."""
 
+    name: Literal["rmsprop", "sgd", "adamw"] = "rmsprop"
+    """TensorFlow's RMSProp (the paper), SGD, or AdamW, whose rates are far smaller (0.001 is Adam's default)."""
     learning_rate: Annotated[float, Above(0)] = 0.045
     """Learning rate for the global batch, before any decay."""
+    reference_batch: Annotated[int | None, AtLeast(1)] = None
+    """Batch size that `learning_rate` is for; the rate is in proportion to `train.batch_size`. None uses
+    `learning_rate` as it is."""
+    head_rate: Annotated[float, Above(0)] = 1.0
+    """Factor on the learning rate of the classifier and the auxiliary head."""
+    schedule: Literal["exponential", "cosine"] = "exponential"
+    """Whether the rate decays every `decay_epochs` (the paper), or by a cosine to zero at the end of the run, whose
+    length in steps must then stay."""
     decay_rate: Annotated[float, Above(0, up_to=1)] = 0.94
-    """Factor on the learning rate every `decay_epochs`."""
+    """Factor on the learning rate every `decay_epochs`; exponential schedule only."""
     decay_epochs: Annotated[float, Above(0)] = 2.0
-    """Epochs from one decay to the next."""
+    """Epochs from one decay to the next; exponential schedule only."""
     staircase: bool = True
-    """Decay in steps rather than smoothly."""
+    """Decay in steps rather than smoothly; exponential schedule only."""
     warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
     """Epochs of linear warm-up from zero; 0 disables it (the paper)."""
     weight_decay: Annotated[float, AtLeast(0)] = 4e-5
-    """L2 on convolution and dense kernels (TF-Slim); 0 disables it."""
+    """L2 on convolution and dense kernels (TF-Slim), or AdamW's decoupled decay of them, which is multiplied by the
+    learning rate; 0 disables it."""
     clip_norm: Annotated[float | None, Above(0)] = 2.0
     """Maximum global gradient norm (section 4 of the AAAI text names clipping); None disables clipping."""
     rms_decay: Annotated[float, AtLeast(0, below=1)] = 0.9
-    """Decay of RMSProp's mean square."""
+    """Decay of the mean square; rmsprop only."""
     rms_epsilon: Annotated[float, Above(0)] = 1.0
-    """Epsilon added to the mean square."""
+    """Epsilon added to the mean square; rmsprop only."""
     rms_initial: Annotated[float, AtLeast(0)] = 1.0
-    """Initial value of the mean square (TensorFlow: 1)."""
+    """Initial value of the mean square (TensorFlow: 1); rmsprop only."""
     epsilon_in_sqrt: bool = True
-    """Add epsilon inside the root (TensorFlow) rather than outside (PyTorch)."""
+    """Add epsilon inside the root (TensorFlow) rather than outside (PyTorch); rmsprop only."""
     momentum: Annotated[float, AtLeast(0, below=1)] = 0.9
-    """Momentum; the rate is applied before the buffer, as in TensorFlow. 0 disables it."""
+    """Momentum; the rate is applied before the buffer, as in TensorFlow. AdamW's b1. 0 disables it."""
+    adam_b2: Annotated[float, AtLeast(0, below=1)] = 0.999
+    """Decay of the second moment; adamw only."""
+    adam_epsilon: Annotated[float, Above(0)] = 1e-8
+    """Epsilon added to the root of the second moment; adamw only."""
     ema_decay: Annotated[float, AtLeast(0, below=1)] = 0.9999
     """Decay of the parameters' moving average, ramped as min(decay, (1+n)/(10+n))."""
 
@@ -295,6 +310,24 @@ def check(experiment: Experiment) -> None:
         if not isinstance(value, str | None) and not (finite and all(allowed.contains(value) for allowed in ranges)):
             words = [allowed.words for allowed in ranges] + ([] if finite else ["finite in float32"])
             raise UserError(f"{field} is {value!r}; it must be {', '.join(words)}.")
+    _check_rates(experiment)
+
+
+def _check_rates(experiment: Experiment) -> None:
+    """Raises UserError if a rate that is computed from several fields is not finite in float32."""
+    o, batch = experiment.optim, experiment.train.batch_size
+    rate = learning_rate(o, batch)
+    if max(rate, rate * o.head_rate) > _LARGEST_FLOAT:
+        raise UserError(
+            f"optim.learning_rate {o.learning_rate!r} with optim.reference_batch {o.reference_batch!r}, "
+            f"train.batch_size {batch!r} and optim.head_rate {o.head_rate!r} is a rate of {rate * o.head_rate:g}; it "
+            "must be finite in float32."
+        )
+
+
+def learning_rate(optim: OptimConfig, batch_size: int) -> float:
+    """Learning rate that is applied to batches of `batch_size` images, before any decay; see `reference_batch`."""
+    return optim.learning_rate * (batch_size / optim.reference_batch if optim.reference_batch else 1.0)
 
 
 def _numbers(value: Any) -> list[float]:

@@ -1,4 +1,4 @@
-"""Optimiser of the paper as an optax chain, with its learning rate schedule and averaged parameters."""
+"""Optimisers as optax chains, the paper's by default, with learning rate schedules and averaged parameters."""
 
 from typing import Any, NamedTuple
 
@@ -6,50 +6,91 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inception_jax.config import OptimConfig
+from inception_jax.config import OptimConfig, learning_rate
+
+HEAD = ("classifier", "aux_head")
+"""Parameters whose learning rate has the factor `head_rate`."""
 
 
-def learning_rate_schedule(config: OptimConfig, steps_per_epoch: float) -> optax.Schedule:
-    """Schedule of the factor on `learning_rate`: `decay_rate ** floor(epoch / decay_epochs)`.
+def learning_rate_schedule(config: OptimConfig, steps_per_epoch: float, steps: int) -> optax.Schedule:
+    """Schedule of the factor on `learning_rate` in a run of `steps` steps.
 
-    Without `staircase` the exponent is not rounded. With `warmup_epochs` the factor first rises linearly from zero; the
-    decay still counts from step 0. Both periods are rounded to a number of steps.
+    Exponential: `decay_rate ** floor(epoch / decay_epochs)`, whatever the length of the run; without `staircase` the
+    exponent is not rounded. Cosine: `(1 + cos(pi t)) / 2` with t from 0 to 1 over the steps after the warm-up.
+
+    With `warmup_epochs` the factor first rises linearly from zero; the exponential decay still counts from step 0. All
+    periods are rounded to a number of steps.
     """
-    decay_steps = max(1, round(config.decay_epochs * steps_per_epoch))
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    decay = optax.exponential_decay(1.0, decay_steps, config.decay_rate, staircase=config.staircase)
+    decay = _cosine(warmup_steps, steps) if config.schedule == "cosine" else _exponential(config, steps_per_epoch)
     if warmup_steps == 0:
         return decay
     return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def make_optimizer(config: OptimConfig, schedule: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
-    """Optimiser of section 4 as a chain: L2, clipping, TensorFlow's RMSProp, learning rate, momentum, average.
+def _exponential(config: OptimConfig, steps_per_epoch: float) -> optax.Schedule:
+    decay_steps = max(1, round(config.decay_epochs * steps_per_epoch))
+    return optax.exponential_decay(1.0, decay_steps, config.decay_rate, staircase=config.staircase)
 
-    Differs from `optax.rmsprop` as TensorFlow does: `ms <- d ms + (1 - d) g^2` starts from `rms_initial`, and
-    `mom <- m mom + rate g / sqrt(ms + eps)` has epsilon inside the root and the rate inside the momentum. At the
-    paper's epsilon of 1 this decides the result.
 
-    The rate is `learning_rate * schedule(step)`. `learning_rate` is held in the state rather than in the program, so
-    that a step compiles once for all rates of a sweep.
+def _cosine(begin: int, end: int) -> optax.Schedule:
+    decay = optax.cosine_decay_schedule(1.0, max(1, end - begin))
+    return lambda step: decay(jnp.maximum(0, step - begin))
 
-    Weight decay is added to the gradients of kernels before clipping, as the released code's L2 term of the loss.
+
+def make_optimizer(
+    config: OptimConfig, schedule: optax.ScalarOrSchedule, batch_size: int | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Optimiser as a chain, by default that of section 4 of the paper.
+
+    rmsprop: L2, clipping, TensorFlow's RMSProp, learning rate, momentum, average. Differs from `optax.rmsprop` as
+    TensorFlow does: `ms <- d ms + (1 - d) g^2` starts from `rms_initial`, and `mom <- m mom + rate g / sqrt(ms + eps)`
+    has epsilon inside the root and the rate inside the momentum. At the paper's epsilon of 1 this decides the result.
+
+    sgd: L2, clipping, learning rate, momentum, average. Differs from `optax.sgd` only while the rate changes, which is
+    inside the momentum as above.
+
+    adamw: clipping, `optax.adamw` on the gradients without any L2 (its decay is decoupled), average.
+
+    The rate is `config.learning_rate * schedule(step)`, in proportion to the batch and times `head_rate` in the head
+    if so configured. It is held in the state rather than in the program, so that a step compiles once for all rates of
+    a sweep.
+
+    L2 is added to the gradients of kernels before clipping, as the released code's term of the loss.
+
+    Args:
+      config: the settings.
+      schedule: function of the step that gives the factor on the learning rate.
+      batch_size: images per step, which a configuration with a `reference_batch` needs.
+
+    Raises:
+      ValueError: there is a `reference_batch` and no `batch_size`.
     """
-    transforms = [
-        optax.add_decayed_weights(config.weight_decay, mask=is_kernel) if config.weight_decay else optax.identity(),
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm is not None else optax.identity(),
-        optax.scale_by_rms(
-            config.rms_decay,
-            config.rms_epsilon,
-            initial_scale=config.rms_initial,
-            eps_in_sqrt=config.epsilon_in_sqrt,
-        ),
-        optax.scale_by_learning_rate(schedule),
-        optax.inject_hyperparams(optax.scale)(step_size=config.learning_rate),
-        optax.trace(config.momentum) if config.momentum else optax.identity(),
-        params_ema(config.ema_decay),
-    ]
-    return optax.chain(*transforms)
+    if config.reference_batch and batch_size is None:
+        raise ValueError("a configuration with a reference_batch needs a batch_size")
+    rate = learning_rate(config, batch_size or 1)
+    scale = optax.inject_hyperparams(optax.scale)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=is_kernel) if config.weight_decay else optax.identity()
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm is not None else optax.identity()
+    rms = optax.scale_by_rms(
+        config.rms_decay, config.rms_epsilon, initial_scale=config.rms_initial, eps_in_sqrt=config.epsilon_in_sqrt
+    )
+    adam = optax.scale_by_adam(config.momentum, config.adam_b2, config.adam_epsilon)
+    rates = [optax.scale_by_learning_rate(schedule), scale(step_size=rate)]
+    if config.head_rate != 1:
+        rates.append(optax.masked(scale(step_size=float(config.head_rate)), is_head))
+    momentum = optax.trace(config.momentum) if config.momentum else optax.identity()
+    transforms = {
+        "rmsprop": [decay, clip, rms, *rates, momentum],
+        "sgd": [decay, clip, *rates, momentum],
+        "adamw": [clip, adam, decay, *rates],
+    }
+    return optax.chain(*transforms[config.name], params_ema(config.ema_decay))
+
+
+def is_head(params: Any) -> Any:
+    """Mask of parameters: True in the classifier and the auxiliary head."""
+    return jax.tree.map_with_path(lambda path, _: path[0].key in HEAD, params)
 
 
 def is_kernel(params: Any) -> Any:

@@ -8,6 +8,8 @@ from helpers import SMALL, changed
 from test_own_pictures import of, write_pets
 
 from inception_jax import build, train
+from inception_jax.compare.records import summary_row
+from inception_jax.compare.runs_to_groups import curves_of
 from inception_jax.config import Experiment
 from inception_jax.errors import UserError
 from inception_jax.train import advice
@@ -48,6 +50,20 @@ def test_a_decay_over_more_steps_than_the_run_has_is_named_with_one_that_suits(s
         assert lines(train={"steps": steps}, model=model, optim={**epochs, **names}) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("rmsprop", {"rms-decay", "momentum"}), ("sgd", {"momentum"}), ("adamw", set())],
+)
+def test_only_the_decays_of_the_optimiser_are_named(name, fields):
+    line, *_ = lines(train={"steps": 5}, optim={"name": name, "decay_epochs": 1e-3})
+    assert set(flags(line)) == {"model.bn-momentum", "optim.ema-decay", *(f"optim.{field}" for field in fields)}
+
+
+def test_a_cosine_has_no_period_that_could_be_too_long():
+    short = {"train": {"epochs": 1.5, "batch_size": 640}, "images": 640 * 10_000}
+    assert [len(lines(**short, optim={"schedule": schedule})) for schedule in ("exponential", "cosine")] == [1, 0]
+
+
 @pytest.mark.parametrize(("field", "value"), [("decay_epochs", 2.0), ("warmup_epochs", 3.0)])
 def test_a_period_longer_than_the_run_is_named(field, value):
     quiet = {"decay_epochs": 0.1, "learning_rate": 0.01}
@@ -66,7 +82,15 @@ def test_the_papers_rate_with_another_batch_is_put_in_proportion(batch, suits):
     (line,) = lines(**long)
     assert "0.045" in line and "640" in line and f"{batch} would" in line
     assert flags(line) == {"optim.learning-rate": suits}
-    assert lines(**long, optim={"learning_rate": suits}) == []
+    assert lines(**long, optim={"learning_rate": suits}) == lines(**long, optim={"reference_batch": 640}) == []
+    assert flags(*lines(**long, optim={"name": "sgd"})) == {"optim.learning-rate": suits}
+
+
+@pytest.mark.parametrize("batch", [{}, {"reference_batch": 256}])
+def test_the_papers_rate_is_not_for_adamw(batch):
+    (line,) = lines(train={"batch_size": 16, "steps": 100_000}, optim={"name": "adamw", **batch})
+    assert "0.045" in line and flags(line) == {"optim.learning-rate": 0.001}
+    assert lines(train={"batch_size": 16, "steps": 100_000}, optim={"name": "adamw", "learning_rate": 0.001}) == []
 
 
 @pytest.mark.parametrize(
@@ -100,13 +124,17 @@ def test_a_short_run_with_the_recipes_averages_validates_what_it_trained(pets, t
     recipe = Experiment()
     averages = {
         "model": {"bn_momentum": recipe.model.bn_momentum},
-        "optim": {"ema_decay": recipe.optim.ema_decay, "learning_rate": 0.02},
+        "optim": {"ema_decay": recipe.optim.ema_decay, "learning_rate": 0.16, "reference_batch": 64},
     }
     averages["model"]["bn_statistics"] = "global"  # Two images a device are few.
     short = of(pets, train={"steps": 40, "log_every": 10, "checkpoint_every": 40}, **averages)
     run = train.fit(short, tmp_path / "run", name="run")
     said = capfd.readouterr().err
     assert said.count("model.bn_momentum 0.9997 (3,333 steps), optim.ema_decay 0.9999 (10,000 steps)") == 1
+    # The rate of eight images, as said, logged and listed by compare.
+    assert said.count("learning rate 0.02 for the global batch of 8 images") == 1
+    assert run.metrics[0]["learning_rate"] == pytest.approx(0.02)
+    assert summary_row(curves_of([run])[0], "")["learning_rate"] == pytest.approx(0.02)
     losses = {m["parameters"]: m["loss"] for m in run.metrics if m["split"] == "validation"}
     # With a constant decay of BN's statistics both are about 2, above that of chance.
     assert max(losses.values()) < math.log(3)

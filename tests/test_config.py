@@ -5,7 +5,7 @@ import math
 import re
 
 import pytest
-from helpers import with_value
+from helpers import changed, with_value
 
 from inception_jax import config
 from inception_jax.config import Experiment, ModelConfig
@@ -51,12 +51,33 @@ def test_marks_of_fields_that_may_change_or_differ_between_hosts():
         ("data.mean", (0.5, math.nan, 0.5), "finite"),
         ("evaluation.every_epochs", -math.inf, "above 0"),
         ("train.steps", 0, "1 or more"),
+        ("optim.name", "adam", "'rmsprop', 'sgd', 'adamw'"),
+        ("optim.schedule", "step", "'exponential', 'cosine'"),
+        ("optim.head_rate", 0.0, "above 0"),
+        ("optim.reference_batch", 0, "1 or more"),
+        ("optim.adam_b2", 1.0, "below 1"),
+        ("optim.adam_epsilon", 0.0, "above 0"),
         ("seed", -1, "0 or more"),
     ],
 )
 def test_errors_name_field_value_and_range(field, value, allowed):
     with pytest.raises(UserError, match=f"{field}.*{re.escape(repr(value))}.*{allowed}"):
         config.check(with_value(field, value))
+
+
+@pytest.mark.parametrize("options", [{"reference_batch": 1}, {"head_rate": 640.0}])
+def test_the_rate_that_is_applied_must_be_finite_too(options):
+    large = changed(Experiment(), optim={"learning_rate": 1e38})
+    config.check(large)
+    with pytest.raises(UserError, match=r"optim\.learning_rate 1e\+38.*640.*6\.4e\+40.*finite"):
+        config.check(changed(large, optim=options))
+
+
+def test_the_rate_is_in_proportion_to_a_reference_batch():
+    optim = Experiment().optim
+    assert config.learning_rate(optim, 16) == optim.learning_rate
+    in_proportion = changed(Experiment(), optim={"reference_batch": 640}).optim
+    assert [config.learning_rate(in_proportion, n) for n in (640, 16)] == pytest.approx([0.045, 0.001125])
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -76,7 +97,7 @@ def test_round_trip_through_json():
 
 
 def test_errors_name_an_unknown_field():
-    with pytest.raises(UserError, match="optim.rate.*learning_rate, decay_rate"):
+    with pytest.raises(UserError, match="optim.rate.*learning_rate, reference_batch"):
         config.from_dict({"optim": {"rate": 1}})
 
 

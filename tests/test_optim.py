@@ -1,4 +1,4 @@
-"""The optimiser against TensorFlow's RMSProp, and the averaged parameters against computations by hand."""
+"""The optimisers against TensorFlow's RMSProp and optax, and the averaged parameters against computations by hand."""
 
 import math
 from pathlib import Path
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import SMALL, changed
 
-from inception_jax import optim
+from inception_jax import build, optim
 from inception_jax.config import OptimConfig
 
 RMSPROP = np.load(Path(__file__).parent / "golden" / "rmsprop.npz")
@@ -34,7 +35,7 @@ def test_rmsprop_is_tensorflows(case, momentum, staircase):
     if staircase:
         rates = jnp.asarray(RMSPROP["lr_sched"], jnp.float32)
         rate = rates.__getitem__
-        ours = optim.learning_rate_schedule(OptimConfig(), 2)
+        ours = optim.learning_rate_schedule(OptimConfig(), 2, 20)
         np.testing.assert_allclose([0.045 * ours(i) for i in range(20)], rates, rtol=1e-6)
     chain = optim.make_optimizer(OptimConfig(momentum=momentum, **BARE), rate)
     params = {i: jnp.asarray(RMSPROP[f"p0_{i}"], jnp.float32) for i in range(3)}
@@ -45,18 +46,32 @@ def test_rmsprop_is_tensorflows(case, momentum, staircase):
 
 
 def test_staircase_smooth_decay_and_warm_up():
-    stairs = optim.learning_rate_schedule(OptimConfig(), 5)
+    stairs = optim.learning_rate_schedule(OptimConfig(), 5, 30)
     assert [float(stairs(s)) for s in (0, 9)] == pytest.approx([1.0, 1.0])
     assert [float(stairs(s)) for s in (10, 19, 20)] == pytest.approx([0.94, 0.94, 0.94**2])
-    smooth = optim.learning_rate_schedule(OptimConfig(staircase=False), 5)
+    smooth = optim.learning_rate_schedule(OptimConfig(staircase=False), 5, 30)
     assert float(smooth(5)) == pytest.approx(0.94**0.5)
-    warm = optim.learning_rate_schedule(OptimConfig(warmup_epochs=0.8), 5)
+    warm = optim.learning_rate_schedule(OptimConfig(warmup_epochs=0.8), 5, 30)
     assert [float(warm(s)) for s in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
     assert float(warm(10)) == pytest.approx(0.94)
 
 
+@pytest.mark.parametrize(("warmup_epochs", "warmup_steps"), [(0.0, 0), (0.8, 4), (9.0, 45)])
+def test_a_cosine_falls_over_the_steps_after_the_warm_up(warmup_epochs, warmup_steps):
+    config = OptimConfig(schedule="cosine", warmup_epochs=warmup_epochs, decay_epochs=0.1)
+    ours = optim.learning_rate_schedule(config, 5, 24)
+    expected = [
+        (s + 1) / warmup_steps
+        if s < warmup_steps
+        else (1 + math.cos(math.pi * (s - warmup_steps) / (24 - warmup_steps))) / 2
+        for s in range(24)
+    ]
+    assert [float(ours(s)) for s in range(24)] == pytest.approx(expected, abs=1e-6)
+    assert 0 < expected[-1] and (warmup_steps > 24 or float(ours(24)) == pytest.approx(0, abs=1e-6))
+
+
 def test_one_program_for_all_learning_rates():
-    schedule = optim.learning_rate_schedule(OptimConfig(), 1)
+    schedule = optim.learning_rate_schedule(OptimConfig(), 1, 5)
     params, gradient = {"kernel": jnp.arange(4.0)}, {"kernel": jnp.array([1.0, -2.0, 0.5, 3.0])}
     chains = [optim.make_optimizer(OptimConfig(learning_rate=rate), schedule) for rate in (0.045, 0.3)]
     texts = {jax.jit(c.update).lower(gradient, c.init(params), params).as_text() for c in chains}
@@ -69,10 +84,154 @@ def test_one_program_for_all_learning_rates():
             np.testing.assert_allclose(ours["kernel"], theirs["kernel"], rtol=1e-6)
 
 
+PARAMS = {
+    "stem": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])},
+    "classifier": {"kernel": jnp.array([3.0]), "bias": jnp.array([-1.0])},
+}
+GRADIENTS = [
+    {
+        "stem": {"kernel": jnp.array([a, -0.3]), "bias": jnp.array([0.2])},
+        "classifier": {"kernel": jnp.array([0.7 * a]), "bias": jnp.array([a - 1])},
+    }
+    for a in (0.5, -1.0, 0.0, 2.0, 0.25)
+]
+
+
+def agree(ours, theirs):
+    for (a, _), (b, _) in zip(ours, theirs, strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6, atol=1e-7), a, b)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_is_optaxs(weight_decay):
+    settings = {"momentum": 0.8, "adam_b2": 0.95, "adam_epsilon": 1e-3, "weight_decay": weight_decay, "clip_norm": None}
+    # What is RMSProp's alone does nothing.
+    config = OptimConfig(name="adamw", learning_rate=0.1, schedule="cosine", rms_decay=0.5, rms_epsilon=7.0, **settings)
+    schedule = optim.learning_rate_schedule(config, 5, 5)
+    theirs = optax.adamw(
+        lambda step: 0.1 * schedule(step), 0.8, 0.95, 1e-3, weight_decay=weight_decay, mask=optim.is_kernel
+    )
+    agree(*(trajectory(c, PARAMS, GRADIENTS) for c in (optim.make_optimizer(config, schedule), theirs)))
+
+
+def test_adamws_decay_is_neither_clipped_nor_part_of_the_moments():
+    config = OptimConfig(name="adamw", learning_rate=0.1, weight_decay=0.5, clip_norm=1.0, momentum=0.0, adam_b2=0.75)
+    value, second = 3.0, 0.0
+    steps = trajectory(
+        optim.make_optimizer(config, lambda s: 0.5**s),
+        {"kernel": jnp.array([3.0])},
+        [{"kernel": jnp.array([g])} for g in (4.0, 0.5, -0.1)],
+    )
+    for n, (gradient, (params, _)) in enumerate(zip((1.0, 0.5, -0.1), steps, strict=True), start=1):
+        second = 0.75 * second + 0.25 * gradient**2
+        step = gradient / (math.sqrt(second / (1 - 0.75**n)) + 1e-8)
+        value -= 0.1 * 0.5 ** (n - 1) * (step + 0.5 * value)
+        assert float(params["kernel"][0]) == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_optaxs_at_a_constant_rate(momentum):
+    config = OptimConfig(name="sgd", momentum=momentum, rms_decay=0.5, **{**BARE, "learning_rate": 0.1})
+    theirs = optax.sgd(0.1, momentum=momentum or None)
+    agree(*(trajectory(c, PARAMS, GRADIENTS) for c in (optim.make_optimizer(config, lambda step: 1.0), theirs)))
+
+
+def test_sgd_decays_clips_and_has_the_rate_inside_the_momentum():
+    config = OptimConfig(name="sgd", learning_rate=0.1, momentum=0.8, weight_decay=0.5, clip_norm=2.0)
+    value, buffer = 3.0, 0.0
+    steps = trajectory(
+        optim.make_optimizer(config, lambda s: 0.5**s),
+        {"kernel": jnp.array([3.0])},
+        [{"kernel": jnp.array([g])} for g in (4.0, 0.5, -1.0)],
+    )
+    for n, (gradient, (params, _)) in enumerate(zip((4.0, 0.5, -1.0), steps, strict=True)):
+        total = min(gradient + 0.5 * value, 2.0)
+        buffer = 0.8 * buffer + 0.1 * 0.5**n * total
+        value -= buffer
+        assert float(params["kernel"][0]) == pytest.approx(value, rel=1e-5)
+
+
+NAMES = ("rmsprop", "sgd", "adamw")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_heads_rate_is_a_factor_on_its_own_updates(name):
+    def changes(head_rate, parts=tuple(PARAMS)):
+        chain = optim.make_optimizer(
+            OptimConfig(name=name, head_rate=head_rate, clip_norm=None), lambda step: 0.5**step
+        )
+        # Gradients that do not depend on the parameters, and without decay: the changes are proportional to the rate.
+        params = {part: {"bias": PARAMS[part]["bias"]} for part in parts}
+        gradients = [{part: {"bias": g[part]["bias"]} for part in parts} for g in GRADIENTS]
+        last = trajectory(chain, params, gradients)[-1][0]
+        return {part: float((last[part]["bias"] - params[part]["bias"])[0]) for part in parts}
+
+    plain, faster = changes(1.0), changes(10)
+    assert faster["stem"] == pytest.approx(plain["stem"], rel=1e-6)
+    assert faster["classifier"] == pytest.approx(10 * plain["classifier"], rel=1e-5)
+    # As where all other stages are frozen.
+    assert changes(10, ("classifier",))["classifier"] == pytest.approx(faster["classifier"], rel=1e-6)
+
+
+def test_one_program_for_all_rates_of_the_head():
+    chains = [optim.make_optimizer(OptimConfig(head_rate=rate), lambda step: 1.0) for rate in (2.0, 10.0)]
+    assert len({jax.jit(c.update).lower(GRADIENTS[0], c.init(PARAMS), PARAMS).as_text() for c in chains}) == 1
+
+
+@pytest.mark.parametrize("head_rate", [1.0, 5.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_schedule_and_average_go_on_where_stages_are_unfrozen(name, head_rate):
+    config = OptimConfig(name=name, head_rate=head_rate, ema_decay=0.5)
+    chain = optim.make_optimizer(config, lambda step: 0.5**step)
+    head = {"classifier": PARAMS["classifier"]}
+    (_, _), (trained, old) = trajectory(chain, head, [{"classifier": g["classifier"]} for g in GRADIENTS[:2]])
+    params = {**PARAMS, **trained}
+    fresh = chain.init(params)
+    state = optim.extend_state(old, fresh)
+    assert jax.tree.structure(state) == jax.tree.structure(fresh)
+    average = optim.averaged_params(state)
+    np.testing.assert_array_equal(average["classifier"]["bias"], optim.averaged_params(old)["classifier"]["bias"])
+    np.testing.assert_array_equal(average["stem"]["bias"], PARAMS["stem"]["bias"])
+    # The moments begin anew: the next step is the first one, at the rate of the third.
+    (updates, after), (first, _) = (chain.update(GRADIENTS[2], s, params) for s in (state, fresh))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 0.25 * b, rtol=1e-6), updates, first)
+    assert [int(s.updates) for s in after if isinstance(s, optim.ParamsEmaState)] == [3]
+
+
+def test_the_rate_is_in_proportion_to_the_batch():
+    def step_size(**options):
+        setup = build.build(changed(SMALL, model={"num_classes": 10}, train={"batch_size": 16}, optim=options))
+        return [s.hyperparams["step_size"] for s in setup.optimizer.init(PARAMS) if hasattr(s, "hyperparams")]
+
+    assert step_size(learning_rate=0.5) == [0.5]
+    assert step_size(learning_rate=0.5, reference_batch=64) == [0.125]
+    config = OptimConfig(reference_batch=64)
+    with pytest.raises(ValueError, match="batch_size"):
+        optim.make_optimizer(config, lambda step: 1.0)
+
+
+def test_the_papers_state_is_that_of_earlier_versions():
+    paths = [
+        jax.tree_util.keystr(path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(
+            optim.make_optimizer(OptimConfig(), lambda step: 1.0).init({"kernel": jnp.ones(2)})
+        )
+    ]
+    assert paths == [
+        "[2].nu['kernel']",
+        "[3].count",
+        "[4].count",
+        "[4].hyperparams['step_size']",
+        "[5].trace['kernel']",
+        "[6].updates",
+        "[6].average['kernel']",
+    ]
+
+
 def test_average_of_the_parameters_across_a_staircase_edge():
     # One parameter with gradient 1, no momentum, epsilon 1.
     config = OptimConfig(**{**BARE, "learning_rate": 0.1, "decay_rate": 0.5, "momentum": 0.0, "ema_decay": 0.3})
-    chain = optim.make_optimizer(config, optim.learning_rate_schedule(config, 1))
+    chain = optim.make_optimizer(config, optim.learning_rate_schedule(config, 1, 4))
     seen = trajectory(chain, {"kernel": jnp.array(1.0)}, [{"kernel": jnp.array(1.0)}] * 4)
     # The mean square stays 0.9 * 1 + 0.1 * 1 = 1, so each step is rate / sqrt(2).
     value, average = 1.0, 1.0

@@ -49,12 +49,16 @@ def test_groups_of_a_network_are_labelled_and_sorted_by_setting(tmp_path):
 
 
 def test_an_ablation_is_labelled_by_the_changed_settings(tmp_path):
-    changes = ({}, {"rms_epsilon": 1e-8}, {"clip_norm": None}, {"momentum": 0.0, "epsilon_in_sqrt": False})
+    changes = (
+        *({}, {"rms_epsilon": 1e-8}, {"clip_norm": None}, {"momentum": 0.0, "epsilon_in_sqrt": False}),
+        {"name": "adamw", "learning_rate": 0.001},
+    )
     runs = [write_run(tmp_path / f"{i}", "inception_v4", [0.5], optim=change) for i, change in enumerate(changes)]
     assert sorted(labels(*runs)) == [
         "Inception-v4",
         "Inception-v4, clip_norm None",
         "Inception-v4, epsilon_in_sqrt False, momentum 0",
+        "Inception-v4, optimiser adamw, rate 0.001",
         "Inception-v4, rms_epsilon 1e-08",
     ]
 

@@ -1,5 +1,6 @@
 """Small runs from start to end: what they write, how they resume and how they stop."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -126,10 +127,26 @@ def test_another_experiment_is_refused_and_the_differences_are_named(reference):
     assert "log_every" not in message
 
 
+def test_a_cosine_schedule_keeps_its_length(reference, tmp_path, monkeypatch):
+    # The finished run, as if it had been started with this schedule.
+    directory = tmp_path / "run"
+    shutil.copytree(reference.directory, directory)
+    started = changed(reference.experiment, optim={"schedule": "cosine"})
+    runs.write_config(directory, reference.info, started)
+    newest = checkpoint.newest
+    monkeypatch.setattr(checkpoint, "newest", lambda *a, **k: dataclasses.replace(newest(*a, **k), experiment=started))
+    epochs = {"steps": None, "epochs": 2.0}
+    for length, field, steps in (({"steps": 8}, "train.steps", 8), (epochs, "train.epochs", 360)):
+        with pytest.raises(UserError, match=rf"{directory} .*6 steps.*cosine.*{field}.* {steps}: .*--train.steps 6"):
+            train.fit(changed(started, train=length), directory)
+    for same in ({}, {"steps": None, "epochs": 6 * 8 / 1442}):
+        assert train.fit(changed(started, train=same), directory).metrics == reference.metrics
+
+
 def diverging_from(step):
     """The usual schedule, times 1e30 from `step` on."""
     usual = optim.learning_rate_schedule
-    return lambda config, per_epoch: lambda at: usual(config, per_epoch)(at) * jnp.where(at < step, 1.0, 1e30)
+    return lambda *plan: lambda at: usual(*plan)(at) * jnp.where(at < step, 1.0, 1e30)
 
 
 def test_a_non_finite_loss_stops_the_run_or_rolls_it_back(tmp_path, monkeypatch, capfd):

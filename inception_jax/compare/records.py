@@ -15,6 +15,7 @@ from inception_jax.compare.final_error import FinalError
 from inception_jax.compare.runs_to_groups import Curve, Group
 from inception_jax.compare.statistics import Estimate, Interval
 from inception_jax.compare.time_to_error import COSTS, CostToTarget, TargetComparison
+from inception_jax.config import learning_rate
 
 
 def summary_row(curve: Curve, label: str) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def summary_row(curve: Curve, label: str) -> dict[str, Any]:
         "parameters": info.parameters,
         "multiply_adds": info.multiply_adds,
         "batch_size": experiment.train.batch_size,
-        "learning_rate": experiment.optim.learning_rate,
+        "learning_rate": learning_rate(experiment.optim, experiment.train.batch_size),
         "steps": metrics[-1]["step"],
         "steps_planned": info.steps,
         "epochs": metrics[-1]["epoch"],

@@ -102,7 +102,7 @@ def _evaluations(run: Run, parameters: str) -> list[dict[str, Any]]:
     return [found[step] for step in sorted(found)]
 
 
-_ABBREVIATIONS = {"learning_rate": "rate"}
+_ABBREVIATIONS = {"learning_rate": "rate", "name": "optimiser"}  # The network's name is not in labels.
 _NOT_IN_LABELS = ("seed", "model.name", "model.depths")
 _MAX_FIELDS = 2  # Fields in a label; more would not fit a legend.
 
@@ -259,9 +259,10 @@ def _fields(groups: Sequence[Sequence[Curve]]) -> list[str | None]:
 
 def _field(name: str, value: Any) -> str:
     short = name.rpartition(".")[2]
+    short = _ABBREVIATIONS.get(short, short)
     if isinstance(value, tuple):
         value = "/".join(map(str, value))
-    return f"{_ABBREVIATIONS.get(short, short)} {value:g}" if isinstance(value, float) else f"{short} {value}"
+    return f"{short} {value:g}" if isinstance(value, float) else f"{short} {value}"
 
 
 def _name(group: Sequence[Curve]) -> str:

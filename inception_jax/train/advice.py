@@ -6,14 +6,24 @@ from inception_jax.build import Plan
 from inception_jax.config import Experiment, OptimConfig, TrainConfig, to_flat_dict
 from inception_jax.errors import UserError
 
-DECAYS = ("model.bn_momentum", "optim.ema_decay", "optim.rms_decay", "optim.momentum")
+DECAYS = ("model.bn_momentum", "optim.ema_decay")
 """Decays of averages over steps: one of d covers 1 / (1 - d) steps."""
+
+DECAYS_OF_OPTIMISERS = {
+    "rmsprop": ("optim.rms_decay", "optim.momentum"),
+    "sgd": ("optim.momentum",),
+    "adamw": (),  # It corrects the bias of its averages, so that they suit any length.
+}
+"""Decays as `DECAYS`, by `optim.name`."""
 
 PERIODS = {
     "optim.decay_epochs": "so the learning rate never decays",
     "optim.warmup_epochs": "so the learning rate never reaches its value",
 }
 """Fields in epochs that do nothing, or nothing else, in a run that is shorter."""
+
+# Adam's, whose steps are about as large as the rate, whatever the gradient.
+_RATE_OF_ADAM = 0.001
 
 # Of the paper's run of 100 epochs and decays every two.
 _DECAYS_OF_THE_RECIPE = 50
@@ -41,11 +51,13 @@ def advise(experiment: Experiment, plan: Plan) -> Iterator[str]:
     yield from _long_decays(experiment, plan)
     yield from _long_periods(experiment, plan)
     yield from _rate_of_another_batch(experiment)
+    yield from _rate_of_another_optimiser(experiment)
 
 
 def _long_decays(experiment: Experiment, plan: Plan) -> Iterator[str]:
     values = to_flat_dict(experiment)
-    long = {field: 1 / (1 - values[field]) for field in DECAYS if 1 / (1 - values[field]) > plan.steps + 0.5}
+    decays = (*DECAYS, *DECAYS_OF_OPTIMISERS[experiment.optim.name])
+    long = {field: 1 / (1 - values[field]) for field in decays if 1 / (1 - values[field]) > plan.steps + 0.5}
     if not long:
         return
     # Where the ramp of `optim.ramped_decay` ends: an average over the last ninth of the run.
@@ -57,8 +69,9 @@ def _long_decays(experiment: Experiment, plan: Plan) -> Iterator[str]:
 
 def _long_periods(experiment: Experiment, plan: Plan) -> Iterator[str]:
     values, epochs = to_flat_dict(experiment), plan.steps / plan.steps_per_epoch
+    unused = {"optim.decay_epochs"} if experiment.optim.schedule == "cosine" else set()
     for field, effect in PERIODS.items():
-        if values[field] > epochs:
+        if field not in unused and values[field] > epochs:
             suits = f"{_flag(field)} {epochs / _DECAYS_OF_THE_RECIPE:.2g}"
             yield f"{field} {values[field]:g} is longer than the run's {epochs:.3g} epochs, {effect}; try {suits}"
 
@@ -66,14 +79,26 @@ def _long_periods(experiment: Experiment, plan: Plan) -> Iterator[str]:
 def _rate_of_another_batch(experiment: Experiment) -> Iterator[str]:
     """The paper's rate with another batch than the paper's.
 
-    In proportion, because with the paper's epsilon of 1 its RMSProp moves nearly as plain SGD with momentum does.
+    In proportion, because with the paper's epsilon of 1 its RMSProp moves nearly as plain SGD with momentum does. A
+    `reference_batch` has put it in proportion already.
     """
-    rate, batch = OptimConfig.learning_rate, TrainConfig.batch_size
-    if experiment.optim.learning_rate == rate and experiment.train.batch_size != batch:
+    rate, batch, o = OptimConfig.learning_rate, TrainConfig.batch_size, experiment.optim
+    if o.name == "adamw" or o.reference_batch is not None:
+        return
+    if o.learning_rate == rate and experiment.train.batch_size != batch:
         suits = rate * experiment.train.batch_size / batch
         yield (
             f"learning rate {rate:g} is the paper's for {batch} images; in proportion {experiment.train.batch_size} "
             f"would have {suits:.2g}: --optim.learning-rate {suits:.2g}"
+        )
+
+
+def _rate_of_another_optimiser(experiment: Experiment) -> Iterator[str]:
+    """The paper's rate with AdamW, which it is far too high for."""
+    if experiment.optim.name == "adamw" and experiment.optim.learning_rate == OptimConfig.learning_rate:
+        yield (
+            f"learning rate {OptimConfig.learning_rate:g} is the paper's for RMSProp with its epsilon of 1, not for "
+            f"optim.name 'adamw', which takes steps as large as the rate: try --optim.learning-rate {_RATE_OF_ADAM:g}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception_jax import runs
+from inception_jax import config, runs
 from inception_jax.build import Setup
 from inception_jax.system import hosts
 from inception_jax.train.clock import Clock, Window
@@ -27,6 +27,7 @@ class MetricsLog:
     def __init__(self, setup: Setup, workdir: Path, name: str, step: int):
         """Opens the metrics of `workdir` at `step`, dropping later lines, and starts the run's clock."""
         self._experiment, self._plan, self._schedule = setup.experiment, setup.plan, setup.schedule
+        self._rate = config.learning_rate(self._experiment.optim, self._experiment.train.batch_size)
         self._workdir = workdir
         self.watchdog = Watchdog(
             self._experiment.train, report=lambda line: hosts.say_on_process_zero(f"{name}: {line}")
@@ -63,7 +64,7 @@ class MetricsLog:
         if pending is None:
             return
         step, values, ended = pending
-        rate = self._experiment.optim.learning_rate * float(self._schedule(step - 1))
+        rate = self._rate * float(self._schedule(step - 1))
         self.watchdog.check(step, values, rate)
         self._skipped += int(values.pop("skipped_images"))
         self._progress.step(step)

@@ -70,6 +70,7 @@ def fit(
         hosts.check_agreement({**config.shared_fields(experiment), **counts})
         if saved:
             training, validation = start.same_data(saved, experiment, training, validation, notes.append)
+            start.check_length(setup, saved, workdir)
         if saved and _is_trained(setup, workdir, step):
             say(f"{name}: {workdir} is already trained to step {step}.")
             return runs.read_run(workdir)
@@ -137,7 +138,7 @@ def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: 
         f"{info.name}: {experiment.model.name}, {info.parameters:,} parameters, "
         f"{info.multiply_adds / 1e6:,.0f} M multiply-adds per image; {info.training_images:,} training and "
         f"{info.validation_images:,} validation images; steps {start} to {info.steps}\n"
-        f"  learning rate {experiment.optim.learning_rate:g} for the global batch of {batch} images = "
+        f"  learning rate {config.learning_rate(experiment.optim, batch):g} for the global batch of {batch} images = "
         f"{_division(batch, experiment.train.replicas)}; {info.machine}"
     )
 

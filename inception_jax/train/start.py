@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inception_jax import checkpoint, config, runs, steps
+from inception_jax import build, checkpoint, config, runs, steps
 from inception_jax.build import Setup
 from inception_jax.config import PRETRAINED, Experiment
 from inception_jax.data.sources import Source, list_names, with_classes
@@ -83,6 +83,20 @@ def _as_started(experiment: Experiment, started: Experiment, workdir: Path) -> E
             "schedule begin anew."
         )
     return experiment
+
+
+def check_length(setup: Setup, saved: checkpoint.RunCheckpoint, workdir: Path) -> None:
+    """Raises UserError if a run with the cosine schedule, which falls over its length, is resumed with another one."""
+    if setup.experiment.optim.schedule != "cosine" or saved.training_images is None:
+        return
+    before, now = build.make_plan(saved.experiment, saved.training_images).steps, setup.plan.steps
+    if before != now:
+        length = "train.steps" if setup.experiment.train.steps else "train.epochs and the number of training images"
+        raise UserError(
+            f"{workdir} was started for {before:,} steps, over which its optim.schedule, 'cosine', falls to zero; "
+            f"{length} would make it {now:,}: give --train.steps {before}, or start a new run with --init-from "
+            f"{workdir}."
+        )
 
 
 def same_data(
