@@ -367,7 +367,7 @@ def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, An
     return {
         field: (value, there[field])
         for field, value in to_flat_dict(ours).items()
-        if value != there[field] and not _is_marked(field, MayChange)
+        if not _is_same(value, there[field]) and not _is_marked(field, MayChange)
     }
 
 
@@ -389,9 +389,16 @@ def split_by_hand(experiment: Experiment, settings: Mapping[str, Any]) -> tuple[
     """
     own, default = to_flat_dict(experiment), to_flat_dict(Experiment())
     marked = {field: value for field, value in settings.items() if _is_marked(field, FromWeights)}
-    taken = {field: value for field, value in marked.items() if own[field] == default[field] != value}
-    overridden = {field: value for field, value in marked.items() if value != own[field] != default[field]}
-    return taken, overridden
+    other = {field: value for field, value in marked.items() if not _is_same(value, own[field])}
+    taken = {field: value for field, value in other.items() if _is_same(own[field], default[field])}
+    return taken, {field: value for field, value in other.items() if field not in taken}
+
+
+def _is_same(ours: Any, theirs: Any) -> bool:
+    """Whether two values of a field mean the same: one number for all three grids is three equal ones."""
+    if isinstance(ours, tuple) and isinstance(theirs, tuple) and 1 in (len(ours), len(theirs)):
+        return len(set(ours + theirs)) == 1
+    return ours == theirs
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:

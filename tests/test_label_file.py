@@ -8,6 +8,7 @@ from source_helpers import expect, jpeg
 
 from inception_jax.data import check, open_source
 from inception_jax.data.prepare import prepare
+from inception_jax.errors import UserError
 
 
 def fill(root, *names):
@@ -186,3 +187,21 @@ def test_a_place_that_is_no_file_is_refused(tmp_path):
     expect("is a folder; give the text file", f"csv:{tmp_path}")
     expect("none.csv cannot be read: no such file", f"csv:{tmp_path}/none.csv")
     expect("gs://b/l.csv is in a bucket", "csv:gs://b/l.csv")
+
+
+@pytest.mark.parametrize("other", ["{root}/b.jpg", "../{name}/b.jpg", "./b.jpg"])
+def test_an_image_by_two_paths_is_one(flat, other):
+    other = other.format(root=flat, name=flat.name)
+    text = f"a.jpg,cat\nb.jpg,dog\n{other},{{}}\nc.jpg,cat\n"
+    assert listing(flat, text=text.format("dog")) == [ABC[0], ABC[2]]
+    with pytest.raises(UserError, match="lines 2 and 3.*b.jpg is 'dog' and 'cat'"):
+        listing(flat, text=text.format("cat"))
+
+
+def test_columns_that_are_not_used_are_noted_and_a_split_mistyped_is_refused(flat):
+    header, text = "path,label,{},tags\n", "a.jpg,cat,{},\nb.jpg,dog,True,\nc.jpg,cat,False,\n"
+    (flat / "labels.csv").write_text(header.format("is_valid") + text.format(False))
+    (note,) = open_source(f"csv:{flat}/labels.csv", "evaluation").layout.notes
+    assert "'is_valid', 'tags'" in note
+    with pytest.raises(UserError, match="line 3.*split is 'True'"):
+        listing(flat, text=header.format("partition") + text.format("train"))

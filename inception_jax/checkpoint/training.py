@@ -8,6 +8,7 @@ written in the background; the newest ones and the best one are kept.
     RUN/broken-checkpoints/STEP  broken checkpoints found when resuming; never read or deleted
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -53,6 +54,8 @@ class RunCheckpoint:
     """Classes in the order of the labels; empty in checkpoints written without them."""
     training_images: int | None = None
     """Number of training images; None in checkpoints written without it."""
+    held_out: frozenset[int] = frozenset()
+    """Images held out for validation, as `Source.held_out`; empty in checkpoints written without it."""
 
     def state(self, template: Any) -> Any:
         """The state, as NumPy arrays in the tree of `template` (arrays or shapes); UserError if it does not match."""
@@ -105,11 +108,25 @@ def exists(run: str | Path) -> bool:
     return bool(_steps(Path(run)))
 
 
+def held_out(run: str | Path) -> frozenset[int]:
+    """Images that a run has held out for validation, by its newest readable checkpoint; empty where there is none."""
+    for step in reversed(_steps(Path(run))):
+        with contextlib.suppress(UserError):
+            return _open_checkpoint(Path(run), step).held_out
+    return frozenset()
+
+
 class Checkpoints:
     """Writer of one run's checkpoints, in a background thread on process 0."""
 
     def __init__(
-        self, run: str | Path, *, keep: int = 1, class_names: Sequence[str] = (), training_images: int | None = None
+        self,
+        run: str | Path,
+        *,
+        keep: int = 1,
+        class_names: Sequence[str] = (),
+        training_images: int | None = None,
+        held_out: frozenset[int] = frozenset(),
     ):
         """Removes unfinished checkpoints of `run`, which need not exist.
 
@@ -118,9 +135,11 @@ class Checkpoints:
           keep: number of newest checkpoints to keep, besides the best.
           class_names: classes in the order of the labels, stored in each checkpoint.
           training_images: number of training images, stored in each checkpoint.
+          held_out: images held out for validation, as `Source.held_out`, stored in each checkpoint.
         """
         run = Path(run).resolve()
         self._class_names, self._training_images = tuple(class_names), training_images
+        self._held_out = sorted(held_out)
         self._directory, self._unfinished, self._keep = run / DIRECTORY, run / UNFINISHED, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, Future[None]] | None = None
@@ -139,6 +158,7 @@ class Checkpoints:
             "experiment": config.to_dict(experiment),
             "class_names": list(self._class_names),
             "training_images": self._training_images,
+            "held_out": self._held_out,
             "top1_error": top1_error,
         }
         # A copy on the host, because the next step overwrites the donated state.
@@ -302,6 +322,7 @@ def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
             metadata["next_batch"],
             tuple(metadata.get("class_names", ())),
             metadata.get("training_images"),
+            frozenset(metadata.get("held_out", ())),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}/{METADATA} describes no run of this version: {error}") from error

@@ -56,7 +56,8 @@ def fit(
     hosts.check_shared(workdir)
     notes: list[str] = []
     experiment, weights = start.settle(experiment, workdir, notes.append)
-    training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
+    held_out = checkpoint.held_out(workdir)
+    training, validation = (build.source(experiment, split, held_out) for split in ("train", "validation"))
     if experiment.model.num_classes is None or not checkpoint.exists(workdir):
         experiment = build.with_classes(experiment, len(training.class_names))
     if not checkpoint.exists(workdir):
@@ -82,6 +83,8 @@ def fit(
                 keep=experiment.train.keep,
                 class_names=training.class_names,
                 training_images=len(training),
+                # Those that are gone too, which may come back.
+                held_out=held_out | training.held_out,
             )
         ) as checkpoints:
             state = start.first_state(setup, saved, weights, training.class_names, notes.append)

@@ -89,6 +89,7 @@ def same_data(
     before, now = saved.training_images, len(training)
     if before not in (None, now):
         report(f"the training set had {before:,} images and has {now:,} now, which changes the length of an epoch")
+    _report_held_out(saved, experiment, training, validation, report)
     names = saved.class_names
     if not names:
         return training, validation
@@ -112,6 +113,32 @@ def same_data(
         for source in (training, validation)
     )
     return training, validation
+
+
+def _report_held_out(
+    saved: checkpoint.RunCheckpoint, experiment: Experiment, training: Source, validation: Source, report: Report
+) -> None:
+    """Tells `report` where a resumed run validates on other images than before."""
+    before, now, source = saved.held_out, training.held_out, experiment.data.source
+    may_be_trained_on = "the run may have been trained on some of its validation images"
+    if now and not before and saved.training_images not in (None, len(training)):
+        report(f"the checkpoint does not say which images were held out, so that {may_be_trained_on}")
+    elif now and before.isdisjoint(now):
+        if before:
+            report(
+                f"none of the {len(before):,} images that were held out has its name in {source}: others are held "
+                f"out now, so that {may_be_trained_on}"
+            )
+    elif now and before - now:
+        report(
+            f"{len(before - now):,} of the {len(before):,} images that were held out are gone: the validation error "
+            "is that of the others"
+        )
+    elif before and not now and experiment.data.validation_images is None and len(before) != len(validation):
+        report(
+            f"{len(before):,} images were held out and {source} has {len(validation):,} validation images, so that "
+            f"{may_be_trained_on}"
+        )
 
 
 def first_state(
