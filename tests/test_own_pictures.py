@@ -151,6 +151,13 @@ def test_a_run_says_when_it_validates_on_other_images(trained, change, source, w
     assert len(notes) == (1 if words is None else 2) and (words is None or words in notes[1]), notes
 
 
+def test_a_resumed_run_says_that_its_splits_have_other_names(trained):
+    notes = []
+    resumed, _ = start.settle(of(trained / "pets", data={"train_split": "photos"}), trained / "run", notes.append)
+    assert resumed.data.train_split == "photos" and len(notes) == 1
+    assert "data.train_split was None and is 'photos' now" in notes[0]
+
+
 def test_the_weights_bring_their_preprocessing_along(trained, tmp_path, capfd):
     source = load_checkpoint(trained / "run")
     preprocessing = dataclasses.replace(

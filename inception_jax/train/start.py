@@ -27,7 +27,15 @@ def settle(experiment: Experiment, workdir: Path, report: Report) -> tuple[Exper
     if (workdir / runs.CONFIG).is_file():
         started = runs.read_run(workdir).experiment
         if checkpoint.exists(workdir):
-            return _as_started(experiment, started, workdir), None
+            resumed = _as_started(experiment, started, workdir)
+            for field in ("train_split", "validation_split"):
+                before, now = getattr(started.data, field), getattr(resumed.data, field)
+                if before != now:
+                    report(
+                        f"data.{field} was {before!r} and is {now!r} now; if these are not the same images elsewhere, "
+                        "the run may be validated on images that it was trained on"
+                    )
+            return resumed, None
         if config.differences(_take_over(experiment, started), started):
             report(f"{workdir} holds another experiment without a checkpoint, which is replaced")
     path = experiment.train.init_from
