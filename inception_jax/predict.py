@@ -12,8 +12,7 @@ import numpy as np
 
 from inception_jax.benchmark import fitting_batch
 from inception_jax.data import colour, preprocess
-from inception_jax.data.sources.disk import read_file
-from inception_jax.errors import BrokenImage, UserError, reason
+from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.memory import explain_out_of_memory
 from inception_jax.system.names import printable
 from inception_jax.weights.checkpoint import load_checkpoint
@@ -164,9 +163,9 @@ def _read(image: Any, name: str) -> np.ndarray:
     """A decoded picture: uint8 [H, W, 3]."""
     if isinstance(image, str | os.PathLike):
         try:
-            return preprocess.decode(read_file(image), str(image))
+            return preprocess.decode(Path(image).read_bytes(), str(image))
         except OSError as error:
-            raise BrokenImage(f"{os.fspath(image)} cannot be read: {error.strerror or reason(error)}.") from error
+            raise BrokenImage(f"{os.fspath(image)} cannot be read: {error.strerror}.") from error
     if isinstance(image, bytes | bytearray | memoryview):
         return preprocess.decode(bytes(image), name)
     return preprocess.decode(_from_pillow(image, name) if _is_pillow(image) else np.asarray(image), name)

@@ -158,6 +158,17 @@ def test_a_resumed_run_says_that_its_splits_have_other_names(trained):
     assert "data.train_split was None and is 'photos' now" in notes[0]
 
 
+@pytest.mark.parametrize("place", ["run", "run/checkpoints/4"])
+def test_a_run_from_anothers_weights_says_which_images_these_may_have_been_trained_on(trained, place):
+    experiment = of(trained / "pets", train={"init_from": str(trained / place)})
+    weights, images = load_checkpoint(trained / place), build.source(experiment, "train")
+    setup = build.build(build.with_classes(experiment, 3), len(images))
+    for held_out, number in ((images.held_out, 0), (images.held_out | {1, 2}, 2), (frozenset([1]), 0)):
+        notes = []
+        start.first_state(setup, None, weights, dataclasses.replace(images, held_out=held_out), notes.append)
+        assert len(notes) == (2 if number else 1) and (not number or "2 of the 8" in notes[1])
+
+
 def test_the_weights_bring_their_preprocessing_along(trained, tmp_path, capfd):
     source = load_checkpoint(trained / "run")
     preprocessing = dataclasses.replace(

@@ -109,10 +109,16 @@ def exists(run: str | Path) -> bool:
 
 
 def held_out(run: str | Path) -> frozenset[int]:
-    """Images that a run has held out for validation, by its newest readable checkpoint; empty where there is none."""
-    for step in reversed(_steps(Path(run))):
+    """Images that a run has held out for validation, by its newest readable checkpoint; empty where there is none.
+
+    Args:
+      run: a run, or one of its checkpoints.
+    """
+    run = Path(run)
+    run = run.parent.parent if run.parent.name == DIRECTORY else run
+    for step in reversed(_steps(run)):
         with contextlib.suppress(UserError):
-            return _open_checkpoint(Path(run), step).held_out
+            return _open_checkpoint(run, step).held_out
     return frozenset()
 
 

@@ -87,7 +87,7 @@ def fit(
                 held_out=held_out | training.held_out,
             )
         ) as checkpoints:
-            state = start.first_state(setup, saved, weights, training.class_names, notes.append)
+            state = start.first_state(setup, saved, weights, training, notes.append)
             if jax.process_index() == 0:
                 _write_header(setup, workdir, name, step, training, validation)
                 notes[:0] = [describe_layout(experiment.data.source, training), *training.layout.notes]

@@ -153,7 +153,7 @@ def first_state(
     setup: Setup,
     saved: checkpoint.RunCheckpoint | None,
     weights: TrainedModel | None,
-    class_names: tuple[str, ...],
+    training: Source,
     report: Report,
 ) -> steps.TrainState:
     """The state to train from, on the devices: the checkpoint's, another network's weights, or the seed's."""
@@ -163,7 +163,14 @@ def first_state(
     if weights:
         assert train.init_from is not None
         variables, head = transfer(
-            weights, setup.model, variables, class_names, origin=train.init_from, new_head=train.new_head
+            weights, setup.model, variables, training.class_names, origin=train.init_from, new_head=train.new_head
         )
         report(f"starts from {train.init_from}; {head}")
+        before = checkpoint.held_out(train.init_from)
+        # Without any in common these are probably other images.
+        if training.held_out & before and training.held_out - before:
+            report(
+                f"{len(training.held_out - before):,} of the {len(training.held_out):,} validation images are not "
+                f"among those that {train.init_from} held out, so that it may have been trained on them"
+            )
     return setup.initial_state(variables)
