@@ -133,7 +133,7 @@ def test_the_images_held_out_stay_so_when_others_come_and_go(pets, capfd):
         (lambda saved: frozenset(), "folder:pets", "does not say which images were held out"),
         (lambda saved: frozenset([1, 2]), "folder:pets", "none of the 2 images"),
         (lambda saved: saved | {1}, "folder:pets", "1 of the 7 images that were held out are gone"),
-        (lambda saved: saved | {1}, "folder:split", "7 images were held out and folder:split has 6"),
+        (lambda saved: saved | {1}, "folder:divided", "7 images were held out and folder:divided has 6"),
     ],
 )
 def test_a_run_says_when_it_validates_on_other_images(trained, change, source, words, monkeypatch):
@@ -142,9 +142,9 @@ def test_a_run_says_when_it_validates_on_other_images(trained, change, source, w
     saved = dataclasses.replace(saved, held_out=change(saved.held_out), training_images=55)
     experiment = of("")
     experiment = changed(experiment, data={"source": source})
-    if source == "folder:split":
-        write_pets(trained / "split/train", count=18)
-        write_pets(trained / "split/val", count=2)
+    if source == "folder:divided":
+        write_pets(trained / "divided/train", count=18)
+        write_pets(trained / "divided/val", count=2)
     training, validation = (build.source(experiment, split, saved.held_out) for split in ("train", "validation"))
     notes = []
     start.same_data(saved, experiment, training, validation, notes.append)
