@@ -225,7 +225,7 @@ def test_mistakes_in_the_arguments(tmp_path, photos):
         expect("folder:PATH, csv:FILE, imagenet:DIR or tfds:DIR", spec, tmp_path / "out")
     expect(" 0 images per shard", f"folder:{photos}", tmp_path / "out", shard_images=0)
     expect(" 0 threads", f"folder:{photos}", tmp_path / "out", threads=0)
-    expect("none is not a folder", f"folder:{tmp_path}/none", tmp_path / "out")
+    expect("none does not exist", f"folder:{tmp_path}/none", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

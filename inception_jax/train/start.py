@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inception_jax import checkpoint, config, runs, steps
+from inception_jax import build, checkpoint, config, runs, steps
 from inception_jax.build import Setup
 from inception_jax.config import Experiment
 from inception_jax.data.sources import Source, list_names, with_classes
@@ -76,6 +76,19 @@ def _as_started(experiment: Experiment, started: Experiment, workdir: Path) -> E
             "schedule begin anew."
         )
     return experiment
+
+
+def open_images(experiment: Experiment, workdir: Path) -> tuple[Source, Source]:
+    """Training and validation images; UserError where they cannot be opened."""
+    try:
+        return build.source(experiment, "train"), build.source(experiment, "validation")
+    except UserError as error:
+        if not checkpoint.exists(workdir):
+            raise
+        raise UserError(
+            f"the images of {workdir} cannot be opened: {str(error).rstrip('.')}; if they are elsewhere now, give "
+            "their place with --data.source."
+        ) from error
 
 
 def same_data(
