@@ -124,7 +124,7 @@ def test_files_are_found_by_other_spellings(tmp_path):
     assert sorted(listing(tmp_path, text=text) + listing(tmp_path, "validation")) == found
     # Which of the two is meant is not guessed.
     (tmp_path / "labels.csv").write_text("path,label\ndeep/1,x\ndeep/2,y\n")
-    expect(r"1 of 2 images are missing: deep/2 \(line 3\)", f"csv:{tmp_path}/labels.csv")
+    expect(r"1 of 2 images cannot be found: deep/2 \(line 3\)", f"csv:{tmp_path}/labels.csv")
 
 
 def test_a_path_relative_to_the_working_directory(flat, monkeypatch):
@@ -156,11 +156,11 @@ def test_a_path_relative_to_the_working_directory(flat, monkeypatch):
         ("path,label,label\na.jpg,x,1\n", "several columns of labels, label and label"),
         (
             "path,label\nz.jpg,cat\na.jpg,dog\nn/b.jpg,cat\n",
-            r"2 of 3 images are missing: z.jpg \(line 2\), n/b.jpg \(l",
+            r"2 of 3 images cannot be found: z.jpg \(line 2\), n/b.jpg \(l",
         ),
         (
             "".join(f"{i}.jpg,cat\n" for i in range(9)),
-            r"9 of 9 images are missing: 0.jpg .* and 4 more; .*relative to /",
+            r"9 of 9 images cannot be found: 0.jpg .* and 4 more; .*relative to /",
         ),
         (b"PK\3\4\0\0\xff\xfe,", "is not a text file"),
     ],

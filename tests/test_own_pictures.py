@@ -102,6 +102,8 @@ def test_a_run_is_not_resumed_on_other_classes(pets, change, named):
 
 def test_moved_images_are_found_in_their_new_place(pets, capfd):
     move_the_folder(pets / "pets")
+    with pytest.raises(UserError, match=r"pets does not exist.*--data\.source"):
+        train.fit(of(pets / "pets", train={"steps": 6}), pets / "run")
     run = train.fit(of(pets / "elsewhere", train={"steps": 6}), pets / "run")
     assert run.finished and run.experiment.data.source == f"folder:{pets / 'elsewhere'}"
     assert "the training set had" not in capfd.readouterr().err

@@ -227,7 +227,7 @@ def _say_if_clearly_worse(run: Path, step: int) -> None:
     if _CLEARLY_BETTER <= errors[step] - errors[best] < math.inf:
         say(
             f"{run}: the newest checkpoint, of step {step}, has {errors[step]:.1%} validation error; the best, of step "
-            f"{best}, has {errors[best]:.1%}: --best takes it."
+            f"{best}, has {errors[best]:.1%}: take it with --best, or as {run / DIRECTORY / BEST}."
         )
 
 

@@ -30,6 +30,7 @@ def fit(
     name: str = "run",
     preemption: Preemption | None = None,
     strict: bool = False,
+    recipe: Experiment | None = None,
 ) -> runs.Run:
     """Trains a run to its end, resuming from the newest checkpoint in `workdir`.
 
@@ -40,6 +41,7 @@ def fit(
       preemption: if its context is open, SIGTERM stops the run after the current step; otherwise signals are left
         alone.
       strict: stop at a broken newest checkpoint rather than resume from an older one.
+      recipe: the experiment before fields were set by hand, for advice on its learning rate with another batch.
 
     Returns:
       The finished run.
@@ -56,8 +58,7 @@ def fit(
     hosts.check_shared(workdir)
     notes: list[str] = []
     experiment, weights = start.settle(experiment, workdir, notes.append)
-    held_out = checkpoint.held_out(workdir)
-    training, validation = (build.source(experiment, split, held_out) for split in ("train", "validation"))
+    training, validation = start.open_images(experiment, workdir)
     if experiment.model.num_classes is None or not checkpoint.exists(workdir):
         experiment = build.with_classes(experiment, len(training.class_names))
     if not checkpoint.exists(workdir):
@@ -76,7 +77,7 @@ def fit(
         _check_disk_space(workdir, setup)
         hosts.on_process_zero(lambda: fitting_batch.check(experiment, notes.append))
         if not saved:
-            notes += advice.advise(experiment, setup.plan)
+            notes += advice.advise(experiment, setup.plan, recipe)
         with contextlib.closing(
             checkpoint.Checkpoints(
                 workdir,
@@ -107,12 +108,24 @@ def fit_all(
     *,
     preemption: Preemption | None = None,
     strict: bool = False,
+    recipes: Mapping[str, Experiment] | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """Trains each run in the directory `workdir`/NAME; returns the directories and the messages of failed runs."""
+    """Trains each run in the directory `workdir`/NAME; returns the directories and the messages of failed runs.
+
+    `recipes` has the `recipe` of each run, as for `fit`.
+    """
+    recipes = recipes or {}
     failed = []
     for name, experiment in experiments.items():
         try:
-            fit(experiment, Path(workdir) / name, name=name, preemption=preemption, strict=strict)
+            fit(
+                experiment,
+                Path(workdir) / name,
+                name=name,
+                preemption=preemption,
+                strict=strict,
+                recipe=recipes.get(name),
+            )
         except RunFailed as error:
             failed.append(f"{name}: {error}")
     return [Path(workdir) / name for name in experiments], failed

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inception_jax import checkpoint, config, runs, steps
+from inception_jax import build, checkpoint, config, runs, steps
 from inception_jax.build import Setup
 from inception_jax.config import Experiment
 from inception_jax.data.sources import Source, list_names, with_classes
@@ -84,6 +84,20 @@ def _as_started(experiment: Experiment, started: Experiment, workdir: Path) -> E
             "schedule begin anew."
         )
     return experiment
+
+
+def open_images(experiment: Experiment, workdir: Path) -> tuple[Source, Source]:
+    """Training and validation images, held out as before in a run that resumes; UserError if they cannot be opened."""
+    held_out = checkpoint.held_out(workdir)
+    try:
+        return build.source(experiment, "train", held_out), build.source(experiment, "validation", held_out)
+    except UserError as error:
+        if not checkpoint.exists(workdir):
+            raise
+        raise UserError(
+            f"the images of {workdir} cannot be opened: {str(error).rstrip('.')}; if they are elsewhere now, give "
+            "their place with --data.source."
+        ) from error
 
 
 def same_data(

@@ -25,7 +25,7 @@ class Disk:
         """UserError where `root` is not a folder."""
         self.root = str(root)
         if not os.path.isdir(root):
-            raise UserError(f"folder:{root} is not a folder.")
+            raise UserError(f"folder:{root} {_what_else(root)}.")
 
     def contents(self, folder: str) -> Contents:
         """As `Storage.contents`."""
@@ -121,3 +121,11 @@ def _identity(status: os.stat_result) -> Identity:
 
 def _with_retries(action: Callable[[], Result]) -> Result:
     return with_retries(action, lambda error: isinstance(error, OSError) and error.errno in _TRANSIENT)
+
+
+def _what_else(root: Path) -> str:
+    """End of a sentence about a path that is not a folder."""
+    if not os.path.exists(root):
+        return "does not exist"
+    archive = root.name.lower().endswith((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"))
+    return "is an archive; unpack it and give the folder" if archive else "is a file, not a folder"

@@ -97,7 +97,7 @@ def open_label_file(place: str, split: str, options: SplitOptions) -> Source:
     found = sorted((labels[row.label], row.file) for row in chosen)
     require_decoders([row.file for row in chosen], f"{path.parent}/")
     reader = _Reader(Disk(path.parent), [file for _, file in found], [label for label, _ in found])
-    train, held = ("rows of training", "rows of validation") if divided else ("", None)
+    train, held = ("rows marked for training", "rows marked for validation") if divided else ("", None)
     notes += note_alike(classes)
     layout = Layout(splits.describe(split, train, held, options.validation_fraction), notes)
     return Source(classes, len(found), reader.read, reader.locate, layout, held_out)
@@ -188,7 +188,7 @@ def _locate(rows: Sequence[_Row], folder: Path, name: str) -> list[_Row]:
     if missing:
         first = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
         raise UserError(
-            f"{name}: {len(missing):,} of {len(rows):,} images are missing: {first}; paths are relative to "
+            f"{name}: {len(missing):,} of {len(rows):,} images cannot be found: {first}; paths are relative to "
             f"{printable(str(folder.resolve()))}."
         )
     return found
