@@ -58,7 +58,8 @@ def fit(
     hosts.check_shared(workdir)
     notes: list[str] = []
     experiment, weights = start.settle(experiment, workdir, notes.append)
-    training, validation = start.open_images(experiment, workdir)
+    held_out = checkpoint.held_out(workdir)
+    training, validation = start.open_images(experiment, workdir, held_out)
     if experiment.model.num_classes is None or not checkpoint.exists(workdir):
         experiment = build.with_classes(experiment, len(training.class_names))
     if not checkpoint.exists(workdir):

@@ -86,9 +86,8 @@ def _as_started(experiment: Experiment, started: Experiment, workdir: Path) -> E
     return experiment
 
 
-def open_images(experiment: Experiment, workdir: Path) -> tuple[Source, Source]:
-    """Training and validation images, held out as before in a run that resumes; UserError if they cannot be opened."""
-    held_out = checkpoint.held_out(workdir)
+def open_images(experiment: Experiment, workdir: Path, held_out: frozenset[int]) -> tuple[Source, Source]:
+    """Training and validation images, `held_out` among the latter; UserError where they cannot be opened."""
     try:
         return build.source(experiment, "train", held_out), build.source(experiment, "validation", held_out)
     except UserError as error:
