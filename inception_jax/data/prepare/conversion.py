@@ -89,7 +89,13 @@ def prepare(
     out = Path(out).expanduser().resolve()
     if not (out / "dataset_info.json").exists():
         check_place(out, f"{kind}:{place}")
-    plan = output.ConversionPlan(f"{kind}:{place}", shard_images, **dataclasses.asdict(options))
+    plan = output.ConversionPlan(
+        f"{kind}:{place}",
+        shard_images,
+        validation_fraction=options.validation_fraction,
+        train_split=options.train_split,
+        validation_split=options.validation_split,
+    )
     if output.check(out, plan):
         output.clear(out)
         return None
