@@ -44,6 +44,9 @@ class ConversionPlan:
     """Name of the validation split, likewise."""
 
 
+_SPLIT_FIELDS = ("validation_fraction", "train_split", "validation_split")
+
+
 def check(out: Path, plan: ConversionPlan) -> bool:
     """Whether the directory already holds the complete data set.
 
@@ -118,7 +121,7 @@ def _compare(out: Path, existing: ConversionPlan, wanted: ConversionPlan) -> Non
         difference = f"is made from {existing.source}, not {wanted.source}"
     elif existing.shard_images != wanted.shard_images:
         difference = f"has shards of {existing.shard_images} images, not {wanted.shard_images}"
-    elif changed := [field.name for field in dataclasses.fields(SplitOptions) if differs(field.name)]:
+    elif changed := [field for field in _SPLIT_FIELDS if differs(field)]:
         name = changed[0]
         difference = f"was split with {name} {getattr(existing, name)}, not {getattr(wanted, name)}"
     elif wanted.listing and existing.listing != wanted.listing:
