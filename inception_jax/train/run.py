@@ -129,6 +129,8 @@ def fit_all(
             )
         except RunFailed as error:
             failed.append(f"{name}: {error}")
+        # The programs of a run stay loaded, a thousand memory maps of the 65,530 that Linux allows a process.
+        jax.clear_caches()
     return [Path(workdir) / name for name in experiments], failed
 
 
