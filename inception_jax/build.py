@@ -130,10 +130,19 @@ def make_plan(experiment: Experiment, images: int) -> Plan:
     return Plan(total, steps_per_epoch, frozenset(evaluations | {total}), unfreeze)
 
 
-def source(experiment: Experiment, split: str) -> Source:
-    """Source of one split, as in `open_source`, limited to the experiment's number of images."""
+def source(experiment: Experiment, split: str, held_out: frozenset[int] = frozenset()) -> Source:
+    """Source of one split, as in `open_source`, limited to the experiment's number of images.
+
+    Args:
+      experiment: whose images these are.
+      split: as in `open_source`.
+      held_out: the images that the run has held out before, as in `SplitOptions`.
+
+    Raises:
+      UserError: as `open_source`, or there are fewer images than the experiment takes.
+    """
     d = experiment.data
-    images = open_data(d, split)
+    images = open_data(d, split, held_out)
     field, count = (
         ("training_images", d.training_images) if split == "train" else ("validation_images", d.validation_images)
     )

@@ -421,7 +421,7 @@ def differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple[Any, An
     return {
         field: (value, there[field])
         for field, value in to_flat_dict(ours).items()
-        if value != there[field] and not _is_marked(field, MayChange)
+        if not _is_same(value, there[field]) and not _is_marked(field, MayChange)
     }
 
 
@@ -449,9 +449,17 @@ def split_by_hand(experiment: Experiment, settings: Mapping[str, Any]) -> tuple[
         for field, value in settings.items()
         if _is_marked(field, FromWeights) and (pretrained or not _is_marked(field, OfPretrained))
     }
-    taken = {field: value for field, value in marked.items() if own[field] == default[field] != value}
-    overridden = {field: value for field, value in marked.items() if value != own[field] != default[field]}
+    other = {field: value for field, value in marked.items() if not _is_same(value, own[field])}
+    taken = {field: value for field, value in other.items() if _is_same(own[field], default[field])}
+    overridden = {field: value for field, value in other.items() if field not in taken}
     return ({"model.name": settings["model.name"]} if pretrained else {}) | taken, overridden
+
+
+def _is_same(ours: Any, theirs: Any) -> bool:
+    """Whether two values of a field mean the same: one number for all three grids is three equal ones."""
+    if isinstance(ours, tuple) and isinstance(theirs, tuple) and 1 in (len(ours), len(theirs)):
+        return len(set(ours + theirs)) == 1
+    return ours == theirs
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:

@@ -164,6 +164,8 @@ def _read(image: Any, name: str) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         try:
             return preprocess.decode(Path(image).read_bytes(), str(image))
+        except IsADirectoryError as error:
+            raise BrokenImage(f"{os.fspath(image)} is a folder; give the images in it, such as its *.jpg.") from error
         except OSError as error:
             raise BrokenImage(f"{os.fspath(image)} cannot be read: {error.strerror}.") from error
     if isinstance(image, bytes | bytearray | memoryview):

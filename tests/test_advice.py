@@ -93,6 +93,20 @@ def test_the_papers_rate_is_not_for_adamw(batch):
     assert lines(train={"batch_size": 16, "steps": 100_000}, optim={"name": "adamw", "learning_rate": 0.001}) == []
 
 
+def test_a_recipes_rate_with_a_batch_set_by_hand_is_put_in_proportion():
+    def said(**parts):
+        experiment = changed(recipe, **parts)
+        return list(advice.advise(experiment, build.make_plan(experiment, 1000), recipe))
+
+    recipe = changed(Experiment(), train={"batch_size": 32, "steps": 100_000}, optim={"learning_rate": 0.01})
+    (line,) = said(train={"batch_size": 8})
+    assert "0.01" in line and "32" in line and flags(line) == {"optim.learning-rate": 0.0025}
+    assert said() == said(train={"batch_size": 8}, optim={"learning_rate": 0.0025}) == []
+    # The paper's rate is for the paper's batch, whatever the experiment's is.
+    (line,) = said(optim={"learning_rate": 0.045})
+    assert "640" in line and flags(line) == {"optim.learning-rate": 0.0022}
+
+
 @pytest.mark.parametrize(
     ("batch", "images", "devices", "allowed"),
     [(9, 8, 1, "8 or less"), (640, 120, 1, "120 or less"), (640, 122, 4, "120 or less and a multiple of the 4")],

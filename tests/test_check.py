@@ -196,6 +196,16 @@ def test_duplicates_are_counted_by_kind_and_named(tmp_path):
     assert "validation images that are also training images, which lowers the validation error: 3, " in text
 
 
+def test_classes_that_only_one_split_has_are_told(tmp_path):
+    # As 'train[:90%]' leaves them of a set in the order of its classes.
+    files = {f"train/{name}/{i}.jpg": encode("RGB", "JPEG", quality=80 + i) for name in ("cat", "dog") for i in (1, 2)}
+    files["val/dog/3.jpg"] = encode("RGB", "JPEG", quality=90)
+    assert "\n- classes without validation images: 1, cat" in table(check(write(tmp_path, files), threads=1))
+    report = check(f"folder:{tmp_path}", threads=1)
+    swapped = {"train": report.splits["validation"], "validation": report.splits["train"]}
+    assert "\n- classes without training images: 1, cat" in table(dataclasses.replace(report, splits=swapped))
+
+
 def test_single_images_colours_and_sizes_are_told(tmp_path):
     one = io.BytesIO()
     PIL.Image.new("RGB", (60, 40), (200, 60, 60)).save(one, "JPEG")
@@ -210,6 +220,7 @@ def test_single_images_colours_and_sizes_are_told(tmp_path):
         for j, name in enumerate(("cat", "dog"))
         for i in (3, 4)
     }
+    files["val/dog/5.jpg"] = encode("RGB", "JPEG", quality=70)
     (tmp_path / "train/dog/1.jpg").unlink()
     assert "worth a look" not in table(check(write(tmp_path, files), threads=1))
 

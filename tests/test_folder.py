@@ -11,7 +11,7 @@ import pytest
 from source_helpers import bucket_in_memory, expect, jpeg
 
 from inception_jax.data import open_source
-from inception_jax.data.sources import SplitOptions, retry
+from inception_jax.data.sources import SplitOptions, disk, retry
 from inception_jax.errors import BrokenImage, UserError
 
 PAUSES = retry._PAUSES
@@ -146,7 +146,7 @@ def test_reads_from_a_network_disk_are_retried(tmp_path, monkeypatch, error, att
     fill(tmp_path / "train", "cat/1.jpg")
     source = open_source(f"folder:{tmp_path}", "evaluation")
     monkeypatch.setattr("inception_jax.data.sources.retry._PAUSES", (0, 0, 0, 0))
-    read, failures, calls = Path.read_bytes, [], []
+    read, failures, calls = disk.read_file, [], []
 
     def flaky(path):
         calls.append(path)
@@ -154,7 +154,7 @@ def test_reads_from_a_network_disk_are_retried(tmp_path, monkeypatch, error, att
             raise OSError(failures.pop(), "away")
         return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", flaky)
+    monkeypatch.setattr(disk, "read_file", flaky)
     failures[:] = [error] * (attempts - 1)
     assert source[0].image == jpeg() and len(calls) == attempts
     failures[:], calls[:] = [error] * attempts, []
@@ -284,7 +284,60 @@ def test_splits_of_any_name_are_given(tmp_path):
         ("validation_split", "none", "data.validation_split is 'none'"),
     ):
         expect(named, place, options=SplitOptions(**{field: value}))
-    expect("'photos'.*'photos/held'", place, options=SplitOptions(train_split="photos", validation_split="photos/held"))
+    (tmp_path / "link").symlink_to("photos/all", target_is_directory=True)
+    for one, other in (("photos", "photos/held"), ("val", "./val"), ("photos/all", "link"), ("val", "valid/../val")):
+        expect(f"'{one}'.*'{other}'", place, options=SplitOptions(train_split=one, validation_split=other))
+
+
+def test_splits_whose_classes_are_spelled_differently_belong_together(tmp_path):
+    fill(tmp_path, *(f"train/{name}/{i}.jpg" for name in ("caf\u00e9", "th\u00e9") for i in range(2)))
+    fill(tmp_path, *(f"test/{name}/9.jpg" for name in ("cafe\u0301", "the\u0301")))
+    source = open_source(f"folder:{tmp_path}", "validation")
+    assert len(source) == 2 and source.class_names == ("caf\u00e9", "th\u00e9") and not source.layout.notes
+
+
+def test_classes_that_are_likely_one_are_noted(tmp_path):
+    fill(tmp_path, *(f"{name}/{i}.jpg" for name in ("Cat", "cat", "dog", "fox", "01", "1") for i in range(2)))
+    (note,) = open_source(f"folder:{tmp_path}", "train").layout.notes
+    assert all(f"'{name}'" in note for name in ("Cat", "cat", "01", "1")) and "dog" not in note
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_is_broken_and_never_waited_for(tmp_path, link):
+    fill(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
+    os.mkfifo(tmp_path / ("pipe" if link else "cat/0.jpg"))
+    if link:
+        (tmp_path / "cat/0.jpg").symlink_to("../pipe")
+    with pytest.raises(BrokenImage, match=r"cat/0\.jpg .*not a file"):
+        open_source(f"folder:{tmp_path}", "evaluation")[0]
+
+
+@pytest.mark.parametrize("form", ["folder", "csv"])
+def test_the_images_held_out_before_stay_so(tmp_path, form):
+    files = [f"{name}/{i:02}.jpg" for name in ("cat", "dog") for i in range(10, 30)]
+    fill(tmp_path, *files)
+    table = tmp_path / "labels.csv"
+
+    def held_out(options):
+        table.write_text("".join(f"{p.parent.name}/{p.name},{p.parent.name}\n" for p in tmp_path.glob("*/*.jpg")))
+        place = f"folder:{tmp_path}" if form == "folder" else f"csv:{table}"
+        parts = [open_source(place, split, options=options) for split in ("train", "validation")]
+        names = [{os.path.relpath(part.name(i), tmp_path) for i in range(len(part))} for part in parts]
+        assert names[0] | names[1] == {f"{p.parent.name}/{p.name}" for p in tmp_path.glob("*/*.jpg")}
+        assert not names[0] & names[1] and parts[0].held_out == parts[1].held_out
+        return names[1], parts[0].held_out
+
+    before, recorded = held_out(SplitOptions())
+    # One more, before all others, would shift the choice, and so would one less.
+    fill(tmp_path, "cat/00.jpg")
+    (tmp_path / "dog/10.jpg").unlink()
+    assert held_out(SplitOptions())[0] != before
+    assert held_out(SplitOptions(held_out=recorded)) == (before, recorded)
+    gone = sorted(before)[0]
+    (tmp_path / gone).unlink()
+    assert held_out(SplitOptions(held_out=recorded))[0] == before - {gone}
+    # Another set, which has none of them.
+    assert held_out(SplitOptions(held_out=frozenset([1])))[0] == held_out(SplitOptions())[0]
 
 
 @pytest.mark.parametrize("bucketed", [False, True])

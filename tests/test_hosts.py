@@ -12,6 +12,7 @@ from conftest import QUICK
 from helpers import SMALL, changed, finish, start, without_times, write_experiment
 
 from inception_jax import checkpoint, runs, train
+from inception_jax.cli.arguments import Processes
 from inception_jax.errors import UserError
 from inception_jax.system import hosts
 
@@ -40,7 +41,8 @@ MOVING = changed(
 def test_a_run_survives_the_loss_of_a_process_and_moves_to_other_devices(tmp_path):
     script = write_experiment(tmp_path, MOVING)
     command = ["-m", "inception_jax", "train", str(script), "--workdir", str(tmp_path / "moved"), "--train.steps"]
-    pair = start([*command, "10"])
+    # A heartbeat that is missed sooner than by default.
+    pair = start([*command, "10", "--heartbeat-timeout", "10"])
     wait_for("step 5/10", pair[0])
     pair[1].send_signal(signal.SIGKILL)
     codes, outputs = finish(pair)
@@ -120,3 +122,7 @@ def test_incomplete_arguments_are_refused():
         hosts.join("127.0.0.1:1", 2, 2)
     with pytest.raises(UserError, match="--coordinator"):
         hosts.join()
+    with pytest.raises(UserError, match="--heartbeat-timeout.* 0"):
+        hosts.join("127.0.0.1:1", 2, 1, 0)
+    with pytest.raises(UserError, match="--heartbeat-timeout.*--distributed"):
+        Processes(heartbeat_timeout=10).join()

@@ -15,7 +15,7 @@ from inception_jax.errors import UserError
 from inception_jax.models import create_model
 from inception_jax.models.inception_v3 import InceptionV3
 from inception_jax.system import extras
-from inception_jax.weights import import_weights
+from inception_jax.weights import import_weights, importer
 from inception_jax.weights.checkpoint import load_checkpoint
 from inception_jax.weights.importer import import_checkpoint
 from inception_jax.weights.peers import copies, files, heads, layout, names, pytorch
@@ -498,3 +498,43 @@ def test_a_missing_package_names_the_extra_that_installs_it():
         assert f'"{package}' in setup, package
     with pytest.raises(UserError, match=r"a.onnx needs jax2onnx.*pip install 'inception_jax\[onnx\]'"):
         extras.load("jax2onnx.no_such_module", "a.onnx")
+
+
+MEAN, VARIANCE = [10.0, 20.0, 30.0], [4.0, 9.0, 16.0]
+NORMALIZED = {"mean": (10 / 255, 20 / 255, 30 / 255), "std": (2 / 255, 3 / 255, 4 / 255)}
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([layer("Normalization", name="norm", mean=MEAN, variance=VARIANCE)], NORMALIZED),
+        ([layer("Normalization", name="norm", mean=None, variance=None)], NORMALIZED),
+        ([layer("Rescaling", scale=2.0, offset=1.0), layer("Rescaling", scale=0.5, offset=-0.5)], {"mean": (0,) * 3}),
+        (
+            [layer("Rescaling", scale=1 / 255, offset=0.0), layer("Normalization", mean=0.5, variance=0.25)],
+            {"mean": (0.5,) * 3, "std": (0.5,) * 3},
+        ),
+        ([layer("Normalization", name="other", mean=None, variance=None)], "other"),
+        ([layer("Normalization", mean=0, variance=1, invert=True)], "inverted"),
+        ([layer("Rescaling", scale=-1.0, offset=0.0)], "above 0"),
+    ],
+)
+def test_the_scale_of_a_keras_models_images_is_taken_over_or_refused(tmp_path, layers, expected, numbered):
+    h5py, path = pytest.importorskip("h5py"), tmp_path / "pets.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"layers": layers}})
+        for number, (name, array) in enumerate((("mean", MEAN), ("variance", VARIANCE), ("count", 0))):
+            if numbered:
+                group = file.require_group("layers/normalization/vars")
+                group.attrs["name"] = "norm"
+                group.create_dataset(str(number), data=array)
+            else:
+                file.create_dataset(f"model_weights/norm/norm/{name}:0", data=array)
+    assert files.read(path, "keras") == {}  # They are no head.
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            importer._keras_preprocessing(path)
+        return
+    found = importer._keras_preprocessing(path)
+    assert all(found[field] == pytest.approx(values) for field, values in expected.items())

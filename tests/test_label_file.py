@@ -8,6 +8,7 @@ from source_helpers import expect, jpeg
 
 from inception_jax.data import check, open_source
 from inception_jax.data.prepare import prepare
+from inception_jax.errors import UserError
 
 
 def fill(root, *names):
@@ -123,7 +124,7 @@ def test_files_are_found_by_other_spellings(tmp_path):
     assert sorted(listing(tmp_path, text=text) + listing(tmp_path, "validation")) == found
     # Which of the two is meant is not guessed.
     (tmp_path / "labels.csv").write_text("path,label\ndeep/1,x\ndeep/2,y\n")
-    expect(r"1 of 2 images are missing: deep/2 \(line 3\)", f"csv:{tmp_path}/labels.csv")
+    expect(r"1 of 2 images cannot be found: deep/2 \(line 3\)", f"csv:{tmp_path}/labels.csv")
 
 
 def test_a_path_relative_to_the_working_directory(flat, monkeypatch):
@@ -155,11 +156,11 @@ def test_a_path_relative_to_the_working_directory(flat, monkeypatch):
         ("path,label,label\na.jpg,x,1\n", "several columns of labels, label and label"),
         (
             "path,label\nz.jpg,cat\na.jpg,dog\nn/b.jpg,cat\n",
-            r"2 of 3 images are missing: z.jpg \(line 2\), n/b.jpg \(l",
+            r"2 of 3 images cannot be found: z.jpg \(line 2\), n/b.jpg \(l",
         ),
         (
             "".join(f"{i}.jpg,cat\n" for i in range(9)),
-            r"9 of 9 images are missing: 0.jpg .* and 4 more; .*relative to /",
+            r"9 of 9 images cannot be found: 0.jpg .* and 4 more; .*relative to /",
         ),
         (b"PK\3\4\0\0\xff\xfe,", "is not a text file"),
     ],
@@ -186,3 +187,21 @@ def test_a_place_that_is_no_file_is_refused(tmp_path):
     expect("is a folder; give the text file", f"csv:{tmp_path}")
     expect("none.csv cannot be read: no such file", f"csv:{tmp_path}/none.csv")
     expect("gs://b/l.csv is in a bucket", "csv:gs://b/l.csv")
+
+
+@pytest.mark.parametrize("other", ["{root}/b.jpg", "../{name}/b.jpg", "./b.jpg"])
+def test_an_image_by_two_paths_is_one(flat, other):
+    other = other.format(root=flat, name=flat.name)
+    text = f"a.jpg,cat\nb.jpg,dog\n{other},{{}}\nc.jpg,cat\n"
+    assert listing(flat, text=text.format("dog")) == [ABC[0], ABC[2]]
+    with pytest.raises(UserError, match="lines 2 and 3.*b.jpg is 'dog' and 'cat'"):
+        listing(flat, text=text.format("cat"))
+
+
+def test_columns_that_are_not_used_are_noted_and_a_split_mistyped_is_refused(flat):
+    header, text = "path,label,{},tags\n", "a.jpg,cat,{},\nb.jpg,dog,True,\nc.jpg,cat,False,\n"
+    (flat / "labels.csv").write_text(header.format("is_valid") + text.format(False))
+    (note,) = open_source(f"csv:{flat}/labels.csv", "evaluation").layout.notes
+    assert "'is_valid', 'tags'" in note
+    with pytest.raises(UserError, match="line 3.*split is 'True'"):
+        listing(flat, text=header.format("partition") + text.format("train"))

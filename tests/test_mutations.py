@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import re
 import resource
@@ -35,10 +36,11 @@ from inception_jax import checkpoint, compare, runs
 from inception_jax.data import open_source, preprocess
 from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.tfrecord import list_tfrecord
+from inception_jax.data.preprocess import Preprocessing
 from inception_jax.errors import BrokenImage, RunFailed, UserError
 from inception_jax.evaluation import predictions
 from inception_jax.evaluation.predictions import Images, Model, Predictions
-from inception_jax.weights import metadata, saved_metadata
+from inception_jax.weights import importer, metadata, saved_metadata
 from inception_jax.weights.checkpoint import load_checkpoint
 from inception_jax.weights.peers import files
 
@@ -216,6 +218,39 @@ def write_label_file(folder):
     return [folder / "labels.csv"]
 
 
+def write_class_names(folder):
+    (folder / "names.txt").write_text("caf\u00e9\r\ndog\r\nfox\r\n", encoding="utf-8")
+    return [folder / "names.txt"]
+
+
+def read_class_names(folder):
+    names = importer.read_class_names(folder / "names.txt", 3)
+    assert len(names) == 3 and all(name and "\n" not in name for name in names)
+
+
+def write_timm_configuration(folder):
+    configuration = {
+        "architecture": "inception_v4",
+        "label_names": {"0": "cat", "1": "dog", "2": "fox"},
+        "pretrained_cfg": {
+            "input_size": [3, 299, 299],
+            "crop_pct": 0.875,
+            "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(configuration))
+    return [folder / "config.json"]
+
+
+def read_timm_configuration(folder):
+    path = folder / "model.safetensors"
+    preprocessing = importer._peer_preprocessing("timm", "inception_v4", path)
+    names = importer._peer_class_names(path, 3, 0)
+    assert len(names) in (0, 3) and Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
+
+
 def write_predictions(folder):
     network = {"name": "inception_v4", "width": 1.0, "depths": None}
     model = Model("runs/v4", network, 7, "averaged", "abc", 10, (256,), 10, 75, 0.875, "bilinear")
@@ -334,6 +369,8 @@ KINDS = {
     "array_record": Kind(write_array_record_set, lambda folder: read_source(f"tfds:{folder}/pets/1.0.0")),
     "idx": Kind(write_idx_set, lambda folder: read_source(f"idx:{folder}")),
     "csv": Kind(write_label_file, lambda folder: read_source(f"csv:{folder}/labels.csv")),
+    "class names": Kind(write_class_names, read_class_names),
+    "timm's config.json": Kind(write_timm_configuration, read_timm_configuration),
     "predictions": Kind(write_predictions, read_predictions),
     "safetensors": Kind(write_safetensors, read_weights),
     "h5": Kind(write_h5("old.h5"), read_weights),

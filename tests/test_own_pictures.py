@@ -9,10 +9,14 @@ import pytest
 from helpers import SMALL, changed
 from PIL import Image
 
-from inception_jax import train
+from inception_jax import build, checkpoint, train
+from inception_jax.data import Protocol
 from inception_jax.errors import UserError
 from inception_jax.evaluation import EvaluationOptions, evaluate
+from inception_jax.evaluation.members import load_member
+from inception_jax.evaluation.run_networks import choose_data, open_images
 from inception_jax.predict import Predictor
+from inception_jax.train import start
 from inception_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
 COLOURS = {"cat": (200, 60, 60), "dog": (60, 200, 60), "fox": (60, 60, 200), "ant": (20, 20, 20)}
@@ -98,16 +102,73 @@ def test_a_run_is_not_resumed_on_other_classes(pets, change, named):
 
 def test_moved_images_are_found_in_their_new_place(pets, capfd):
     move_the_folder(pets / "pets")
+    with pytest.raises(UserError, match=r"pets does not exist.*--data\.source"):
+        train.fit(of(pets / "pets", train={"steps": 6}), pets / "run")
     run = train.fit(of(pets / "elsewhere", train={"steps": 6}), pets / "run")
     assert run.finished and run.experiment.data.source == f"folder:{pets / 'elsewhere'}"
     assert "the training set had" not in capfd.readouterr().err
 
 
-def test_more_images_of_the_same_classes_are_told(pets, capfd):
-    for copy in ("20", "21"):
-        shutil.copy(pets / "pets" / "fox" / "00.jpg", pets / "pets" / "fox" / f"{copy}.jpg")
-    train.fit(of(pets / "pets", train={"steps": 6}), pets / "run")
-    assert "had 54 images and has 55" in capfd.readouterr().err
+def held_out(run):
+    """Names of the images that `evaluate RUN` takes."""
+    member = load_member(str(run), Protocol(1, ()), raw=False, best=False, image_size=None)
+    source = open_images(choose_data([member], EvaluationOptions()), [member], EvaluationOptions())
+    return {"/".join(source.name(i).split("/")[-2:]) for i in range(len(source))}
+
+
+def test_the_images_held_out_stay_so_when_others_come_and_go(pets, capfd):
+    folder = pets / "pets"
+    for copy in ("000", "20"):
+        shutil.copy(folder / "cat/05.jpg", folder / f"cat/{copy}.jpg")
+    (folder / "dog/00.jpg").unlink()
+    train.fit(of(folder, train={"steps": 6}), pets / "run")
+    said = capfd.readouterr().err
+    assert "had 54 images and has 55" in said and "were held out" not in said
+    before = {f"{name}/{number}.jpg" for name in ("cat", "dog", "fox") for number in ("01", "11")}
+    assert held_out(pets / "run") == before and len(checkpoint.read(pets / "run").held_out) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "source", "words"),
+    [
+        (lambda saved: saved, "folder:pets", None),
+        (lambda saved: frozenset(), "folder:pets", "does not say which images were held out"),
+        (lambda saved: frozenset([1, 2]), "folder:pets", "none of the 2 images"),
+        (lambda saved: saved | {1}, "folder:pets", "1 of the 7 images that were held out are gone"),
+        (lambda saved: saved | {1}, "folder:divided", "7 images were held out and folder:divided has 6"),
+    ],
+)
+def test_a_run_says_when_it_validates_on_other_images(trained, change, source, words, monkeypatch):
+    monkeypatch.chdir(trained)
+    saved = checkpoint.read("run")
+    saved = dataclasses.replace(saved, held_out=change(saved.held_out), training_images=55)
+    experiment = of("")
+    experiment = changed(experiment, data={"source": source})
+    if source == "folder:divided":
+        write_pets(trained / "divided/train", count=18)
+        write_pets(trained / "divided/val", count=2)
+    training, validation = (build.source(experiment, split, saved.held_out) for split in ("train", "validation"))
+    notes = []
+    start.same_data(saved, experiment, training, validation, notes.append)
+    assert len(notes) == (1 if words is None else 2) and (words is None or words in notes[1]), notes
+
+
+def test_a_resumed_run_says_that_its_splits_have_other_names(trained):
+    notes = []
+    resumed, _ = start.settle(of(trained / "pets", data={"train_split": "photos"}), trained / "run", notes.append)
+    assert resumed.data.train_split == "photos" and len(notes) == 1
+    assert "data.train_split was None and is 'photos' now" in notes[0]
+
+
+@pytest.mark.parametrize("place", ["run", "run/checkpoints/4"])
+def test_a_run_from_anothers_weights_says_which_images_these_may_have_been_trained_on(trained, place):
+    experiment = of(trained / "pets", train={"init_from": str(trained / place)})
+    weights, images = load_checkpoint(trained / place), build.source(experiment, "train")
+    setup = build.build(build.with_classes(experiment, 3), len(images))
+    for held_out, number in ((images.held_out, 0), (images.held_out | {1, 2}, 2), (frozenset([1]), 0)):
+        notes = []
+        start.first_state(setup, None, weights, dataclasses.replace(images, held_out=held_out), notes.append)
+        assert len(notes) == (2 if number else 1) and (not number or "2 of the 8" in notes[1])
 
 
 def test_the_weights_bring_their_preprocessing_along(trained, tmp_path, capfd):

@@ -23,12 +23,16 @@ from inception_jax.data import open_source
 from inception_jax.data.prepare import prepare, shards
 from inception_jax.data.prepare.folder import dataset_name
 from inception_jax.data.prepare.imagenet import list_imagenet
+from inception_jax.data.sources import SplitOptions
 from inception_jax.errors import BrokenImage, RunFailed, UserError
 from inception_jax.system.progress import Progress
 
 
-def run(source, out, *, shard_images=4, threads=2, skip_broken=False):
-    return prepare(str(source), out, shard_images=shard_images, threads=threads, skip_broken=skip_broken)
+def run(source, out, *, shard_images=4, threads=2, skip_broken=False, **splits):
+    options = SplitOptions(**splits)
+    return prepare(
+        str(source), out, shard_images=shard_images, threads=threads, skip_broken=skip_broken, options=options
+    )
 
 
 def expect(pattern, source, out, error=UserError, **options):
@@ -102,6 +106,30 @@ def test_a_folder_without_splits_is_split_as_the_source_splits_it(tmp_path):
         straight = open_source(f"folder:{tmp_path / 'pets'}", split)
         assert [r.image for r in open_source(f"tfds:{tmp_path / 'out'}", split)] == [r.image for r in straight]
     assert [name for _, _, name in records(tmp_path / "out", "validation")] == ["cat/01.jpg", "cat/11.jpg"]
+
+
+def test_the_part_held_out_can_be_chosen(tmp_path):
+    pets, out = tmp_path / "pets", tmp_path / "out"
+    for i in range(16):
+        write(pets / ("cat", "dog")[i % 2] / f"{i:02}.jpg", jpeg(i))
+    assert run(f"folder:{pets}", out, validation_fraction=0.25).images == {"train": 12, "validation": 4}
+    # Complete, but not with this fraction.
+    expect("validation_fraction 0.25, not 0.5", f"folder:{pets}", out, validation_fraction=0.5)
+    assert run(f"folder:{pets}", out, validation_fraction=0.25) is None
+    # As a set was marked that an earlier version prepared.
+    plan = json.loads((out / "prepared.json").read_text())
+    fields = {key: plan[key] for key in ("source", "shard_images", "listing")}
+    (out / "prepared.json").write_text(json.dumps(fields))
+    expect("validation_fraction 0.1, not 0.25", f"folder:{pets}", out, validation_fraction=0.25)
+    assert run(f"folder:{pets}", out) is None
+
+
+def test_splits_can_be_named(photos, tmp_path):
+    swapped = {"train_split": "val", "validation_split": "train"}
+    assert run(f"folder:{photos}", tmp_path / "out", **swapped).images == {"train": 3, "validation": 10}
+    for source in ("imagenet:x", "tfds:x"):
+        expect("splits of its own", source, tmp_path / "none", **swapped)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_in_a_bucket(tmp_path, monkeypatch):
@@ -197,7 +225,7 @@ def test_mistakes_in_the_arguments(tmp_path, photos):
         expect("folder:PATH, csv:FILE, imagenet:DIR or tfds:DIR", spec, tmp_path / "out")
     expect(" 0 images per shard", f"folder:{photos}", tmp_path / "out", shard_images=0)
     expect(" 0 threads", f"folder:{photos}", tmp_path / "out", threads=0)
-    expect("none is not a folder", f"folder:{tmp_path}/none", tmp_path / "out")
+    expect("none does not exist", f"folder:{tmp_path}/none", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -100,7 +100,11 @@ def test_a_folder_or_url_without_its_kind_is_told_the_spec(idx, tmp_path, monkey
     expect("tfds:sets", "sets")
     for place in ("~nobody/x", "x" * 300, "a\0b"):
         expect("must be digits", place)
-        expect("is not a folder", f"folder:{place}")
+        expect("does not exist", f"folder:{place}")
+    (tmp_path / "pets.zip").touch()
+    expect("pets.zip is an archive; unpack it", f"folder:{tmp_path}/pets.zip")
+    (tmp_path / "labels.txt").touch()
+    expect("labels.txt is a file", f"folder:{tmp_path}/labels.txt")
     expect("folder:gs://pets or tfds:gs://pets", "gs://pets")
     expect(
         "data.train_split is 'train'.*folder:PATH and tfds:NAME", "digits", options=SplitOptions(train_split="train")

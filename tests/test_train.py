@@ -81,11 +81,11 @@ def test_the_speed_of_a_line_covers_only_its_steps(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_resumed_in_a_new_process_is_equal_bit_for_bit(reference, tmp_path):
+    train.fit(changed(SMALL, train={"steps": 3}), tmp_path / "halves", name="halves")
     script = write_experiment(tmp_path, SMALL)
-    for count in (3, 6):
-        command = [sys.executable, "-m", "inception_jax", "train", script, "--workdir", tmp_path / "halves"]
-        done = subprocess.run([*command, "--train.steps", str(count)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "inception_jax", "train", script, "--workdir", tmp_path / "halves"]
+    done = subprocess.run([*command, "--train.steps", "6"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     halves = runs.read_run(tmp_path / "halves")
     assert without_times(halves.metrics) == without_times(reference.metrics)
     (step, ours), (expected_step, expected) = final_state(tmp_path / "halves"), final_state(reference.directory)

@@ -118,3 +118,12 @@ def test_the_settings_of_the_weights_are_taken_over_unless_set_by_hand():
     assert resolved.data == DataConfig(
         image_size=80, flip=False, central_fraction=0.9, resize="antialiased_bicubic", mean=(0.1, 0.2, 0.3)
     )
+
+
+@pytest.mark.parametrize(("by_hand", "differs"), [((0.3,), False), ((0.3, 0.3, 0.3), False), ((0.4,), True)])
+def test_one_residual_scale_is_that_of_all_three_grids(by_hand, differs):
+    ours = Experiment(model=ModelConfig(name="inception_resnet_v2", residual_scales=by_hand))
+    taken, overridden = config.split_by_hand(ours, settings(trained(network(residual_scales=0.3))))
+    assert "model.residual_scales" not in taken and ("model.residual_scales" in overridden) == differs
+    theirs = Experiment(model=ModelConfig(name="inception_resnet_v2", residual_scales=(0.3, 0.3, 0.3)))
+    assert bool(config.differences(ours, theirs)) == bool(config.differences(theirs, ours)) == differs

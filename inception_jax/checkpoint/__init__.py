@@ -5,7 +5,16 @@ Both are checksummed directories (`storage.py`), verified before they are read.
 
 from inception_jax.checkpoint.exported import METADATA, check_place, is_exported, load_variables, save_variables
 from inception_jax.checkpoint.storage import BrokenCheckpoint
-from inception_jax.checkpoint.training import BROKEN, DIRECTORY, Checkpoints, RunCheckpoint, exists, newest, read
+from inception_jax.checkpoint.training import (
+    BROKEN,
+    DIRECTORY,
+    Checkpoints,
+    RunCheckpoint,
+    exists,
+    held_out,
+    newest,
+    read,
+)
 
 __all__ = [
     "BROKEN",
@@ -16,6 +25,7 @@ __all__ = [
     "RunCheckpoint",
     "check_place",
     "exists",
+    "held_out",
     "is_exported",
     "load_variables",
     "newest",

@@ -8,6 +8,7 @@ written in the background; the newest ones and the best one are kept.
     RUN/broken-checkpoints/STEP  broken checkpoints found when resuming; never read or deleted
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -53,6 +54,8 @@ class RunCheckpoint:
     """Classes in the order of the labels; empty in checkpoints written without them."""
     training_images: int | None = None
     """Number of training images; None in checkpoints written without it."""
+    held_out: frozenset[int] = frozenset()
+    """Images held out for validation, as `Source.held_out`; empty in checkpoints written without it."""
     unfrozen: bool = False
     """Whether the stages that were frozen at first are trained in this state."""
 
@@ -107,11 +110,31 @@ def exists(run: str | Path) -> bool:
     return bool(_steps(Path(run)))
 
 
+def held_out(run: str | Path) -> frozenset[int]:
+    """Images that a run has held out for validation, by its newest readable checkpoint; empty where there is none.
+
+    Args:
+      run: a run, or one of its checkpoints.
+    """
+    run = Path(run)
+    run = run.parent.parent if run.parent.name == DIRECTORY else run
+    for step in reversed(_steps(run)):
+        with contextlib.suppress(UserError):
+            return _open_checkpoint(run, step).held_out
+    return frozenset()
+
+
 class Checkpoints:
     """Writer of one run's checkpoints, in a background thread on process 0."""
 
     def __init__(
-        self, run: str | Path, *, keep: int = 1, class_names: Sequence[str] = (), training_images: int | None = None
+        self,
+        run: str | Path,
+        *,
+        keep: int = 1,
+        class_names: Sequence[str] = (),
+        training_images: int | None = None,
+        held_out: frozenset[int] = frozenset(),
     ):
         """Removes unfinished checkpoints of `run`, which need not exist.
 
@@ -120,9 +143,11 @@ class Checkpoints:
           keep: number of newest checkpoints to keep, besides the best.
           class_names: classes in the order of the labels, stored in each checkpoint.
           training_images: number of training images, stored in each checkpoint.
+          held_out: images held out for validation, as `Source.held_out`, stored in each checkpoint.
         """
         run = Path(run).resolve()
         self._class_names, self._training_images = tuple(class_names), training_images
+        self._held_out = sorted(held_out)
         self._directory, self._unfinished, self._keep = run / DIRECTORY, run / UNFINISHED, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, Future[None]] | None = None
@@ -148,6 +173,7 @@ class Checkpoints:
             "experiment": config.to_dict(experiment),
             "class_names": list(self._class_names),
             "training_images": self._training_images,
+            "held_out": self._held_out,
             "top1_error": top1_error,
             "unfrozen": unfrozen,
         }
@@ -211,7 +237,7 @@ def _say_if_clearly_worse(run: Path, step: int) -> None:
     if _CLEARLY_BETTER <= errors[step] - errors[best] < math.inf:
         say(
             f"{run}: the newest checkpoint, of step {step}, has {errors[step]:.1%} validation error; the best, of step "
-            f"{best}, has {errors[best]:.1%}: --best takes it."
+            f"{best}, has {errors[best]:.1%}: take it with --best, or as {run / DIRECTORY / BEST}."
         )
 
 
@@ -312,6 +338,7 @@ def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
             metadata["next_batch"],
             tuple(metadata.get("class_names", ())),
             metadata.get("training_images"),
+            frozenset(metadata.get("held_out", ())),
             metadata.get("unfrozen", False),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from inception_jax.errors import UserError
+
 PROG = "inception-jax"
 
 arg = tyro.conf.arg
@@ -23,6 +25,8 @@ class Processes:
     """Number of processes."""
     process_id: Annotated[int | None, arg(metavar="I")] = None
     """Index of this process, from 0."""
+    heartbeat_timeout: Annotated[int | None, arg(metavar="SECONDS")] = None
+    """Seconds without a heartbeat after which a process is considered dead and the others exit; 30 by default."""
 
     def join(self) -> None:
         """Joins the other processes if any argument is set; must be called before the devices are opened."""
@@ -33,7 +37,9 @@ class Processes:
         if self.distributed or any(value is not None for value in values):
             from inception_jax.system import hosts
 
-            hosts.join(*values)
+            hosts.join(*values, self.heartbeat_timeout)
+        elif self.heartbeat_timeout is not None:
+            raise UserError("--heartbeat-timeout is for several processes; also give --distributed or --coordinator.")
 
     def first(self) -> bool:
         """Whether this is process 0, the one that writes."""

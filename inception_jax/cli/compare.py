@@ -83,10 +83,8 @@ class Compare(Processes):
         if not self.workdir:
             raise UserError(f"give a directory for the runs of {self.what[0]} with --workdir.")
         prog = f"{PROG} compare {self.what[0]}"
-        runs = {
-            name: experiment_files.override(experiment, flags, prog=prog)
-            for name, experiment in experiment_files.load_runs(self.what[0]).items()
-        }
+        recipes = experiment_files.load_runs(self.what[0])
+        runs = {name: experiment_files.override(recipe, flags, prog=prog) for name, recipe in recipes.items()}
         planned = [Path(self.workdir, name) for name in runs]
         compare.check_out(planned, self.metrics, self.out or self.workdir, overwrite=self.overwrite)
         self.join()
@@ -97,4 +95,4 @@ class Compare(Processes):
             workdir.check_writable(directory)
         train.enable_compilation_cache(Path(self.workdir))
         with Preemption() as preemption:
-            return train.fit_all(runs, self.workdir, preemption=preemption, strict=self.strict)
+            return train.fit_all(runs, self.workdir, preemption=preemption, strict=self.strict, recipes=recipes)

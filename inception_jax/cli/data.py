@@ -3,12 +3,15 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from inception_jax.cli.arguments import Directory, arg
 from inception_jax.config import DataConfig, Resize, check_data
+
+if TYPE_CHECKING:
+    from inception_jax.data.sources import SplitOptions
 
 
 @dataclasses.dataclass
@@ -28,12 +31,23 @@ class Prepare:
     """Files written in parallel; by default one per core."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded; they are listed with and without this flag."""
+    validation_fraction: float = DataConfig.validation_fraction
+    """Fraction of each class held out where folder:PATH or csv:FILE has no validation split."""
+    train_split: Annotated[str | None, arg(metavar="SPLIT")] = None
+    """Training split: a folder of folder:."""
+    validation_split: Annotated[str | None, arg(metavar="SPLIT")] = None
+    """Validation split, likewise."""
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import prepare
 
         prepared = prepare.prepare(
-            self.source, self.out, shard_images=self.shard_images, threads=self.threads, skip_broken=self.skip_broken
+            self.source,
+            self.out,
+            shard_images=self.shard_images,
+            threads=self.threads,
+            skip_broken=self.skip_broken,
+            options=_split_options(self),
         )
         print(prepare.summary(prepared) if prepared else f"{self.out}: already complete; delete it to convert again")
         print(f"{self.out}: use it as --data.source tfds:{self.out}")
@@ -64,18 +78,8 @@ class Check:
 
     def __call__(self, flags: Sequence[str]) -> int:
         from inception_jax.data import check
-        from inception_jax.data.sources import SplitOptions
 
-        data = DataConfig(
-            source=self.source,
-            data_dir=self.data_dir,
-            validation_fraction=self.validation_fraction,
-            train_split=self.train_split,
-            validation_split=self.validation_split,
-        )
-        check_data(data)
-        options = SplitOptions.from_config(data)
-        report = check.check(self.source, data_dir=self.data_dir, threads=self.threads, options=options)
+        report = check.check(self.source, data_dir=self.data_dir, threads=self.threads, options=_split_options(self))
         print(json.dumps(dataclasses.asdict(report)) if self.json else check.table(report))
         return 1 if report.broken else 0
 
@@ -137,6 +141,20 @@ class Show:
         )
         print(self.out)
         return 0
+
+
+def _split_options(verb: Prepare | Check) -> "SplitOptions":
+    """The options for splits of a verb; UserError where one is out of its range."""
+    from inception_jax.data.sources import SplitOptions
+
+    data = DataConfig(
+        source=verb.source,
+        validation_fraction=verb.validation_fraction,
+        train_split=verb.train_split,
+        validation_split=verb.validation_split,
+    )
+    check_data(data)
+    return SplitOptions.from_config(data)
 
 
 VERBS = {"prepare": Prepare, "check": Check, "show": Show}

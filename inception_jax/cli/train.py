@@ -35,13 +35,13 @@ class Train(Processes):
         from inception_jax.system.preemption import Preemption
 
         runs = experiment_files.load_runs(self.experiment)
-        name, chosen = experiment_files.choose_run(runs, self.run, self.experiment)
+        name, recipe = experiment_files.choose_run(runs, self.run, self.experiment)
         flags = [*flags, *(["--train.init-from", self.init_from] if self.init_from else [])]
-        chosen = experiment_files.override(chosen, flags, prog=f"{PROG} train {self.experiment}")
+        chosen = experiment_files.override(recipe, flags, prog=f"{PROG} train {self.experiment}")
         self.join()
         workdir.check_place(self.workdir, chosen.data.source)
         workdir.check_writable(self.workdir)
         train.enable_compilation_cache(Path(self.workdir).parent)
         with Preemption() as preemption:
-            train.fit(chosen, self.workdir, name=name, preemption=preemption, strict=self.strict)
+            train.fit(chosen, self.workdir, name=name, preemption=preemption, strict=self.strict, recipe=recipe)
         return 0

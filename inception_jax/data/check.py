@@ -288,6 +288,8 @@ def _findings(report: SourceReport) -> Iterator[str]:
     }
     for kind, (first, second) in report.duplicates.examples.items():
         yield f"{what[kind]}: {getattr(report.duplicates, kind):,}, e.g. {first} and {second}"
+    for split, other in (("train", "validation"), ("validation", "train")):
+        yield from _missing_classes(report, split, other)
     if train and 1 in train.classes:
         single = [name for name, count in zip(report.class_names, train.classes, strict=True) if count == 1]
         yield f"classes of a single training image: {_some(single)}"
@@ -303,6 +305,15 @@ def _findings(report: SourceReport) -> Iterator[str]:
         yield "images of over 8 bits: values of 16 bits are divided by 256, of a TIFF of 12 bits by 16"
 
 
+def _missing_classes(report: SourceReport, split: str, other: str) -> Iterator[str]:
+    """A line where classes of the other split have no image in this one."""
+    if split not in report.splits or other not in report.splits:
+        return
+    counts = zip(report.class_names, report.splits[split].classes, report.splits[other].classes, strict=True)
+    if names := [name for name, here, there in counts if there and not here]:
+        yield f"classes without {'training' if split == 'train' else split} images: {_some(names)}"
+
+
 def _some(names: Sequence[str]) -> str:
     """Number of names, and the first of them."""
     rest = ", ..." if len(names) > _SMALLEST_LISTED else ""
@@ -314,8 +325,10 @@ def _layout_lines(report: SourceReport) -> list[str]:
     lines = [f"{report.layout[:1].upper()}{report.layout[1:]}."] if report.layout else []
     lines += [f"Note: {note}." for note in report.notes]
     groups = {
-        "Passed over as no images that are read": {k: n for k, n in report.passed_over.items() if not is_junk(k)},
-        "Passed over as hidden or left by a system": {k: n for k, n in report.passed_over.items() if is_junk(k)},
+        "Passed over, since they are not images": {k: n for k, n in report.passed_over.items() if not is_junk(k)},
+        "Passed over, since they are hidden or system files": {
+            k: n for k, n in report.passed_over.items() if is_junk(k)
+        },
     }
     return lines + [f"{why}: {list_kinds(kinds, most=20)}." for why, kinds in groups.items() if kinds]
 

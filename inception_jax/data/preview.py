@@ -58,7 +58,7 @@ def write_preview(
         )
     if Path(out).suffix.lower() != ".png":
         raise UserError(f"{out} must end in .png.")
-    check_place(Path(out).parent, data.source)
+    check_place(out, data.source)
     refuse_existing(out, overwrite=overwrite)
     check_writable(Path(out).parent)
     source = open_data(data, split)

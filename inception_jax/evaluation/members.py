@@ -32,6 +32,8 @@ class Member:
     """The data that a run was trained on; None for other checkpoints."""
     training_images: int | None = None
     """Number of images that a run was trained on, where it is known."""
+    held_out: frozenset[int] = frozenset()
+    """Images that a run held out for validation, as `Source.held_out`."""
 
     @property
     def outputs(self) -> Outputs:
@@ -75,5 +77,7 @@ def load_member(path: str, protocol: Protocol, *, raw: bool, best: bool, image_s
         central_fraction=preprocessing.central_fraction,
         resize=preprocessing.resize,
     )
-    data, training_images = (saved.experiment.data, saved.training_images) if saved else (None, None)
-    return Member(description, model, variables, preprocessing, data, training_images)
+    if saved is None:
+        return Member(description, model, variables, preprocessing, None)
+    data, images, held_out = saved.experiment.data, saved.training_images, saved.held_out
+    return Member(description, model, variables, preprocessing, data, images, held_out)

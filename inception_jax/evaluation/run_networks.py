@@ -191,8 +191,16 @@ def open_images(data: DataConfig, members: Sequence[Member], options: Evaluation
     """Validation images of the networks' own data; of another set its validation split, or all where it has none."""
     # Not all of the networks' own, which they were trained on.
     own = options.data is None or any(same_source(options.data, m.data.source) for m in members if m.data)
+    recorded = [m.held_out for m in members if m.held_out]
+    # None of the networks may have been trained on them.
+    held_out = frozenset.intersection(*recorded) if recorded else frozenset()
+    if recorded and not held_out:
+        raise UserError(
+            f"{' and '.join(m.description.path for m in members if m.held_out)} have no validation image in common; "
+            "evaluate each by itself."
+        )
     try:
-        source = build.source(Experiment(data=data), "validation" if own else "evaluation")
+        source = build.source(Experiment(data=data), "validation" if own else "evaluation", held_out)
     except UserError as error:
         if options.data is not None:
             raise
@@ -202,12 +210,17 @@ def open_images(data: DataConfig, members: Sequence[Member], options: Evaluation
         ) from error
     trained = next((m for m in members if not own and _is_trained_on(m, data, source)), None)
     if trained is None:
+        if own and held_out and source.held_out and held_out.isdisjoint(source.held_out):
+            hosts.say_on_process_zero(
+                f"warning: none of the images that {members[0].description.path} held out has its name in "
+                f"{data.source}; others are evaluated, which it may have been trained on."
+            )
         return source
     hosts.say_on_process_zero(
         f"{data.source} has the classes and the number of images that {trained.description.path} was trained on; as "
         "for the run's own data, only the held-out part is evaluated."
     )
-    return build.source(Experiment(data=data), "validation")
+    return build.source(Experiment(data=data), "validation", held_out)
 
 
 def _is_trained_on(member: Member, data: DataConfig, source: Source) -> bool:
@@ -216,7 +229,7 @@ def _is_trained_on(member: Member, data: DataConfig, source: Source) -> bool:
         return False
     moved = dataclasses.replace(member.data, source=data.source, data_dir=data.data_dir)
     try:
-        training = build.source(Experiment(data=moved), "train")
+        training = build.source(Experiment(data=moved), "train", member.held_out)
     except UserError:
         return False
     return (member.outputs.names, member.training_images) == (training.class_names, len(training))

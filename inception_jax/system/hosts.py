@@ -13,31 +13,42 @@ from jax.experimental import multihost_utils
 from inception_jax.errors import UserError
 from inception_jax.system.progress import say
 
-# Seconds without a heartbeat after which a process is considered dead and the others exit.
+# Seconds without a heartbeat after which a process is considered dead and the others exit, unless said otherwise.
 _HEARTBEAT_TIMEOUT = 30
 
 # Codes that process 0 broadcasts instead of a number.
 _NONE, _ERROR = -1, -2
 
 
-def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
+def join(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
+    heartbeat_timeout: int | None = None,
+) -> None:
     """Joins the other processes; without arguments JAX finds them on Cloud TPU, Slurm and GKE.
 
     Args:
       coordinator: HOST:PORT of process 0.
       processes: number of processes.
       process_id: index of this process, from 0.
+      heartbeat_timeout: seconds without a heartbeat after which a process is considered dead and the others exit; 30
+        by default.
 
     Raises:
-      UserError: only some arguments are given, or the other processes cannot be found.
+      UserError: only some arguments are given, one is out of range, or the other processes cannot be found.
     """
     arguments = (coordinator, processes, process_id)
     if any(value is not None for value in arguments) and None in arguments:
         raise UserError("give all of --coordinator, --processes and --process-id, or none of them.")
     if processes is not None and process_id is not None and not 0 <= process_id < processes:
         raise UserError(f"--process-id is {process_id}; with {processes} processes it must be 0 to {processes - 1}.")
+    if heartbeat_timeout is None:
+        heartbeat_timeout = _HEARTBEAT_TIMEOUT
+    if heartbeat_timeout < 1:
+        raise UserError(f"--heartbeat-timeout is {heartbeat_timeout}; it must be 1 or more, in seconds.")
     try:
-        jax.distributed.initialize(*arguments, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT)
+        jax.distributed.initialize(*arguments, heartbeat_timeout_seconds=heartbeat_timeout)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

@@ -46,11 +46,17 @@ def check_batch(experiment: Experiment, images: int, devices: int) -> None:
     )
 
 
-def advise(experiment: Experiment, plan: Plan) -> Iterator[str]:
-    """Lines for the start of a new run: settings of another length or batch, and values that suit."""
+def advise(experiment: Experiment, plan: Plan, recipe: Experiment | None = None) -> Iterator[str]:
+    """Lines for the start of a new run: settings of another length or batch, and values that suit.
+
+    Args:
+      experiment: the settings of the run.
+      plan: its length.
+      recipe: the experiment before fields were set by hand, if it is known.
+    """
     yield from _long_decays(experiment, plan)
     yield from _long_periods(experiment, plan)
-    yield from _rate_of_another_batch(experiment)
+    yield from _rate_of_another_batch(experiment, recipe)
     yield from _rate_of_another_optimiser(experiment)
 
 
@@ -76,21 +82,27 @@ def _long_periods(experiment: Experiment, plan: Plan) -> Iterator[str]:
             yield f"{field} {values[field]:g} is longer than the run's {epochs:.3g} epochs, {effect}; try {suits}"
 
 
-def _rate_of_another_batch(experiment: Experiment) -> Iterator[str]:
-    """The paper's rate with another batch than the paper's.
+def _rate_of_another_batch(experiment: Experiment, recipe: Experiment | None) -> Iterator[str]:
+    """The paper's rate, or else the recipe's, with another batch than theirs.
 
     In proportion, because with the paper's epsilon of 1 its RMSProp moves nearly as plain SGD with momentum does. A
     `reference_batch` has put it in proportion already.
     """
-    rate, batch, o = OptimConfig.learning_rate, TrainConfig.batch_size, experiment.optim
+    rate, batch, o = experiment.optim.learning_rate, experiment.train.batch_size, experiment.optim
     if o.name == "adamw" or o.reference_batch is not None:
         return
-    if o.learning_rate == rate and experiment.train.batch_size != batch:
-        suits = rate * experiment.train.batch_size / batch
-        yield (
-            f"learning rate {rate:g} is the paper's for {batch} images; in proportion {experiment.train.batch_size} "
-            f"would have {suits:.2g}: --optim.learning-rate {suits:.2g}"
-        )
+    own = [("the paper's", OptimConfig.learning_rate, TrainConfig.batch_size)]
+    if recipe:
+        own += [("the experiment's", recipe.optim.learning_rate, recipe.train.batch_size)]
+    for whose, its_rate, its_batch in own:
+        if rate == its_rate:
+            if batch != its_batch:
+                suits = rate * batch / its_batch
+                yield (
+                    f"learning rate {rate:g} is {whose} for {its_batch} images; in proportion {batch} would have "
+                    f"{suits:.2g}: --optim.learning-rate {suits:.2g}"
+                )
+            return
 
 
 def _rate_of_another_optimiser(experiment: Experiment) -> Iterator[str]:

@@ -39,23 +39,22 @@ class TrainingRun:
     preemption: Preemption
 
 
-def train(run: TrainingRun, state: steps.TrainState, *, step: int, next_batch: int, unfrozen: bool = False) -> None:
+def train(run: TrainingRun, state: steps.TrainState, saved: checkpoint.RunCheckpoint | None) -> None:
     """Trains to the end of the plan or of the patience: next batch, step, log; then evaluate and save where due.
 
     Args:
       run: the parts of the run.
       state: initial or restored state, on the devices.
-      step: updates applied to `state` so far.
-      next_batch: number of the next batch, which is the whole state of the data.
-      unfrozen: whether `state` is of the second phase, in which the frozen stages are trained too.
+      saved: the checkpoint that `state` was restored from; None at the first step.
 
     Raises:
       Preempted: SIGTERM arrived; the run is saved.
       UserError: the memory does not suffice for the batch.
       RunFailed: the loss or a gradient is not finite, or a file could not be written.
     """
-    setup, log, plan, last_saved = run.setup, run.log, run.setup.plan, step
-    first_step, ended = step + 1, False
+    setup, log, plan = run.setup, run.log, run.setup.plan
+    step, next_batch, unfrozen = (saved.step, saved.next_batch, saved.unfrozen) if saved else (0, 0, False)
+    last_saved, first_step, ended = step, step + 1, False
     train_steps = [
         _exclude_first_call("training", setup.phase(unfrozen=second).train_step, log) for second in (False, True)
     ]

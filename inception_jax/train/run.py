@@ -1,7 +1,7 @@
 """Training of one run: checks and restoring before the loop."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import flax
@@ -30,6 +30,7 @@ def fit(
     name: str = "run",
     preemption: Preemption | None = None,
     strict: bool = False,
+    recipe: Experiment | None = None,
 ) -> runs.Run:
     """Trains a run to its end, resuming from the newest checkpoint in `workdir`.
 
@@ -40,6 +41,7 @@ def fit(
       preemption: if its context is open, SIGTERM stops the run after the current step; otherwise signals are left
         alone.
       strict: stop at a broken newest checkpoint rather than resume from an older one.
+      recipe: the experiment before fields were set by hand, for advice on its learning rate with another batch.
 
     Returns:
       The finished run.
@@ -56,7 +58,8 @@ def fit(
     notes: list[str] = []
     experiment, weights = start.settle(experiment, workdir, notes.append)
     build.check_batches(experiment)
-    training, validation = build.source(experiment, "train"), build.source(experiment, "validation")
+    held_out = checkpoint.held_out(workdir)
+    training, validation = start.open_images(experiment, workdir, held_out)
     if experiment.model.num_classes is None or not checkpoint.exists(workdir):
         experiment = build.with_classes(experiment, len(training.class_names))
     if not checkpoint.exists(workdir):
@@ -77,29 +80,25 @@ def fit(
         _check_disk_space(workdir, setup)
         hosts.on_process_zero(lambda: fitting_batch.check(experiment, notes.append))
         if not saved:
-            notes += advice.advise(experiment, setup.plan)
+            notes += advice.advise(experiment, setup.plan, recipe)
         with contextlib.closing(
             checkpoint.Checkpoints(
                 workdir,
                 keep=experiment.train.keep,
                 class_names=training.class_names,
                 training_images=len(training),
+                # Those that are gone too, which may come back.
+                held_out=held_out | training.held_out,
             )
         ) as checkpoints:
-            state = start.first_state(setup, saved, weights, training.class_names, notes.append)
+            state = start.first_state(setup, saved, weights, training, notes.append)
             if jax.process_index() == 0:
-                _write_header(setup, workdir, name, step, training, validation)
-                notes[:0] = [describe_layout(experiment.data.source, training), *training.layout.notes]
-                for note in notes:
-                    say(f"  {note}")
+                _write_header(setup, workdir, name, step, training, validation, notes)
             with contextlib.closing(MetricsLog(setup, workdir, name, step)) as log:
                 run = loop.TrainingRun(
                     setup, training, validation, workdir, checkpoints, log, preemption or Preemption()
                 )
-                if saved:
-                    loop.train(run, state, step=step, next_batch=saved.next_batch, unfrozen=saved.unfrozen)
-                else:
-                    loop.train(run, state, step=0, next_batch=0)
+                loop.train(run, state, saved)
     return runs.read_run(workdir)
 
 
@@ -109,19 +108,35 @@ def fit_all(
     *,
     preemption: Preemption | None = None,
     strict: bool = False,
+    recipes: Mapping[str, Experiment] | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """Trains each run in the directory `workdir`/NAME; returns the directories and the messages of failed runs."""
+    """Trains each run in the directory `workdir`/NAME; returns the directories and the messages of failed runs.
+
+    `recipes` has the `recipe` of each run, as for `fit`.
+    """
+    recipes = recipes or {}
     failed = []
     for name, experiment in experiments.items():
         try:
-            fit(experiment, Path(workdir) / name, name=name, preemption=preemption, strict=strict)
+            fit(
+                experiment,
+                Path(workdir) / name,
+                name=name,
+                preemption=preemption,
+                strict=strict,
+                recipe=recipes.get(name),
+            )
         except RunFailed as error:
             failed.append(f"{name}: {error}")
+        # The programs of a run stay loaded, a thousand memory maps of the 65,530 that Linux allows a process.
+        jax.clear_caches()
     return [Path(workdir) / name for name in experiments], failed
 
 
-def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: Source, validation: Source) -> None:
-    """Writes config.json and prints the header of the run."""
+def _write_header(
+    setup: Setup, workdir: Path, name: str, start: int, training: Source, validation: Source, notes: Sequence[str]
+) -> None:
+    """Writes config.json and prints the header of the run, its images and `notes`."""
     experiment, size = setup.experiment, setup.experiment.data.image_size
     batch, devices = experiment.train.batch_size, jax.device_count()
     info = runs.RunInfo(
@@ -141,6 +156,8 @@ def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: 
         f"  learning rate {config.learning_rate(experiment.optim, batch):g} for the global batch of {batch} images = "
         f"{_division(batch, experiment.train.replicas)}; {info.machine}"
     )
+    for note in (describe_layout(experiment.data.source, training), *training.layout.notes, *notes):
+        say(f"  {note}")
 
 
 def _is_trained(setup: Setup, workdir: Path, step: int) -> bool:

@@ -27,7 +27,15 @@ def settle(experiment: Experiment, workdir: Path, report: Report) -> tuple[Exper
     if (workdir / runs.CONFIG).is_file():
         started = runs.read_run(workdir).experiment
         if checkpoint.exists(workdir):
-            return _as_started(experiment, started, workdir), None
+            resumed = _as_started(experiment, started, workdir)
+            for field in ("train_split", "validation_split"):
+                before, now = getattr(started.data, field), getattr(resumed.data, field)
+                if before != now:
+                    report(
+                        f"data.{field} was {before!r} and is {now!r} now; if these are not the same images elsewhere, "
+                        "the run may be validated on images that it was trained on"
+                    )
+            return resumed, None
         if config.differences(_take_over(experiment, started), started):
             report(f"{workdir} holds another experiment without a checkpoint, which is replaced")
     path = experiment.train.init_from
@@ -99,6 +107,19 @@ def check_length(setup: Setup, saved: checkpoint.RunCheckpoint, workdir: Path) -
         )
 
 
+def open_images(experiment: Experiment, workdir: Path, held_out: frozenset[int]) -> tuple[Source, Source]:
+    """Training and validation images, `held_out` among the latter; UserError where they cannot be opened."""
+    try:
+        return build.source(experiment, "train", held_out), build.source(experiment, "validation", held_out)
+    except UserError as error:
+        if not checkpoint.exists(workdir):
+            raise
+        raise UserError(
+            f"the images of {workdir} cannot be opened: {str(error).rstrip('.')}; if they are elsewhere now, give "
+            "their place with --data.source."
+        ) from error
+
+
 def same_data(
     saved: checkpoint.RunCheckpoint, experiment: Experiment, training: Source, validation: Source, report: Report
 ) -> tuple[Source, Source]:
@@ -110,6 +131,7 @@ def same_data(
     before, now = saved.training_images, len(training)
     if before not in (None, now):
         report(f"the training set had {before:,} images and has {now:,} now, which changes the length of an epoch")
+    _report_held_out(saved, experiment, training, validation, report)
     names = saved.class_names
     if not names:
         return training, validation
@@ -135,11 +157,37 @@ def same_data(
     return training, validation
 
 
+def _report_held_out(
+    saved: checkpoint.RunCheckpoint, experiment: Experiment, training: Source, validation: Source, report: Report
+) -> None:
+    """Tells `report` where a resumed run validates on other images than before."""
+    before, now, source = saved.held_out, training.held_out, experiment.data.source
+    may_be_trained_on = "the run may have been trained on some of its validation images"
+    if now and not before and saved.training_images not in (None, len(training)):
+        report(f"the checkpoint does not say which images were held out, so that {may_be_trained_on}")
+    elif now and before.isdisjoint(now):
+        if before:
+            report(
+                f"none of the {len(before):,} images that were held out has its name in {source}: others are held "
+                f"out now, so that {may_be_trained_on}"
+            )
+    elif now and before - now:
+        report(
+            f"{len(before - now):,} of the {len(before):,} images that were held out are gone: the validation error "
+            "is that of the others"
+        )
+    elif before and not now and experiment.data.validation_images is None and len(before) != len(validation):
+        report(
+            f"{len(before):,} images were held out and {source} has {len(validation):,} validation images, so that "
+            f"{may_be_trained_on}"
+        )
+
+
 def first_state(
     setup: Setup,
     saved: checkpoint.RunCheckpoint | None,
     weights: TrainedModel | None,
-    class_names: tuple[str, ...],
+    training: Source,
     report: Report,
 ) -> steps.TrainState:
     """The state to train from, on the devices: the checkpoint's, another network's weights, or the seed's."""
@@ -149,9 +197,16 @@ def first_state(
     if weights:
         assert train.init_from is not None
         variables, head = transfer(
-            weights, setup.model, variables, class_names, origin=train.init_from, new_head=train.new_head
+            weights, setup.model, variables, training.class_names, origin=train.init_from, new_head=train.new_head
         )
         report(f"starts from {train.init_from}; {head}")
+        before = checkpoint.held_out(train.init_from)
+        # Without any in common these are probably other images.
+        if training.held_out & before and training.held_out - before:
+            report(
+                f"{len(training.held_out - before):,} of the {len(training.held_out):,} validation images are not "
+                f"among those that {train.init_from} held out, so that it may have been trained on them"
+            )
     return setup.initial_state(variables)
 
 

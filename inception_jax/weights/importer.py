@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 
 from inception_jax import checkpoint
 from inception_jax.data.preprocess import Preprocessing
-from inception_jax.data.sources import class_name
-from inception_jax.errors import UserError
+from inception_jax.data.sources import class_name, list_names
+from inception_jax.errors import UserError, reason
 from inception_jax.models.network import Network
 from inception_jax.system import extras
 from inception_jax.system.names import printable, read_names
@@ -144,7 +146,7 @@ def _peer_preprocessing(format: str, name: str, path: Path) -> Preprocessing:
     """Preprocessing of the peer's weights, overridden by what the file or timm's configuration beside it says."""
     preprocessing = _PEER_PREPROCESSING[format, PEERS_NAMES.get(name, name)]
     if format == "keras":
-        return dataclasses.replace(preprocessing, **_keras_preprocessing(files.read_configuration(path)))
+        return dataclasses.replace(preprocessing, **_keras_preprocessing(path))
     return dataclasses.replace(preprocessing, **_timm_preprocessing(path))
 
 
@@ -155,8 +157,8 @@ def _timm_configuration(path: Path) -> tuple[Path, dict[str, Any]]:
         return file, {}
     try:
         configuration = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a model's configuration: {error}; correct or remove it.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not a model's configuration: {reason(error)}; correct or remove it.") from error
     if not isinstance(configuration, dict):
         raise UserError(f"{file} is not a model's configuration but a {type(configuration).__name__}; remove it.")
     return file, configuration
@@ -176,8 +178,9 @@ def _timm_preprocessing(path: Path) -> dict[str, Any]:
             if name in given:
                 red, green, blue = given[name]
                 values[name] = float(red), float(green), float(blue)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise UserError(f"{file} has a value that is not timm's: {error}; correct or remove it.") from error
+        Preprocessing.from_dict(values)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+        raise UserError(f"{file} has a value that is not timm's: {reason(error)}; correct or remove it.") from error
     interpolation = given.get("interpolation", "bicubic")
     if interpolation in ("bilinear", "bicubic"):
         values["resize"] = "antialiased_" + interpolation  # timm resizes with Pillow
@@ -186,22 +189,45 @@ def _timm_preprocessing(path: Path) -> dict[str, Any]:
     return values
 
 
-def _keras_preprocessing(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Size of the images, and the scale that a Rescaling layer gives them."""
-    layers = list(keras.layers_of(configuration))
+def _keras_preprocessing(path: Path) -> dict[str, Any]:
+    """Size of the images, and the scale that layers of the model give them."""
+    layers = list(keras.layers_of(files.read_configuration(path)))
     values: dict[str, Any] = {}
     for kind, layer in layers:
         shape = layer.get("batch_shape", layer.get("batch_input_shape"))
         if kind == "InputLayer" and isinstance(shape, list) and len(shape) == 4 and isinstance(shape[1], int):
             values["image_size"] = shape[1]  # The last is the trunk's own: inner models come after outer ones.
-    rescaling = [layer for kind, layer in layers if kind == "Rescaling"]
-    if len(rescaling) == 1 and all(isinstance(rescaling[0].get(key), int | float) for key in ("scale", "offset")):
-        scale, offset = rescaling[0]["scale"], rescaling[0]["offset"]
-        std = round(1 / (255 * scale), 12)
-        values |= {"mean": (-offset * std,) * 3, "std": (std,) * 3}
-    elif rescaling or any(kind == "Normalization" for kind, _ in layers):
-        _log.warning("its layers Rescaling and Normalization are not taken over; images are scaled to [-1, 1].")
-    return values
+    scaling = [(kind, layer) for kind, layer in layers if kind in ("Rescaling", "Normalization")]
+    return values | (_keras_scaling(path, scaling) if scaling else {})
+
+
+def _keras_scaling(path: Path, layers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Mean and deviation that the layers Rescaling and Normalization, one after another, give the images."""
+    factor, offset = np.ones(3), np.zeros(3)
+    try:
+        for kind, layer in layers:
+            if kind == "Rescaling":
+                scale, shift = (np.asarray(layer[key], float) for key in ("scale", "offset"))
+            else:
+                given = layer.get("mean"), layer.get("variance")
+                if None in given:
+                    given = files.read_scales(path)[layer["name"]]
+                mean, variance = (np.asarray(value, float).reshape(-1) for value in given)
+                scale = 1 / np.maximum(np.sqrt(variance), 1e-7)  # As Keras bounds it.
+                if layer.get("invert"):
+                    raise ValueError("it is inverted")
+                shift = -mean * scale
+            factor, offset = factor * scale, offset * scale + shift
+        std = np.round(1 / (255 * np.broadcast_to(factor, 3)), 12)
+        if not (np.isfinite(std).all() and (std > 0).all() and np.isfinite(offset).all()):
+            raise ValueError("it is no scale above 0")
+        mean = -np.broadcast_to(offset, 3) * std
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} scales its images by {list_names('layer', [kind for kind, _ in layers])}, whose values cannot be "
+            f"taken over ({reason(error)}); save the model without them, trained on images in [-1, 1]."
+        ) from error
+    return {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
 
 
 def _peer_class_names(path: Path, outputs: int, offset: int) -> tuple[str, ...]:
@@ -209,14 +235,19 @@ def _peer_class_names(path: Path, outputs: int, offset: int) -> tuple[str, ...]:
     file, configuration = _timm_configuration(path)
     given = configuration.get("label_names")
     if isinstance(given, dict):  # From number to name; timm leaves out unused numbers.
-        last = max((int(i) for i in given if i.isdecimal()), default=0)
-        given = [given.get(str(i), f"class {i}") for i in range(max(last + 1, outputs))]
+        beyond = [i for i in given if not re.fullmatch("[0-9]{1,18}", i) or int(i) >= outputs]
+        if beyond:
+            raise UserError(
+                f"{file} has {list_names('label_name', beyond)}, the network the outputs 0 to {outputs - 1}; correct "
+                "or remove the names."
+            )
+        given = [given.get(str(i), f"class {i}") for i in range(outputs)]
     if given is None:
         return files.read_class_names(path, outputs)[offset:]
     if not isinstance(given, list) or len(given) not in (outputs, outputs - offset):
         count = len(given) if isinstance(given, list) else "no list of"
         raise UserError(f"{file} has {count} label_names, the network {outputs} outputs; correct or remove the names.")
-    return tuple(map(str, given[len(given) - outputs + offset :]))
+    return tuple(class_name(str(name)) for name in given[len(given) - outputs + offset :])
 
 
 def read_class_names(path: Path, classes: int) -> tuple[str, ...]:

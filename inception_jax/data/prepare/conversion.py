@@ -15,19 +15,15 @@ from inception_jax.data.prepare.imagenet import list_imagenet
 from inception_jax.data.prepare.metadata import write_metadata
 from inception_jax.data.prepare.shards import Shard, count, is_complete, list_shards, read_left_out, write_shard
 from inception_jax.data.prepare.tfrecord import list_tfrecord
-from inception_jax.data.sources import instead_of
+from inception_jax.data.sources import SplitOptions, instead_of
 from inception_jax.errors import RunFailed, UserError
 from inception_jax.system.atomic import atomic_write
 from inception_jax.system.cores import available_cores
 from inception_jax.system.progress import Progress, say
 from inception_jax.system.workdir import check_place
 
-_KINDS: Mapping[str, Callable[[str], Dataset]] = {
-    "folder": list_folder,
-    "csv": list_label_file,
-    "imagenet": list_imagenet,
-    "tfds": list_tfrecord,
-}
+_SPLIT_HERE: Mapping[str, Callable[[str, SplitOptions], Dataset]] = {"folder": list_folder, "csv": list_label_file}
+_SPLIT_BEFORE: Mapping[str, Callable[[str], Dataset]] = {"imagenet": list_imagenet, "tfds": list_tfrecord}
 _MAX_LISTED = 20  # broken images on the screen; broken.txt lists all
 _POLL_SECONDS = 0.5  # time until Ctrl-C is noticed
 
@@ -51,7 +47,13 @@ class PreparedDataset:
 
 
 def prepare(
-    spec: str, out: str | Path, *, shard_images: int, threads: int | None, skip_broken: bool
+    spec: str,
+    out: str | Path,
+    *,
+    shard_images: int,
+    threads: int | None,
+    skip_broken: bool,
+    options: SplitOptions | None = None,
 ) -> PreparedDataset | None:
     """Writes a data set as array_record files for `tfds:OUT`; resumes an interrupted call.
 
@@ -64,26 +66,40 @@ def prepare(
       shard_images: Images per file.
       threads: Files written at once; None is one per core.
       skip_broken: Leave out broken images; otherwise they make the call fail at its end.
+      options: Splits of a folder or a label file, as in `open_source`.
 
     Returns:
       Contents and work; None where the data set was already complete.
 
     Raises:
-      UserError: the source does not exist or cannot be read, or `out` contains something else.
+      UserError: the source does not exist or cannot be read, `out` contains something else, or `options` are given for
+        a source that has splits of its own.
       RunFailed: images are broken, or a file cannot be written.
     """
     threads = available_cores() if threads is None else threads
     if min(shard_images, threads) < 1:
         raise UserError(f"there are {shard_images} images per shard and {threads} threads; both must be 1 or more.")
     kind, place = _parse(spec)
+    options = options or SplitOptions()
+    if kind in _SPLIT_BEFORE and options != SplitOptions():
+        raise UserError(
+            f"{kind}:{place} has splits of its own, which are kept; only those of folder:PATH and csv:FILE can be "
+            "chosen here. Choose others in training, with --data.train-split and --data.validation-split."
+        )
     out = Path(out).expanduser().resolve()
     if not (out / "dataset_info.json").exists():
         check_place(out, f"{kind}:{place}")
-    plan = output.ConversionPlan(f"{kind}:{place}", shard_images)
+    plan = output.ConversionPlan(
+        f"{kind}:{place}",
+        shard_images,
+        validation_fraction=options.validation_fraction,
+        train_split=options.train_split,
+        validation_split=options.validation_split,
+    )
     if output.check(out, plan):
         output.clear(out)
         return None
-    dataset = _KINDS[kind](place)
+    dataset = _SPLIT_HERE[kind](place, options) if kind in _SPLIT_HERE else _SPLIT_BEFORE[kind](place)
     plan = dataclasses.replace(plan, listing=dataset.digest)
     output.check(out, plan)
     with output.claim(out, plan):
@@ -93,7 +109,7 @@ def prepare(
 def _parse(spec: str) -> tuple[str, str]:
     """Kind and absolute path of the source."""
     kind, _, place = spec.partition(":")
-    if kind not in _KINDS or not place:
+    if kind not in {*_SPLIT_HERE, *_SPLIT_BEFORE} or not place:
         raise UserError(f"the source {spec!r} {instead_of(spec, 'folder:PATH, csv:FILE, imagenet:DIR or tfds:DIR')}.")
     return kind, place.rstrip("/") if "://" in place else os.path.abspath(Path(place).expanduser())
 

@@ -10,25 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from inception_jax.data.prepare.dataset import Dataset, Example, Split
-from inception_jax.data.sources import Source, describe_layout, open_source
+from inception_jax.data.sources import Source, SplitOptions, describe_layout, open_source
 from inception_jax.system.names import printable
 from inception_jax.system.progress import say
 
 
-def list_folder(place: str) -> Dataset:
+def list_folder(place: str, options: SplitOptions) -> Dataset:
     """Lists both splits of folder:PATH, with file names relative to it."""
-    return list_sources(dataset_name(Path(place).name), "1.0.0", _open_both(f"folder:{place}"), root=f"{place}/")
+    sources = _open_both(f"folder:{place}", options)
+    return list_sources(dataset_name(Path(place).name), "1.0.0", sources, root=f"{place}/")
 
 
-def list_label_file(place: str) -> Dataset:
+def list_label_file(place: str, options: SplitOptions) -> Dataset:
     """Lists both splits of csv:FILE, with file names relative to its folder."""
     path = Path(place)
-    return list_sources(dataset_name(path.stem), "1.0.0", _open_both(f"csv:{place}"), root=f"{path.parent}/")
+    return list_sources(dataset_name(path.stem), "1.0.0", _open_both(f"csv:{place}", options), root=f"{path.parent}/")
 
 
-def _open_both(spec: str) -> dict[str, Source]:
+def _open_both(spec: str, options: SplitOptions) -> dict[str, Source]:
     """Both splits of a source; prints how it was understood."""
-    sources = {split: open_source(spec, split) for split in ("train", "validation")}
+    sources = {split: open_source(spec, split, options=options) for split in ("train", "validation")}
     layout = functools.reduce(operator.or_, (source.layout for source in sources.values()))
     source = dataclasses.replace(sources["train"], layout=layout)
     say("\n".join([describe_layout(spec, source), *layout.notes]))

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Generator
 from pathlib import Path
 
+from inception_jax.data.sources import SplitOptions
 from inception_jax.errors import UserError
 from inception_jax.system.atomic import atomic_write
 
@@ -35,6 +36,15 @@ class ConversionPlan:
     """Images per shard; the last of a split may have fewer."""
     listing: str = ""
     """`Dataset.digest`; empty before the source is listed."""
+    validation_fraction: float = SplitOptions.validation_fraction
+    """Fraction of each class held out where the source has no validation split."""
+    train_split: str | None = None
+    """Name of the training split; None where it is found by its name."""
+    validation_split: str | None = None
+    """Name of the validation split, likewise."""
+
+
+_SPLIT_FIELDS = ("validation_fraction", "train_split", "validation_split")
 
 
 def check(out: Path, plan: ConversionPlan) -> bool:
@@ -104,10 +114,16 @@ def _read(path: Path) -> ConversionPlan | None:
 
 
 def _compare(out: Path, existing: ConversionPlan, wanted: ConversionPlan) -> None:
+    def differs(field: str) -> bool:
+        return getattr(existing, field) != getattr(wanted, field)
+
     if existing.source != wanted.source:
         difference = f"is made from {existing.source}, not {wanted.source}"
     elif existing.shard_images != wanted.shard_images:
         difference = f"has shards of {existing.shard_images} images, not {wanted.shard_images}"
+    elif changed := [field for field in _SPLIT_FIELDS if differs(field)]:
+        name = changed[0]
+        difference = f"was split with {name} {getattr(existing, name)}, not {getattr(wanted, name)}"
     elif wanted.listing and existing.listing != wanted.listing:
         difference = f"was prepared when {wanted.source} had other images, classes or files"
     else:

@@ -81,9 +81,9 @@ def open_source(spec: str, split: str, *, data_dir: str | None = None, options: 
     return open_digits(split) if spec == "digits" else open_idx(Path(os.path.expanduser(place)), split, options)
 
 
-def open_data(data: DataConfig, split: str) -> Source:
-    """Opens one split, as `open_source`, of the source of a data section."""
-    return open_source(data.source, split, data_dir=data.data_dir, options=SplitOptions.from_config(data))
+def open_data(data: DataConfig, split: str, held_out: frozenset[int] = frozenset()) -> Source:
+    """Opens one split, as `open_source`, of the source of a data section; `held_out` as in `SplitOptions`."""
+    return open_source(data.source, split, data_dir=data.data_dir, options=SplitOptions.from_config(data, held_out))
 
 
 def describe_layout(spec: str, source: Source) -> str:

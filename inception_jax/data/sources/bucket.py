@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import posixpath
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -64,6 +65,11 @@ class Bucket:
             return dict(zip(names, pool.map(self._list_class, folders), strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def overlap(self, first: str, second: str) -> bool:
+        """As `Storage.overlap`."""
+        paths = [f"{posixpath.normpath(folder)}/" for folder in (first, second)]
+        return paths[0].startswith(paths[1]) or paths[1].startswith(paths[0])
 
     def read(self, file: str) -> bytes:
         """As `Storage.read`."""

@@ -2,13 +2,14 @@
 
 import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inception_jax.data.sources.retry import Result, with_retries
 from inception_jax.data.sources.storage import Contents, is_image, junk, suffix
-from inception_jax.errors import BrokenImage, UserError
+from inception_jax.errors import BrokenImage, UserError, reason
 
 # Errors of a network disk while it is unreachable.
 _TRANSIENT = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
@@ -24,7 +25,7 @@ class Disk:
         """UserError where `root` is not a folder."""
         self.root = str(root)
         if not os.path.isdir(root):
-            raise UserError(f"folder:{root} is not a folder.")
+            raise UserError(f"folder:{root} {_what_else(root)}.")
 
     def contents(self, folder: str) -> Contents:
         """As `Storage.contents`."""
@@ -38,13 +39,27 @@ class Disk:
         # Without threads, which are slower on a local disk, because listing holds the GIL.
         return {name: _list_class(path / name, ancestors) for name in names}
 
+    def overlap(self, first: str, second: str) -> bool:
+        """As `Storage.overlap`, also by links."""
+        paths = [Path(self.root, folder).resolve() for folder in (first, second)]
+        return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0])
+
     def read(self, file: str) -> bytes:
         """As `Storage.read`."""
         path = os.path.join(self.root, file)
         try:
-            return _with_retries(Path(path).read_bytes)
+            return _with_retries(lambda: read_file(path))
         except OSError as error:
-            raise BrokenImage(f"the image {path} cannot be read: {error.strerror}.") from error
+            raise BrokenImage(f"the image {path} cannot be read: {error.strerror or reason(error)}.") from error
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """Contents of a file; OSError where it cannot be read or is a pipe or a device, which would never end."""
+    # Without waiting: opening a pipe waits for a writer otherwise.
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is not a file")
+        return file.read()
 
 
 def _list_class(path: Path, ancestors: frozenset[Identity]) -> Contents:
@@ -106,3 +121,11 @@ def _identity(status: os.stat_result) -> Identity:
 
 def _with_retries(action: Callable[[], Result]) -> Result:
     return with_retries(action, lambda error: isinstance(error, OSError) and error.errno in _TRANSIENT)
+
+
+def _what_else(root: Path) -> str:
+    """End of a sentence about a path that is not a folder."""
+    if not os.path.exists(root):
+        return "does not exist"
+    archive = root.name.lower().endswith((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"))
+    return "is an archive; unpack it and give the folder" if archive else "is a file, not a folder"

@@ -15,7 +15,15 @@ from inception_jax.data.sources import splits
 from inception_jax.data.sources.bucket import Bucket
 from inception_jax.data.sources.disk import Disk
 from inception_jax.data.sources.folder_layout import FolderSplits, find_splits, join, list_classes
-from inception_jax.data.sources.source import Layout, Record, Source, class_name, folders_by_class, list_names
+from inception_jax.data.sources.source import (
+    Layout,
+    Record,
+    Source,
+    class_name,
+    folders_by_class,
+    list_names,
+    note_alike,
+)
 from inception_jax.data.sources.splits import SplitOptions
 from inception_jax.data.sources.storage import Contents, Storage
 from inception_jax.errors import UserError
@@ -47,16 +55,19 @@ def open_folder(place: str, split: str, options: SplitOptions) -> Source:
     contents = storage.contents(folder) if folder else root
     classes = list_classes(storage, folder, contents, least=least)
     images: Mapping[str, Sequence[str]] = classes.files
+    held_out: frozenset[int] = frozenset()
     if part:
-        images = _part(storage, images, options.validation_fraction, part)
+        images, held_out = _part(storage, images, options, part)
     elif folder == found.validation and found.train is not None:
         images = _numbered_as_in_training(storage, images, folder, found.train)
     source = _source(storage, folder, images)
     passed_over = {folder: classes.passed_over + _outside(contents)}
     if folder:
         passed_over[""] = root.passed_over + _outside(root)
-    layout = Layout(_in_words(split, found, options), found.notes + classes.notes, passed_over)
-    return dataclasses.replace(source, layout=layout)
+    layout = Layout(
+        _in_words(split, found, options), found.notes + classes.notes + note_alike(source.class_names), passed_over
+    )
+    return dataclasses.replace(source, layout=layout, held_out=held_out)
 
 
 def _in_words(split: str, found: FolderSplits, options: SplitOptions) -> str:
@@ -69,15 +80,20 @@ def _outside(contents: Contents) -> Counter[str]:
     return Counter({"images outside the folders of classes": len(contents.images)})
 
 
-def _part(storage: Storage, images: Mapping[str, Sequence[str]], fraction: float, part: str) -> dict[str, list[str]]:
-    """The images of "train" or "validation" among those of a folder that is not split."""
-    chosen = {}
-    for name, files in images.items():
-        held_out = splits.held_out(np.arange(len(files)), fraction)
-        chosen[name] = list(itertools.compress(files, held_out == (part == "validation")))
+def _part(
+    storage: Storage, images: Mapping[str, Sequence[str]], options: SplitOptions, part: str
+) -> tuple[dict[str, list[str]], frozenset[int]]:
+    """The images of "train" or "validation" in a folder that is not split, and the digests of those held out."""
+    counts = [len(files) for files in images.values()]
+    names = [f"{class_name(name)}/{file}" for name, files in images.items() for file in files]
+    held_out, digests = splits.hold_out(names, np.repeat(np.arange(len(counts)), counts), options)
+    wanted = np.split(held_out == (part == "validation"), np.cumsum(counts)[:-1])
+    chosen = {
+        name: list(itertools.compress(files, mask)) for (name, files), mask in zip(images.items(), wanted, strict=True)
+    }
     if not any(chosen.values()):
         raise UserError(f"folder:{storage.root} is too small to split; one class must have two or more images.")
-    return chosen
+    return chosen, digests
 
 
 def _numbered_as_in_training(

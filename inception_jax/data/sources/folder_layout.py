@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from inception_jax.data.sources.source import folders_by_class, list_kinds, list_names
+from inception_jax.data.sources.source import class_name, folders_by_class, list_kinds, list_names
 from inception_jax.data.sources.splits import USUAL_NAMES, SplitOptions, kind_of_split
 from inception_jax.data.sources.storage import IMAGE_SUFFIXES, Contents, Storage
 from inception_jax.errors import UserError
@@ -61,18 +61,15 @@ def find_splits(storage: Storage, root: Contents, options: SplitOptions) -> Fold
     train, validation, test = (found.get(kind) for kind in USUAL_NAMES)
     notes = ()
     if validation is None and test is not None:
-        if train is None or set(storage.contents(test).folders) & set(storage.contents(train).folders):
+        if train is None or _class_names(storage, test) & _class_names(storage, train):
             validation = test
         else:
             notes = (f"{test}/ has no class of {train}/ and is not used for validation",)
-    if (
-        train is not None
-        and validation is not None
-        and (f"{train}/".startswith(f"{validation}/") or f"{validation}/".startswith(f"{train}/"))
-    ):
+    if train is not None and validation is not None and storage.overlap(train, validation):
         raise UserError(
-            f"data.train_split is {train!r} and data.validation_split {validation!r} in {storage.root}; they must have "
-            "no images in common."
+            f"the training images are in {train!r} and the validation images in {validation!r} of {storage.root}, "
+            "which are the same folder or one within the other; they must have no images in common: set "
+            "data.train_split and data.validation_split, or remove the one that is a link."
         )
     if train is None and validation is not None:
         # Here, because that training images are missing, too, says less.
@@ -127,9 +124,13 @@ def _loosely_named_splits(storage: Storage, names: Sequence[str]) -> dict[str, s
 
 
 def _class_folders(storage: Storage, folder: str) -> set[str]:
-    """Folders in a folder that may be a split, which holds no images itself."""
-    contents = storage.contents(folder)
-    return set() if contents.images else set(contents.folders)
+    """Names of the classes in a folder that may be a split, which holds no images itself."""
+    return set() if storage.contents(folder).images else _class_names(storage, folder)
+
+
+def _class_names(storage: Storage, folder: str) -> set[str]:
+    """Names of the classes in a folder: by them, not by its bytes, é is the same on every disk."""
+    return set(map(class_name, storage.contents(folder).folders))
 
 
 def _given_split(storage: Storage, names: Sequence[str], field: str, folder: str) -> str:

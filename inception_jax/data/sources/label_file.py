@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import re
 import unicodedata
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from inception_jax.data.formats import require_decoders
 from inception_jax.data.sources import splits
 from inception_jax.data.sources.disk import Disk
-from inception_jax.data.sources.source import Layout, Record, Source, class_name, list_names
+from inception_jax.data.sources.source import Layout, Record, Source, class_name, list_names, note_alike
 from inception_jax.data.sources.splits import SplitOptions
 from inception_jax.data.sources.storage import is_image
 from inception_jax.errors import UserError
@@ -70,7 +71,8 @@ def open_label_file(place: str, split: str, options: SplitOptions) -> Source:
     if path.is_dir():
         raise UserError(f"csv:{printable(str(path))} is a folder; give the text file with the labels.")
     name = f"csv:{printable(str(path))}"
-    rows = _unique(_locate(_settle_splits(_read_rows(path, name)), path.parent, name), name)
+    rows, notes = _read_rows(path, name)
+    rows = _unique(_locate(_settle_splits(rows), path.parent, name), name)
     divided = bool(rows[0].split)
     training = [row for row in rows if row.split in ("train", "")]
     validation = [row for row in rows if row.split == "validation"]
@@ -78,10 +80,13 @@ def open_label_file(place: str, split: str, options: SplitOptions) -> Source:
     unknown = sorted({row.label for row in validation} - set(classes))
     if unknown:
         raise UserError(f"{name} has {list_names('class', unknown)} in its validation images and not in training.")
+    held_out: frozenset[int] = frozenset()
     if divided:
         chosen = training if split == "train" else validation
+    elif split == "evaluation":
+        chosen = training
     else:
-        chosen = training if split == "evaluation" else _part(training, options.validation_fraction, split)
+        chosen, held_out = _part(training, options, split)
     if not chosen and divided:
         raise UserError(f"{name} has no images for {'training' if split == 'train' else 'validation'}.")
     if not chosen:
@@ -92,9 +97,10 @@ def open_label_file(place: str, split: str, options: SplitOptions) -> Source:
     found = sorted((labels[row.label], row.file) for row in chosen)
     require_decoders([row.file for row in chosen], f"{path.parent}/")
     reader = _Reader(Disk(path.parent), [file for _, file in found], [label for label, _ in found])
-    train, held = ("rows of training", "rows of validation") if divided else ("", None)
-    layout = Layout(splits.describe(split, train, held, options.validation_fraction))
-    return Source(classes, len(found), reader.read, reader.locate, layout)
+    train, held = ("rows marked for training", "rows marked for validation") if divided else ("", None)
+    notes += note_alike(classes)
+    layout = Layout(splits.describe(split, train, held, options.validation_fraction), notes)
+    return Source(classes, len(found), reader.read, reader.locate, layout, held_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +141,15 @@ def _settle_splits(rows: Sequence[_Row]) -> list[_Row]:
     return [row._replace(split="validation") if row.split == "test" else row for row in rows]
 
 
-def _part(rows: Iterable[_Row], fraction: float, which: str) -> list[_Row]:
-    """Training or validation rows of a set that is not split: of each class the images that a folder would give."""
+def _part(rows: Iterable[_Row], options: SplitOptions, which: str) -> tuple[list[_Row], frozenset[int]]:
+    """Training or validation rows of a set that is not split, and the digests of those held out.
+
+    Of each class they are the images that a folder would give.
+    """
     ordered = sorted(rows, key=lambda row: row.file)
     numbers = {label: number for number, label in enumerate(dict.fromkeys(row.label for row in ordered))}
-    return [ordered[i] for i in splits.part([numbers[row.label] for row in ordered], fraction, which)]
+    held_out, digests = splits.hold_out([row.file for row in ordered], [numbers[row.label] for row in ordered], options)
+    return list(itertools.compress(ordered, held_out == (which == "validation"))), digests
 
 
 def _unique(rows: Iterable[_Row], name: str) -> list[_Row]:
@@ -161,18 +171,24 @@ def _unique(rows: Iterable[_Row], name: str) -> list[_Row]:
 
 def _locate(rows: Sequence[_Row], folder: Path, name: str) -> list[_Row]:
     """The rows with the actual paths of their files, relative to the folder; UserError where files are missing."""
-    files, found, missing = _Files(str(folder)), [], []
+    files, found, missing, root = _Files(str(folder)), [], [], os.path.realpath(folder)
+    resolve = functools.cache(os.path.realpath)
     for row in rows:
         file = files.find(row.file)
         if file is None:
             missing.append(f"{printable(row.file)} (line {row.line})")
         else:
-            # One spelling for a file, but what is above a link to a folder depends on the link.
-            found.append(row._replace(file=file if ".." in file else os.path.normpath(file)))
+            file = os.path.normpath(file) if ".." not in file else file
+            if os.path.isabs(file) or ".." in file:
+                # One spelling for a file. What is above a link to a folder depends on the link.
+                head, tail = os.path.split(os.path.join(folder, file))
+                actual = os.path.join(resolve(head), tail)
+                file = os.path.relpath(actual, root) if actual.startswith(f"{root}{os.sep}") else actual
+            found.append(row._replace(file=file))
     if missing:
         first = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
         raise UserError(
-            f"{name}: {len(missing):,} of {len(rows):,} images are missing: {first}; paths are relative to "
+            f"{name}: {len(missing):,} of {len(rows):,} images cannot be found: {first}; paths are relative to "
             f"{printable(str(folder.resolve()))}."
         )
     return found
@@ -234,7 +250,8 @@ def _stem(name: str) -> str:
 # The text
 
 
-def _read_rows(path: Path, name: str) -> list[_Row]:
+def _read_rows(path: Path, name: str) -> tuple[list[_Row], tuple[str, ...]]:
+    """The rows, and a note on the columns that are not used."""
     # Bytes that are no text may be the name of a file.
     table = _read_table(read_text(path, errors="surrogateescape"), name)
     columns, has_header = _find_columns([cells for _, cells in table], name)
@@ -252,7 +269,8 @@ def _read_rows(path: Path, name: str) -> list[_Row]:
         rows.append(_Row(line, file, label, split))
     if not rows:
         raise UserError(f"{name} lists no image; it must have a line for each.")
-    return rows
+    unused = [cell for i, cell in enumerate(table[0][1]) if has_header and cell and i not in columns]
+    return rows, (f"{list_names('column', unused)} of {name} not used",) if unused else ()
 
 
 def _split_of(cell: str, where: str) -> str:
@@ -330,7 +348,9 @@ def _plain(cell: str) -> str:
 
 
 def _find_split(table: Sequence[Sequence[str]], column: int | None, header: Sequence[str]) -> int | None:
-    """The column of splits; one of another name than split counts only where all of its values are splits."""
+    """The column of splits; one of another name than split counts only where values of it are splits."""
     if column is None or header[column] == "split":
         return column
-    return column if all(splits.kind_of_split(row[column]) for row in table[1:]) else None
+    are_splits = [bool(splits.kind_of_split(row[column])) for row in table[1:]]
+    # Some alone may be a slip of the pen, and images for validation would be trained on: `_split_of` names it.
+    return column if any(are_splits) else None

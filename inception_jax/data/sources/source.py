@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -60,6 +61,8 @@ class Source:
     """Returns the name and label of an image without reading it; None where they are not known beforehand."""
     layout: Layout = Layout()
     """Description of how the source was understood."""
+    held_out: frozenset[int] = frozenset()
+    """Digests of the names of the images held out for validation; empty where the source has splits or no names."""
 
     @property
     def num_classes(self) -> int:
@@ -114,6 +117,16 @@ def folders_by_class(folders: Iterable[str], place: str) -> dict[str, str]:
                 "move the images of both into one."
             )
     return dict(sorted(found.items()))
+
+
+def note_alike(class_names: Iterable[str]) -> tuple[str, ...]:
+    """A note on classes whose names differ only in case, blanks or leading zeros, which are more likely one class."""
+    found: dict[str, list[str]] = {}
+    for name in class_names:
+        plain = re.sub(r"\\x20|\s", "", name.casefold())
+        found.setdefault(plain.lstrip("0") if plain.isdecimal() else plain, []).append(name)
+    alike = [name for names in found.values() if len(names) > 1 for name in names]
+    return (f"{list_names('class', alike)} differ only in case, blanks or leading zeros",) if alike else ()
 
 
 def sample(source: Source, count: int) -> Source:

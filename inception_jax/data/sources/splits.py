@@ -1,7 +1,9 @@
 """Splits of a source: their usual names, and the part that is held out where there is only one."""
 
 import dataclasses
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Self
@@ -25,16 +27,18 @@ _ENDING = re.compile(r"[-_ ]?(set|data|dataset|images|imgs|split)$")
 
 @dataclasses.dataclass(frozen=True)
 class SplitOptions:
-    """Names of the splits and size of the part held out, as the fields of the same names in `config.DataConfig`."""
+    """Names of the splits, and the part held out where there is only one."""
 
     validation_fraction: float = DataConfig.validation_fraction
     train_split: str | None = None
     validation_split: str | None = None
+    held_out: frozenset[int] = frozenset()
+    """Digests of the names of the images that a run has held out before, and which are held out again."""
 
     @classmethod
-    def from_config(cls, data: DataConfig) -> Self:
+    def from_config(cls, data: DataConfig, held_out: frozenset[int] = frozenset()) -> Self:
         """The options of a data section."""
-        return cls(**{field.name: getattr(data, field.name) for field in dataclasses.fields(cls)})
+        return cls(data.validation_fraction, data.train_split, data.validation_split, held_out)
 
 
 def kind_of_split(name: str) -> str | None:
@@ -79,6 +83,35 @@ def held_out(numbers: np.ndarray, fraction: float) -> np.ndarray:
     # The first k + 1 images have ceil(k * fraction) that are held out.
     before, after = (-(-(numbers - shift) * top // bottom) for shift in (1, 0))
     return (after > before) & (numbers > 0)
+
+
+def hold_out(
+    names: Sequence[str], labels: Sequence[int] | np.ndarray, options: SplitOptions
+) -> tuple[np.ndarray, frozenset[int]]:
+    """Whether each image is held out for validation, and the digests of the names of those that are.
+
+    Held out are the images of `options.held_out`, so that a run which is resumed validates on the same images when
+    others were added or removed. Where there is none of these, it is a fraction of each class, as in `held_out`.
+
+    Args:
+      names: Names of the images, which do not depend on the place of the source.
+      labels: Labels of the images.
+      options: As in `open_source`.
+
+    Returns:
+      bool [N], and the digests.
+    """
+    digests = np.array([_digest(name) for name in names], np.uint64)
+    chosen = np.isin(digests, np.array(sorted(options.held_out), np.uint64))
+    if not chosen.any():
+        chosen = held_out(numbers_in_class(np.asarray(labels, np.int64)), options.validation_fraction)
+    return chosen, frozenset(digests[chosen].tolist())
+
+
+def _digest(name: str) -> int:
+    # Composed, because a copy on another disk may have decomposed accents.
+    data = unicodedata.normalize("NFC", name).encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
 def numbers_in_class(labels: np.ndarray) -> np.ndarray:

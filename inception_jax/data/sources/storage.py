@@ -48,6 +48,10 @@ class Storage(Protocol):
         """
         ...
 
+    def overlap(self, first: str, second: str) -> bool:
+        """Whether two folders are one, or one of them is within the other."""
+        ...
+
     def read(self, file: str) -> bytes:
         """Reads a file; BrokenImage where it is missing or broken, UserError where its storage stays unreachable."""
         ...

@@ -69,6 +69,12 @@ def read_configuration(path: Path) -> dict[str, Any]:
         return keras.read_configuration(path)
 
 
+def read_scales(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and variance of the layers in a file of Keras that scale the images, as `keras.read_scales`."""
+    with _reading(path):
+        return keras.read_scales(path)
+
+
 def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     """Reads the names of `count` classes that a trainer has put beside the weights in PyTorch's file; () if none."""
     if _reader(path) is not _read_pytorch or not path.is_file():

@@ -19,6 +19,7 @@ VARIABLES = {
     "conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "batch_normalization": ("beta", "moving_mean", "moving_variance"),
+    "normalization": ("mean", "variance", "count"),
 }
 """Variables that Keras numbers 0, 1, 2, keyed by the layer's class."""
 
@@ -28,7 +29,26 @@ _TRAINING = ("optimizer", "optimizer_weights", "compile_metrics", "metrics", "se
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of the layers from a `.h5`, `.weights.h5` or `.keras` file, without those of an optimizer."""
+    """Reads the arrays of the layers from a `.h5`, `.weights.h5` or `.keras` file.
+
+    Those of an optimizer are left out, and those that scale the images, for `read_scales`.
+    """
+    arrays = _read_all(path)
+    return {name: array for name, array in arrays.items() if name.rpartition("/")[2] not in VARIABLES["normalization"]}
+
+
+def read_scales(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads mean and variance of the layers Normalization that learnt them, by the names of these layers."""
+    arrays = _read_all(path)
+    layers = {name.removesuffix("/mean") for name in arrays if name.endswith("/mean")}
+    return {
+        layer.rpartition("/")[2]: (arrays[f"{layer}/mean"], arrays[f"{layer}/variance"])
+        for layer in layers
+        if f"{layer}/variance" in arrays
+    }
+
+
+def _read_all(path: Path) -> dict[str, np.ndarray]:
     with _open(path) as file:
         if any(name == "vars" or "/vars" in name for name in _groups(file)):
             return _numbered_arrays(file, path)
