@@ -5,7 +5,7 @@
 For each batch size a process compiles the training step, releases the memory of compilation and trains a few steps; the
 peak is read from the kernel. Memory held before the first step (code and state) is subtracted, and the state added
 back, since the prediction includes it. The difference between the two batch sizes per image is free of such offsets:
-compare that first. Run with and without --remat for the time that remat costs.
+compare that first. Run with and without --remat, --replicas and --freeze for what each costs in time.
 """
 
 import argparse
@@ -28,6 +28,8 @@ def main() -> int:
     parser.add_argument("--image-size", type=int, default=149)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--remat", action="store_true")
+    parser.add_argument("--replicas", type=int, help="train.replicas, which must divide both batches")
+    parser.add_argument("--freeze", metavar="STAGES", help="train.freeze, such as stem,inception_a or all")
     parser.add_argument("--batches", type=int, nargs=2, default=(16, 32), metavar="N")
     parser.add_argument("--steps", type=int, default=3, help="timed steps after the first")
     parser.add_argument("--child", type=int, metavar="N", help=argparse.SUPPRESS)
@@ -39,17 +41,19 @@ def main() -> int:
     if args.child:
         print(json.dumps(train(experiment(args, args.child), args.steps)))
         return 0
-    from inception_jax.benchmark.step_memory import step_bytes
+    from inception_jax.benchmark.step_memory import compiled_bytes
 
     measured, predicted = [], []
-    print(f"{args.model}, width {args.width:g}, {args.image_size} pixels{', with remat' * args.remat}")
+    options = {"replicas": args.replicas, "frozen": args.freeze, "remat": args.remat}
+    given = "".join(f", {name} {value}" for name, value in options.items() if value)
+    print(f"{args.model}, width {args.width:g}, {args.image_size} pixels{given}")
     print(f"{'batch':<12}{'predicted':>12}{'measured':>12}{'ratio':>8}{'step':>12}")
     for batch in args.batches:
         command = [sys.executable, __file__, *sys.argv[1:], "--child", str(batch)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         trained = json.loads(done.stdout)
         measured.append(trained["bytes"])
-        predicted.append(step_bytes(experiment(args, batch), batch))
+        predicted.append(compiled_bytes(experiment(args, batch)))
         print(f"{row(str(batch), predicted[-1], measured[-1])}{trained['seconds'] * 1e3:>9,.0f} ms", flush=True)
     images = args.batches[1] - args.batches[0]
     print(row("per image", *((bytes_[1] - bytes_[0]) / images for bytes_ in (predicted, measured))))
@@ -69,7 +73,7 @@ def experiment(args: argparse.Namespace, batch: int) -> Any:
     return dataclasses.replace(
         recipe_,
         model=dataclasses.replace(recipe_.model, width=args.width),
-        train=dataclasses.replace(recipe_.train, remat=args.remat),
+        train=dataclasses.replace(recipe_.train, remat=args.remat, replicas=args.replicas, freeze=args.freeze),
     )
 
 
