@@ -90,7 +90,7 @@ RUN = {
     "inception-jax train digits --run inception_v4 --workdir runs/tuned": Small(
         SMALL, instead=(("--model.width 1", ""),), makes=("runs/tuned/metrics.jsonl",)
     ),
-    "inception-jax train imagenet --run inception_v4 --workdir runs/photos": Small(SMALL),
+    "inception-jax train finetune --init-from v4": Small(SMALL, makes=("runs/photos/metrics.jsonl",)),
     "inception-jax export runs/photos": Small(says="read again", makes=("v4.safetensors",)),
     "python benchmarks/compare_peers.py --table docs/performance.json": Small(says="inception_v4"),
     "python experiments/residual_scaling.py": Small(
