@@ -52,6 +52,8 @@ def test_marks_of_fields_that_may_change_or_differ_between_hosts():
         ("evaluation.every_epochs", -math.inf, "above 0"),
         ("train.steps", 0, "1 or more"),
         ("seed", -1, "0 or more"),
+        ("data.sampling", "even", "'uniform', 'balanced'"),
+        ("train.class_weights", None, "str|text"),
     ],
 )
 def test_errors_name_field_value_and_range(field, value, allowed):

@@ -1,7 +1,7 @@
 """Training of one run: checks and restoring before the loop."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import flax
@@ -20,6 +20,7 @@ from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import say
 from inception_jax.system.workdir import check_place, check_writable, lock_workdir
 from inception_jax.train import advice, loop, start
+from inception_jax.train.class_weights import class_weights, describe, describe_sampling
 from inception_jax.train.metrics_log import MetricsLog
 
 
@@ -61,14 +62,18 @@ def fit(
         experiment = build.with_classes(experiment, len(training.class_names))
     if not checkpoint.exists(workdir):
         advice.check_batch(experiment, len(training), jax.device_count())
-    setup = build.build(experiment, len(training))  # Raises for an invalid model before anything is written.
+    weights_by_class = None if checkpoint.exists(workdir) else class_weights(experiment, training)
+    # Raises for an invalid model before anything is written.
+    setup = build.build(experiment, len(training), weights_by_class)
     with _lock_on_process_zero(workdir):
         saved = checkpoint.newest(workdir, strict=strict)
         step = saved.step if saved else 0
-        counts = {"checkpoint": step, "training images": len(training), "validation images": len(validation)}
-        hosts.check_agreement({**config.shared_fields(experiment), **counts})
+        found = {"checkpoint": step, "training images": len(training), "validation images": len(validation)}
+        hosts.check_agreement({**config.shared_fields(experiment), **found, "class weights": weights_by_class})
         if saved:
             training, validation = start.same_data(saved, experiment, training, validation, notes.append)
+            weights_by_class = saved.class_weights
+            setup = build.build(experiment, len(training), weights_by_class)
         if saved and _is_trained(setup, workdir, step):
             say(f"{name}: {workdir} is already trained to step {step}.")
             return runs.read_run(workdir)
@@ -82,22 +87,20 @@ def fit(
                 keep=experiment.train.keep,
                 class_names=training.class_names,
                 training_images=len(training),
+                class_weights=weights_by_class,
             )
         ) as checkpoints:
             state = start.first_state(setup, saved, weights, training.class_names, notes.append)
             if jax.process_index() == 0:
                 _write_header(setup, workdir, name, step, training, validation)
-                notes[:0] = [describe_layout(experiment.data.source, training), *training.layout.notes]
-                for note in notes:
+                for note in [*_describe_data(experiment, training, weights_by_class, resumed=bool(saved)), *notes]:
                     say(f"  {note}")
             with contextlib.closing(MetricsLog(setup, workdir, name, step)) as log:
                 run = loop.TrainingRun(
                     setup, training, validation, workdir, checkpoints, log, preemption or Preemption()
                 )
-                if saved:
-                    loop.train(run, state, step=step, next_batch=saved.next_batch, unfrozen=saved.unfrozen)
-                else:
-                    loop.train(run, state, step=0, next_batch=0)
+                next_batch, unfrozen = (saved.next_batch, saved.unfrozen) if saved else (0, False)
+                loop.train(run, state, step=step, next_batch=next_batch, unfrozen=unfrozen)
     return runs.read_run(workdir)
 
 
@@ -139,6 +142,18 @@ def _write_header(setup: Setup, workdir: Path, name: str, start: int, training: 
         f"  learning rate {experiment.optim.learning_rate:g} for the global batch of {batch} images = "
         f"{devices} device{'s' * (devices > 1)} x {batch // devices}; {info.machine}"
     )
+
+
+def _describe_data(
+    experiment: Experiment, training: Source, weights: Sequence[float] | None, *, resumed: bool
+) -> Iterator[str]:
+    """Lines about the images, and about how their classes are balanced."""
+    yield describe_layout(experiment.data.source, training)
+    yield from training.layout.notes
+    if weights is not None:
+        yield describe(weights, training.class_names, resumed=resumed)
+    if experiment.data.sampling == "balanced":
+        yield describe_sampling(training)
 
 
 def _is_trained(setup: Setup, workdir: Path, step: int) -> bool:
