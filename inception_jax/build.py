@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import jax
@@ -86,12 +86,18 @@ class Setup:
         return steps.create_state(variables, self.optimizer, self.experiment.seed, self.model.frozen)
 
 
-def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Setup:
+def build(
+    experiment: Experiment,
+    training_images: int = IMAGENET_IMAGES,
+    class_weights: Sequence[float] | None = None,
+) -> Setup:
     """Builds the `Setup` of an experiment.
 
     Args:
       experiment: a checked experiment with `model.num_classes` set, see `with_classes`.
       training_images: images per epoch, which determine the schedule and the plan.
+      class_weights: factor on the loss of each class's images, which `train.class_weights` gives for a training set
+        (`train/class_weights.py`); None leaves the loss as it is, as for a setup that trains no run.
     """
     plan = make_plan(experiment, training_images)
     unfrozen = make_model(experiment)
@@ -104,7 +110,7 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
         model=model,
         schedule=schedule,
         optimizer=optimizer,
-        train_step=make_train_step(experiment, model, optimizer),
+        train_step=make_train_step(experiment, model, optimizer, class_weights),
         evaluate_step=steps.parallel(
             steps.evaluate_step,
             model=model,
@@ -113,8 +119,8 @@ def build(experiment: Experiment, training_images: int = IMAGENET_IMAGES) -> Set
     )
     if plan.unfreeze_step is None:
         return setup
-    later = dataclasses.replace(setup, model=unfrozen, train_step=make_train_step(experiment, unfrozen, optimizer))
-    return dataclasses.replace(setup, unfrozen=later)
+    train_step = make_train_step(experiment, unfrozen, optimizer, class_weights)
+    return dataclasses.replace(setup, unfrozen=dataclasses.replace(setup, model=unfrozen, train_step=train_step))
 
 
 def make_plan(experiment: Experiment, images: int) -> Plan:
@@ -228,7 +234,12 @@ def make_model(experiment: Experiment) -> Network:
     )
 
 
-def make_train_step(experiment: Experiment, model: Network, optimizer: optax.GradientTransformation) -> Any:
+def make_train_step(
+    experiment: Experiment,
+    model: Network,
+    optimizer: optax.GradientTransformation,
+    class_weights: Sequence[float] | None = None,
+) -> Any:
     """The training step of `Setup`."""
     return steps.parallel(
         steps.train_step,
@@ -240,6 +251,7 @@ def make_train_step(experiment: Experiment, model: Network, optimizer: optax.Gra
         ),
         label_smoothing=experiment.train.label_smoothing,
         aux_weight=experiment.train.aux_weight,
+        class_weights=class_weights,
         stage_norms=experiment.train.stage_norms,
         replicas=local_replicas(experiment),
     )

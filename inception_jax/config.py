@@ -149,6 +149,9 @@ class DataConfig:
     """Subtracted from the channels, which are in [0, 1]."""
     std: Annotated[tuple[float, float, float], THREE_ABOVE_ZERO, FromWeights] = (0.5, 0.5, 0.5)
     """Divisor of the channels after the mean is subtracted; with 0.5 and a mean of 0.5 the input is in [-1, 1]."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """Whether every training image is drawn equally often, or every class: its images are repeated as needed. An epoch
+    is as many images either way."""
     threads: Annotated[int | None, AtLeast(1), PerHost] = None
     """Threads that read, decode and augment; None is one per available core."""
     prefetch: Annotated[int, AtLeast(1), PerHost] = 4
@@ -222,6 +225,9 @@ class TrainConfig:
     """Fraction of the target spread over all classes (Inception-v3 paper)."""
     aux_weight: Annotated[float, AtLeast(0)] = 0.4
     """Weight of the auxiliary loss (TF-Slim)."""
+    class_weights: str = "none"
+    """Weights of the training images' loss by class: none; balanced, inversely proportional to the number of images of
+    the class, with a mean of 1 over the images; or a table such as cat=2,dog=0.5, in which other classes have 1."""
     remat: Annotated[bool, MayChange] = False
     """Rematerialise each stage in the backward pass, keeping only its input: less memory, more time."""
     log_every: Annotated[int, AtLeast(1), MayChange] = 100

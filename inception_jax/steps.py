@@ -75,6 +75,7 @@ def train_step(
     preprocess: Callable[[jax.Array, jax.Array], jax.Array],
     label_smoothing: float,
     aux_weight: float,
+    class_weights: Sequence[float] | None = None,
     stage_norms: bool = False,
     replicas: int = 1,
 ) -> tuple[TrainState, Metrics]:
@@ -89,6 +90,10 @@ def train_step(
     statistics are those of the initial network for the first thousands of steps, so that a short run validates on
     another network than it trained, and a fine-tuned one on the statistics of other images.
 
+    With `class_weights` the loss is the mean over a replica's images of weight * cross-entropy. It is divided by their
+    number and not by the sum of their weights, so that gradients average linearly over replicas and devices: the update
+    is that of the mean over the global batch, however its classes are spread.
+
     The model's `frozen` stages keep their parameters and running statistics, with which they normalise. No gradient is
     computed for them, nor before the first stage that is trained.
 
@@ -100,12 +105,13 @@ def train_step(
       preprocess: function of a key and uint8 images that gives the network's input, with distorted colours.
       label_smoothing: fraction of the target spread evenly over all classes.
       aux_weight: weight of the auxiliary head's loss.
+      class_weights: factor on the cross-entropies of the images of each class, by label; None is no factor.
       stage_norms: also return `activation_rms/STAGE`, the root mean square of each stage's output, and
         `gradient_norm/STAGE` of the parameters of each trained stage, the classifier's included.
       replicas: replicas on this device; must divide its images.
 
     Returns:
-      The next state and the metrics, averaged over the replicas: `loss`, `error_metrics`, `zero_share`,
+      The next state and the metrics, averaged over the replicas: `loss` (weighted), `error_metrics`, `zero_share`,
       `gradient_norm` (before weight decay and clipping), `least_variance` (minimum of all running BN variances;
       negative or non-finite if the run is broken) and, summed instead, `skipped_images`.
     """
@@ -129,9 +135,14 @@ def train_step(
                 mutable=["batch_stats", "intermediates"],
             )
             targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-            loss = optax.softmax_cross_entropy(logits, targets).mean()
+
+            def mean_cross_entropy(logits: jax.Array) -> jax.Array:
+                each = optax.softmax_cross_entropy(logits, targets)
+                return (each if class_weights is None else each * jnp.asarray(class_weights, each.dtype)[labels]).mean()
+
+            loss = mean_cross_entropy(logits)
             if "aux_logits" in new["intermediates"]:
-                loss += aux_weight * optax.softmax_cross_entropy(new["intermediates"]["aux_logits"], targets).mean()
+                loss += aux_weight * mean_cross_entropy(new["intermediates"]["aux_logits"])
             metrics = {"loss": loss} | jax.tree.map(jnp.mean, error_metrics(logits, labels))
             metrics |= _select_sown(new["intermediates"], stage_norms)
             return loss, (_without(new["batch_stats"], model.frozen), metrics)

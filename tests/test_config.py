@@ -58,6 +58,8 @@ def test_marks_of_fields_that_may_change_or_differ_between_hosts():
         ("optim.adam_b2", 1.0, "below 1"),
         ("optim.adam_epsilon", 0.0, "above 0"),
         ("seed", -1, "0 or more"),
+        ("data.sampling", "even", "'uniform', 'balanced'"),
+        ("train.class_weights", None, "str|text"),
     ],
 )
 def test_errors_name_field_value_and_range(field, value, allowed):

@@ -1,6 +1,7 @@
 """Batches of training and validation: independent of threads, processes and start."""
 
 import contextlib
+import dataclasses
 import itertools
 import re
 import subprocess
@@ -44,9 +45,9 @@ def where_and_how(process_index=0, process_count=1, devices=2, threads=2, prefet
     }
 
 
-def train(source=NOISE, count=4, *, batch_size=12, seed=3, start=0, **options):
+def train(source=NOISE, count=4, *, batch_size=12, seed=3, start=0, data=DATA, **options):
     options = where_and_how(**options)
-    batches = training_batches(source, DATA, batch_size=batch_size, seed=seed, start=start, **options)
+    batches = training_batches(source, data, batch_size=batch_size, seed=seed, start=start, **options)
     with contextlib.closing(batches):
         return list(itertools.islice(batches, count))
 
@@ -208,6 +209,102 @@ def test_a_source_of_broken_images_alone_is_an_error():
     source = Source(NUMBERS.class_names, COUNT, lambda index: Record(b"", 0, f"number {index}"))
     with pytest.raises(UserError, match="^23 images .*number "):
         train(source, on_error="skip")
+
+
+# Balanced sampling
+
+BALANCED = dataclasses.replace(DATA, sampling="balanced")
+
+# 2, 15 and 6 images of three classes, mixed; the second of four classes has none.
+LABEL_OF = [0, 3, 2, 2, 3, 2, 2, 2, 3, 2, 2, 2, 3, 2, 2, 2, 3, 2, 2, 0, 3, 2, 2]
+SIZES = {0: 2, 2: 15, 3: 6}
+
+
+def uneven(read=read_number, locate=True):
+    return Source(
+        ("ant", "bee", "cat", "dog"),
+        COUNT,
+        lambda index: read(index)._replace(label=LABEL_OF[index]),
+        (lambda index: (f"number {index}", LABEL_OF[index])) if locate else None,
+    )
+
+
+def images_of(batches):
+    """Numbers of the images, which are told by their pixels, in the order of the stream."""
+    return np.concatenate([batch["images"][..., 0, 0, 0].ravel() for batch in batches]).astype(int) - 1
+
+
+def test_balanced_sampling_draws_each_class_once_a_block():
+    assert {label: LABEL_OF.count(label) for label in set(LABEL_OF)} == SIZES
+    batches = train(uneven(), count=45, batch_size=20, data=BALANCED)
+    images = images_of(batches)
+    assert (labels(batches) == np.array(LABEL_OF)[images]).all()
+    blocks = labels(batches).reshape(300, 3)
+    assert (np.sort(blocks, axis=1) == [0, 2, 3]).all()
+    # All six orders, about 50 times each.
+    _, often = np.unique(blocks, axis=0, return_counts=True)
+    assert len(often) == 6 and often.min() > 25
+
+
+def test_balanced_sampling_goes_through_the_images_of_a_class_in_shuffled_epochs():
+    batches = train(uneven(), count=45, batch_size=20, data=BALANCED)
+    for label, size in SIZES.items():
+        epochs = images_of(batches)[labels(batches) == label].reshape(-1, size)
+        assert len(epochs) == 300 // size
+        assert (np.sort(epochs, axis=1) == np.flatnonzero(np.array(LABEL_OF) == label)).all()
+        assert len(np.unique(epochs, axis=0)) == (2 if size == 2 else len(epochs))
+
+
+def test_balanced_batches_do_not_depend_on_start_threads_or_processes():
+    whole = train(uneven(read_noise), count=12, devices=6, data=BALANCED)
+    assert_same(whole[7:], train(uneven(read_noise), count=5, start=7, devices=6, threads=5, prefetch=7, data=BALANCED))
+    shares = [
+        train(uneven(read_noise), count=12, devices=2, process_index=p, process_count=3, data=BALANCED)
+        for p in range(3)
+    ]
+    for k, batch in enumerate(whole):
+        for key in ("images", "labels"):
+            np.testing.assert_array_equal(np.concatenate([share[k][key] for share in shares]), batch[key])
+    orders = [images_of(train(uneven(), count=12, seed=seed, data=BALANCED)).tolist() for seed in (0, 1, 2**40)]
+    assert len(set(map(tuple, orders))) == 3
+
+
+def test_a_broken_image_is_replaced_by_one_of_its_class_in_balanced_sampling():
+    # Of these all of class 0 but the last, and some of class 2.
+    broken = {0, 7, 9, 22}
+
+    def read(index):
+        return read_number(index)._replace(image=b"") if index in broken else read_number(index)
+
+    batches = train(uneven(read), count=12, on_error="skip", data=BALANCED)
+    whole = images_of(train(uneven(), count=12, data=BALANCED))
+    replaced = {0: (19, 1), 7: (10, 2), 9: (10, 1), 22: (2, 1)}
+    np.testing.assert_array_equal(images_of(batches), [replaced.get(i, (i, 0))[0] for i in whole.tolist()])
+    skipped = np.concatenate([batch["skipped"].ravel() for batch in batches])
+    np.testing.assert_array_equal(skipped, [replaced.get(i, (i, 0))[1] for i in whole.tolist()])
+
+
+def test_labels_are_read_once_and_only_where_they_are_not_known():
+    read = []
+
+    def count(index):
+        read.append(index)
+        if index == 4:
+            raise BrokenImage("number 4 is broken")
+        return read_number(index)
+
+    assert uneven(count).labels.tolist() == LABEL_OF and not read
+    source = uneven(count, locate=False)
+    assert source.labels.tolist() == [-1 if i == 4 else label for i, label in enumerate(LABEL_OF)]
+    assert source.labels is source.labels and read == list(range(COUNT))
+    with pytest.raises(BrokenImage, match="number 4 "):
+        train(source, data=BALANCED)
+    said = []
+    batches = train(source, count=15, on_error="skip", report=said.append, data=BALANCED)
+    assert set(images_of(batches)) == set(range(COUNT)) - {4} and said == ["number 4 is broken"]
+    nothing = Source(("a", "b"), 1, lambda index: count(4))
+    with pytest.raises(UserError, match="no label of the training images"):
+        train(nothing, on_error="skip", data=BALANCED)
 
 
 MEMORY = """

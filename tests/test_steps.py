@@ -296,6 +296,39 @@ def test_auxiliary_loss_is_weighted():
     assert float(metrics["loss"]) == pytest.approx(main + 0.4 * auxiliary, rel=1e-4)
 
 
+# Class weights
+
+
+def test_the_weighted_loss_and_its_gradient_are_computed_by_hand():
+    weights = np.linspace(0.25, 2.5, 10)
+    model, batch = network(aux_head=True, width=0.5), a_batch(4, seed=2)
+    of_two_devices = {name: array.reshape(2, 8, *array.shape[2:]) for name, array in batch.items()}
+
+    def loss_of_replica(params, images, labels):
+        replaced = {**variables, "params": params}
+        logits, new = model.apply(replaced, images / 127.5 - 1, train=True, mutable=["batch_stats", "intermediates"])
+        targets, factors = 0.9 * jnp.eye(10)[labels] + 0.01, jnp.array(weights)[labels]
+        main, auxiliary = (
+            -(factors[:, None] * targets * jax.nn.log_softmax(each)).sum() / 4
+            for each in (logits, new["intermediates"]["aux_logits"])
+        )
+        return main + 0.4 * auxiliary
+
+    with jax.enable_x64(True):
+        variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), initial_variables(model, 0, 75))
+        by_hand = jax.jit(jax.value_and_grad(loss_of_replica))
+        replicas = zip(batch["images"], batch["labels"], strict=True)
+        losses, gradients = zip(*(by_hand(variables["params"], *replica) for replica in replicas), strict=True)
+        gradient = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *gradients)
+        options = {"preprocess": lambda key, images: images / 127.5 - 1, "class_weights": weights, "replicas": 2}
+        step = on_devices(2, model, PLAIN, **options)
+        after, metrics = jax.device_get(step(steps.create_state(variables, PLAIN, 0), of_two_devices))
+    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    moved = jax.tree.map(lambda a, b: a - b, variables["params"], after.params)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(moved), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max(), err_msg=str(path))
+
+
 # Replicas
 
 

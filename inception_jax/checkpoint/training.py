@@ -58,6 +58,8 @@ class RunCheckpoint:
     """Images held out for validation, as `Source.held_out`; empty in checkpoints written without it."""
     unfrozen: bool = False
     """Whether the stages that were frozen at first are trained in this state."""
+    class_weights: tuple[float, ...] | None = None
+    """Factor on the loss of each class's images, in the order of the labels; None is no factor."""
 
     def state(self, template: Any) -> Any:
         """The state, as NumPy arrays in the tree of `template` (arrays or shapes); UserError if it does not match."""
@@ -135,6 +137,7 @@ class Checkpoints:
         class_names: Sequence[str] = (),
         training_images: int | None = None,
         held_out: frozenset[int] = frozenset(),
+        class_weights: Sequence[float] | None = None,
     ):
         """Removes unfinished checkpoints of `run`, which need not exist.
 
@@ -144,10 +147,12 @@ class Checkpoints:
           class_names: classes in the order of the labels, stored in each checkpoint.
           training_images: number of training images, stored in each checkpoint.
           held_out: images held out for validation, as `Source.held_out`, stored in each checkpoint.
+          class_weights: factor on the loss of each class's images, stored in each checkpoint.
         """
         run = Path(run).resolve()
         self._class_names, self._training_images = tuple(class_names), training_images
         self._held_out = sorted(held_out)
+        self._class_weights = None if class_weights is None else list(class_weights)
         self._directory, self._unfinished, self._keep = run / DIRECTORY, run / UNFINISHED, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, Future[None]] | None = None
@@ -176,6 +181,7 @@ class Checkpoints:
             "held_out": self._held_out,
             "top1_error": top1_error,
             "unfrozen": unfrozen,
+            "class_weights": self._class_weights,
         }
         # A copy on the host, because the next step overwrites the donated state.
         copy = jax.tree.map(lambda leaf: np.array(leaf), state)
@@ -331,6 +337,7 @@ def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
     path = _step_directory(run, step)
     try:
         metadata = storage.read_metadata(path, METADATA)
+        weights = metadata.get("class_weights")
         return RunCheckpoint(
             path,
             step,
@@ -340,6 +347,7 @@ def _open_checkpoint(run: Path, step: int) -> RunCheckpoint:
             metadata.get("training_images"),
             frozenset(metadata.get("held_out", ())),
             metadata.get("unfrozen", False),
+            None if weights is None else tuple(map(float, weights)),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}/{METADATA} describes no run of this version: {error}") from error

@@ -20,6 +20,7 @@ from inception_jax.system.preemption import Preemption
 from inception_jax.system.progress import say
 from inception_jax.system.workdir import check_place, check_writable, lock_workdir
 from inception_jax.train import advice, loop, start
+from inception_jax.train.class_weights import describe, describe_sampling
 from inception_jax.train.metrics_log import MetricsLog
 
 
@@ -60,19 +61,17 @@ def fit(
     build.check_batches(experiment)
     held_out = checkpoint.held_out(workdir)
     training, validation = start.open_images(experiment, workdir, held_out)
-    if experiment.model.num_classes is None or not checkpoint.exists(workdir):
-        experiment = build.with_classes(experiment, len(training.class_names))
-    if not checkpoint.exists(workdir):
-        advice.check_batch(experiment, len(training), jax.device_count())
-    experiment = fitting_batch.with_replicas(experiment, notes.append)
-    setup = build.build(experiment, len(training))  # Raises for an invalid model before anything is written.
+    experiment, by_class = start.complete(experiment, training, workdir, notes.append)
+    setup = build.build(experiment, len(training), by_class)  # Raises for an invalid model before anything is written.
     with _lock_on_process_zero(workdir):
         saved = checkpoint.newest(workdir, strict=strict)
         step = saved.step if saved else 0
-        counts = {"checkpoint": step, "training images": len(training), "validation images": len(validation)}
-        hosts.check_agreement({**config.shared_fields(experiment), **counts})
+        found = {"checkpoint": step, "training images": len(training), "validation images": len(validation)}
+        hosts.check_agreement({**config.shared_fields(experiment), **found, "class weights": by_class})
         if saved:
             training, validation = start.same_data(saved, experiment, training, validation, notes.append)
+            by_class = saved.class_weights
+            setup = build.build(experiment, len(training), by_class)
             start.check_length(setup, saved, workdir)
         if saved and _is_trained(setup, workdir, step):
             say(f"{name}: {workdir} is already trained to step {step}.")
@@ -89,10 +88,12 @@ def fit(
                 training_images=len(training),
                 # Those that are gone too, which may come back.
                 held_out=held_out | training.held_out,
+                class_weights=by_class,
             )
         ) as checkpoints:
             state = start.first_state(setup, saved, weights, training, notes.append)
             if jax.process_index() == 0:
+                notes[:0] = _describe_data(experiment, training, by_class, resumed=bool(saved))
                 _write_header(setup, workdir, name, step, training, validation, notes)
             with contextlib.closing(MetricsLog(setup, workdir, name, step)) as log:
                 run = loop.TrainingRun(
@@ -136,7 +137,7 @@ def fit_all(
 def _write_header(
     setup: Setup, workdir: Path, name: str, start: int, training: Source, validation: Source, notes: Sequence[str]
 ) -> None:
-    """Writes config.json and prints the header of the run, its images and `notes`."""
+    """Writes config.json and prints the header of the run and `notes`."""
     experiment, size = setup.experiment, setup.experiment.data.image_size
     batch, devices = experiment.train.batch_size, jax.device_count()
     info = runs.RunInfo(
@@ -156,8 +157,20 @@ def _write_header(
         f"  learning rate {config.learning_rate(experiment.optim, batch):g} for the global batch of {batch} images = "
         f"{_division(batch, experiment.train.replicas)}; {info.machine}"
     )
-    for note in (describe_layout(experiment.data.source, training), *training.layout.notes, *notes):
+    for note in notes:
         say(f"  {note}")
+
+
+def _describe_data(
+    experiment: Experiment, training: Source, weights: Sequence[float] | None, *, resumed: bool
+) -> Iterator[str]:
+    """Lines about the images, and about how their classes are balanced."""
+    yield describe_layout(experiment.data.source, training)
+    yield from training.layout.notes
+    if weights is not None:
+        yield describe(weights, training.class_names, resumed=resumed)
+    if experiment.data.sampling == "balanced":
+        yield describe_sampling(training)
 
 
 def _is_trained(setup: Setup, workdir: Path, step: int) -> bool:

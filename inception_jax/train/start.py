@@ -4,11 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from inception_jax import build, checkpoint, config, runs, steps
+from inception_jax.benchmark import fitting_batch
 from inception_jax.build import Setup
 from inception_jax.config import PRETRAINED, Experiment
 from inception_jax.data.sources import Source, list_names, with_classes
 from inception_jax.errors import UserError
+from inception_jax.train.advice import check_batch
+from inception_jax.train.class_weights import class_weights
 from inception_jax.weights.checkpoint import TrainedModel, load_checkpoint
 from inception_jax.weights.transfer import settings, transfer
 
@@ -118,6 +123,24 @@ def open_images(experiment: Experiment, workdir: Path, held_out: frozenset[int])
             f"the images of {workdir} cannot be opened: {str(error).rstrip('.')}; if they are elsewhere now, give "
             "their place with --data.source."
         ) from error
+
+
+def complete(
+    experiment: Experiment, training: Source, workdir: Path, report: Report
+) -> tuple[Experiment, tuple[float, ...] | None]:
+    """The experiment with what its images and the machine's memory decide, and a new run's weights by class.
+
+    Raises:
+      UserError: the training set has more classes than the network, or fewer images than a batch; a replica does not
+        fit the memory; the weights by class are invalid.
+    """
+    new = not checkpoint.exists(workdir)
+    if new or experiment.model.num_classes is None:
+        experiment = build.with_classes(experiment, len(training.class_names))
+    if new:
+        check_batch(experiment, len(training), jax.device_count())
+    experiment = fitting_batch.with_replicas(experiment, report)
+    return experiment, class_weights(experiment, training) if new else None
 
 
 def same_data(

@@ -1,10 +1,8 @@
 """scikit-learn's 1,797 digits of 8x8 pixels, available without a download."""
 
-import functools
-
 import numpy as np
 
-from inception_jax.data.sources.source import Layout, Source, read_array
+from inception_jax.data.sources.source import Layout, Source, from_arrays
 
 
 def open_digits(split: str) -> Source:
@@ -20,6 +18,5 @@ def open_digits(split: str) -> Source:
     chosen = (occurrence % 5 == 4) == (split != "train")
     # The pixels are counts from 0 to 16.
     images = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-    read = functools.partial(read_array, images, digits.target[chosen], f"digits {split}")
     layout = Layout("every fifth image of each class for validation")
-    return Source(tuple("0123456789"), len(images), read, layout=layout)
+    return from_arrays("0123456789", images, digits.target[chosen], f"digits {split}", layout)

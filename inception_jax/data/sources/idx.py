@@ -1,6 +1,5 @@
 """Images and labels in MNIST's idx files, gzipped or not."""
 
-import functools
 import gzip
 import math
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_jax.data.sources import splits
-from inception_jax.data.sources.source import Layout, Source, read_array
+from inception_jax.data.sources.source import Layout, Source, from_arrays
 from inception_jax.data.sources.splits import SplitOptions
 from inception_jax.errors import UserError
 
@@ -49,9 +48,8 @@ def open_idx(path: Path, split: str, options: SplitOptions) -> Source:
         if not len(chosen):
             raise UserError(f"idx:{path} is too small to split; one class must have two or more images.")
         images, labels = images[chosen], labels[chosen]
-    read = functools.partial(read_array, images, labels, str(images_file))
     layout = Layout(splits.describe(split, "train-*", "t10k-*" if tested else None, options.validation_fraction))
-    return Source(tuple(str(label) for label in range(num_classes)), len(images), read, layout=layout)
+    return from_arrays([str(label) for label in range(num_classes)], images, labels, str(images_file), layout)
 
 
 def _find_all(path: Path, split: str, kind: str, dimensions: int) -> list[Path]:

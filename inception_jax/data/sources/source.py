@@ -1,7 +1,9 @@
 """Interface of sources: labelled images by number."""
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inception_jax.errors import UserError
+from inception_jax.errors import BrokenImage, UserError
 from inception_jax.system.names import printable
+from inception_jax.system.progress import Progress
 
 
 class Record(NamedTuple):
@@ -76,6 +79,23 @@ class Source:
     def label(self, index: int) -> int:
         """Label of an image, which is read only where its label is not known beforehand."""
         return self.locate(index)[1] if self.locate else self[index].label
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Labels of all images: int32 [length], -1 where the image cannot be read.
+
+        Where they are not known beforehand all images are read, but not decoded, and their progress is shown.
+        """
+        if self.locate:
+            return np.fromiter((self.label(index) for index in range(self.length)), np.int32, self.length)
+        labels = np.full(self.length, -1, np.int32)
+        with contextlib.closing(Progress("reading labels", self.length, "images")) as progress:
+            for index in range(self.length):
+                with contextlib.suppress(BrokenImage):
+                    labels[index] = self.label(index)
+                progress.advance()
+                progress.show()
+        return labels
 
     def __len__(self) -> int:
         """Number of images."""
@@ -209,6 +229,15 @@ def list_kinds(kinds: Mapping[str, int], most: int = 8) -> str:
     return listed + (f" and {len(kinds) - most} other kinds" if len(kinds) > most else "")
 
 
-def read_array(images: np.ndarray, labels: np.ndarray, name: str, index: int) -> Record:
-    """Record `index` of a source in memory."""
-    return Record(images[index], int(labels[index]), f"{name} {index}")
+def from_arrays(
+    class_names: Sequence[str], images: np.ndarray, labels: np.ndarray, name: str, layout: Layout
+) -> Source:
+    """Source of images in memory; `name` is what image 17 is named after: NAME 17."""
+
+    def locate(index: int) -> tuple[str, int]:
+        return f"{name} {index}", int(labels[index])
+
+    def read(index: int) -> Record:
+        return Record(images[index], int(labels[index]), f"{name} {index}")
+
+    return Source(tuple(class_names), len(images), read, locate, layout)
