@@ -10,7 +10,7 @@ from finetune_digits import METHODS, run
 
 from inception_jax.config import Experiment
 
-RATES = (0.005, 0.015, 0.05, 0.15)
+RATES = (0.015, 0.05, 0.15, 0.45)
 
 
 def runs() -> dict[str, Experiment]:
