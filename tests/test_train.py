@@ -276,7 +276,7 @@ def test_a_broken_image_stops_the_run_or_is_skipped_and_counted(tmp_path, capfd)
 def test_evaluating_a_checkpoint_repeats_the_runs_numbers(reference, parameters, monkeypatch):
     # The training images, which may be in a bucket, are not opened.
     opened, source = [], build.source
-    monkeypatch.setattr(build, "source", lambda e, split: opened.append(split) or source(e, split))
+    monkeypatch.setattr(build, "source", lambda e, split, *held: opened.append(split) or source(e, split, *held))
     paths = [str(reference.directory), str(reference.directory / "checkpoints" / "3")]
     found = evaluation.evaluate(paths, evaluation.EvaluationOptions(raw=parameters == "raw", tta_batch=128))
     assert opened == ["validation"]

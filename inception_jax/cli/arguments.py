@@ -1,6 +1,7 @@
 """Arguments shared by several verbs."""
 
 import dataclasses
+import functools
 from typing import Annotated
 
 import tyro
@@ -10,6 +11,8 @@ from inception_jax.errors import UserError
 PROG = "inception-jax"
 
 arg = tyro.conf.arg
+optional = functools.partial(arg, help_behavior_hint="")
+"""As `arg`, for a flag whose default is left out of the help."""
 Directory = Annotated[str | None, arg(metavar="DIR")]
 
 
@@ -17,16 +20,16 @@ Directory = Annotated[str | None, arg(metavar="DIR")]
 class Processes:
     """Arguments of verbs that can run as several processes."""
 
-    distributed: bool = False
-    """Run as one of several processes; Cloud TPU, Slurm and GKE find the others without --coordinator."""
-    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = None
+    distributed: Annotated[bool, optional()] = False
+    """Join the processes that Cloud TPU, Slurm or GKE started."""
+    coordinator: Annotated[str | None, optional(metavar="HOST:PORT")] = None
     """Address of process 0, where JAX cannot find it by itself."""
-    processes: Annotated[int | None, arg(metavar="N")] = None
+    processes: Annotated[int | None, optional(metavar="N")] = None
     """Number of processes."""
-    process_id: Annotated[int | None, arg(metavar="I")] = None
+    process_id: Annotated[int | None, optional(metavar="I")] = None
     """Index of this process, from 0."""
-    heartbeat_timeout: Annotated[int | None, arg(metavar="SECONDS")] = None
-    """Seconds without a heartbeat after which a process is considered dead and the others exit; 30 by default."""
+    heartbeat_timeout: Annotated[int | None, optional(metavar="SECONDS")] = None
+    """Seconds after which a silent process counts as dead (30)."""
 
     def join(self) -> None:
         """Joins the other processes if any argument is set; must be called before the devices are opened."""

@@ -2,18 +2,14 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import tyro
 
-from inception_jax.cli.arguments import Processes, arg
+from inception_jax.cli.arguments import Processes, optional
 from inception_jax.config import OnError
-
-# Defaults of optional flags are left out of the help.
-optional = functools.partial(arg, help_behavior_hint="")
 
 
 @dataclasses.dataclass(kw_only=True)
