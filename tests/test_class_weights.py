@@ -120,7 +120,7 @@ def test_a_resumed_run_keeps_the_weights_of_its_start(tmp_path, monkeypatch, cap
     monkeypatch.setattr(build, "build", built)
     monkeypatch.setattr(loop, "train", save)
     counts = {"train": [6, 2], "validation": [1, 1]}
-    monkeypatch.setattr(build, "source", lambda experiment, split: source(counts[split]))
+    monkeypatch.setattr(build, "source", lambda experiment, split, held_out: source(counts[split]))
     experiment = changed(SMALL, train={"class_weights": "balanced", "batch_size": 4}, evaluation={"batch_size": 4})
     train.fit(experiment, tmp_path / "run")
     assert seen[-1] == (2 / 3, 2.0) == checkpoint.read(tmp_path / "run").class_weights
