@@ -109,8 +109,9 @@ def test_balanced_sampling_is_described():
 def test_a_resumed_run_keeps_the_weights_of_its_start(tmp_path, monkeypatch, capfd):
     seen = []
 
-    def save(run, state, *, step, **phase):
-        run.checkpoints.save(step + 1, state, next_batch=step + 1, experiment=run.setup.experiment, top1_error=None)
+    def save(run, state, saved):
+        step = saved.step + 1 if saved else 1
+        run.checkpoints.save(step, state, next_batch=step, experiment=run.setup.experiment, top1_error=None)
 
     def built(experiment, images, weights=None):
         seen.append(weights)
