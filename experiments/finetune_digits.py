@@ -61,6 +61,7 @@ def run(method: str, images: int, seed: int, learning_rate: float) -> Experiment
             log_every=20,
             checkpoint_every=STEPS[images],
             init_from=None if method == "scratch" else PRETRAINED_RUN,
+            new_head=method != "scratch",  # The classes of both are named 0 to 9, but are others.
             freeze="all" if method == "head" else None,
         ),
         evaluation=dataclasses.replace(RECIPE.evaluation, every_epochs=STEPS[images] * 2 / images / 4, batch_size=360),
