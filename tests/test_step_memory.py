@@ -254,7 +254,7 @@ def test_frozen_stages_before_the_first_trained_one_keep_nothing():
 
 def test_auto_takes_the_fewest_replicas_that_fit(shallow, monkeypatch):
     experiment = training(96, replicas="auto")
-    needed = {replicas: step_memory.compiled_bytes(training(96, replicas=replicas)) for replicas in (4, 8, 12, 16)}
+    needed = {replicas: step_memory.compiled_bytes(training(96, replicas=replicas)) for replicas in (4, 8)}
     assert sorted(needed.values(), reverse=True) == list(needed.values())
     for replicas, size in needed.items():
         gigabytes(monkeypatch, 1.01 * size / 0.9 / 1e9)
