@@ -13,7 +13,7 @@ are the checkpoint's, and so is the head as far as the classes have the same nam
 
 Differs from the paper's recipe, which is for 1.3 million images and 200,000 steps: the length is 10 epochs of the
 pictures at hand; the learning rate falls along a cosine after a warm-up of one epoch; the averages of BN statistics and
-of parameters cover a hundred steps; crops keep at least 35 % of the picture; colours are distorted half as much. The
+of parameters cover fifty steps; crops keep at least 35 % of the picture; colours are distorted half as much. The
 rate was not tuned on ImageNet's weights, of which none were at hand; from garments to digits a higher one was better
 (finetune_digits.py).
 
@@ -32,14 +32,14 @@ from inception_jax.config import (
 )
 
 RECIPE = Experiment(
-    model=ModelConfig(name=PRETRAINED, bn_momentum=0.99),
+    model=ModelConfig(name=PRETRAINED, bn_momentum=0.98),
     data=DataConfig(source="folder:photos", crop_area=(0.35, 1.0), colour_strength=0.5),
     optim=OptimConfig(
         learning_rate=0.03,
         reference_batch=32,  # The rate is for 32 images; it is in proportion to another batch size.
         schedule="cosine",
         warmup_epochs=1.0,
-        ema_decay=0.99,
+        ema_decay=0.98,
     ),
     train=TrainConfig(batch_size=32, epochs=10.0, log_every=10, checkpoint_every=100, keep=1),
     evaluation=EvaluationConfig(every_epochs=1.0, batch_size=32),

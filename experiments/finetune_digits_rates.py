@@ -3,7 +3,7 @@
     inception-jax train fashion_mnist --workdir runs/fashion_mnist
     inception-jax compare finetune_digits_rates --workdir runs/finetune_digits_rates
 
-Cost: 12 runs, MINUTES minutes on two cores.
+Cost: 12 runs of a quarter of a minute on two cores.
 """
 
 from finetune_digits import METHODS, run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inception_jax.cli.experiment_files import load_runs
-from inception_jax.config import differences
+from inception_jax.config import PRETRAINED, differences
 from inception_jax.runs import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +33,10 @@ def test_the_runs_are_finished_and_those_of_the_experiment(study):
     assert set(runs) == set(experiments)
     for name, run in runs.items():
         assert run.finished, name
-        # The number of classes comes from the data set.
-        assert set(differences(experiments[name], run.experiment)) <= {"model.num_classes"}, name
+        # The number of classes comes from the data set, a pretrained network from its weights.
+        pretrained = experiments[name].model.name == PRETRAINED
+        settled = {"model.num_classes", *(("model.name", "model.width") if pretrained else ())}
+        assert set(differences(experiments[name], run.experiment)) <= settled, name
         assert experiments[name].train == run.experiment.train, name
         assert experiments[name].data.training_images == run.info.training_images, name
 
@@ -67,3 +69,11 @@ def test_the_table_of_residual_scaling_agrees_with_the_runs(monkeypatch):
     scaling = importlib.import_module("residual_scaling")
     table = scaling.table([run.directory for run in published_runs("residual_scaling")])
     assert table.count("\n") == 17 and table in (ROOT / "docs" / "residual_scaling.md").read_text()
+
+
+def test_the_table_of_fine_tuning_agrees_with_the_runs(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    study = importlib.import_module("finetune_digits")
+    errors = study.final_errors(RESULTS / "finetune_digits" / "runs")
+    assert {len(seeds) for seeds in errors.values()} == {3}
+    assert study.table(errors) in (ROOT / "docs" / "finetuning.md").read_text()

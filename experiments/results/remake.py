@@ -13,7 +13,10 @@ from inception_jax.compare import compare
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent.relative_to(ROOT)
-STUDIES = ("residual_vs_pure_fashion", "residual_vs_pure_fashion_rates", "residual_vs_pure_why", "section_4_ablation")
+STUDIES = (
+    *("residual_vs_pure_fashion", "residual_vs_pure_fashion_rates", "residual_vs_pure_why", "section_4_ablation"),
+    *("finetune_digits", "finetune_digits_rates"),
+)
 
 
 def remake(study: str, out: Path) -> None:
