@@ -36,7 +36,7 @@ STEPS = {10: 100, 30: 200, 100: 300}
 RATES = {"scratch": 0.15, "whole": 0.15, "head": 0.45}
 SEEDS = (1, 2, 3)
 DECAY = 0.99
-"""Of BN statistics and of the averaged parameters; the ramp is below it, and below the recipe's, in all runs."""
+"""Decay of BN statistics and of the averaged parameters; in all runs the ramp is below it, and below the recipe's."""
 METHODS = {"scratch": "from scratch", "whole": "whole network", "head": "head only"}
 
 

@@ -205,7 +205,7 @@ def check_batches(experiment: Experiment) -> None:
     batch = experiment.train.batch_size
     if replicas % devices or batch % replicas:
         raise UserError(
-            f"train.replicas is {replicas}; it must be a multiple of the {devices} device{'s' * (devices > 1)} and "
+            f"train.replicas is {replicas}; it must {f'be a multiple of the {devices} devices and ' * (devices > 1)}"
             f"divide train.batch_size, {batch}."
         )
     if replicas > devices and experiment.model.bn_statistics == "global":

@@ -131,6 +131,8 @@ def test_arguments_that_cannot_be_parsed_are_named_and_exit_2(capfd, experiment,
     [
         ((*TRAIN, "--train.steps", "1e3"), ("train.steps takes a whole number", "1e3 is not one", "give 1000.")),
         ((*TRAIN, "--train.steps=1,000"), ("train.steps", "1,000", "give 1000.")),
+        ((*TRAIN, "--train.replicas", "Auto"), ("train.replicas takes a whole number or auto or None", "give auto.")),
+        ((*TRAIN, "--train.replicas", "4.0"), ("4.0 is not one: give 4.",)),
         ((*TRAIN, "--seed", "10.0"), ("seed takes a whole number", "give 10.")),
         ((*TRAIN, "--train.batch-size", "16.5"), ("train.batch_size takes a whole number, 16.5 is not one.",)),
         ((*TRAIN, "--optim.learning-rate", "fast"), ("optim.learning_rate takes a number, fast is not one.",)),

@@ -96,6 +96,9 @@ RUN = {
     "python experiments/residual_scaling.py": Small(
         instead=(("runs/residual_scaling", "experiments/results/residual_scaling/runs"),), says="dead from step"
     ),
+    "python experiments/finetune_digits.py": Small(
+        instead=(("runs/finetune_digits", "experiments/results/finetune_digits/runs"),), says="whole network"
+    ),
     "inception-jax compare runs/residual_scaling/wide_0.045_*": Small(
         instead=(("runs/residual_scaling", "experiments/results/residual_scaling/runs"),),
         makes=("wide/zero_share.png",),
@@ -105,6 +108,7 @@ RUN = {
 # Why the others do not run. Of these, and of all in prose and docstrings, the flags alone are looked at.
 HOURS = "hours, or half of one"
 POD = "several hosts"
+MINUTES = "some minutes, and Fashion-MNIST"
 FULL = "networks in full, some minutes"
 NOT_RUN = {
     "inception-jax train imagenet --run inception_v4 --workdir runs/inception_v4": HOURS,
@@ -115,6 +119,8 @@ NOT_RUN = {
     "inception-jax summary inception_v4": "test_cli.py runs it",
     "inception-jax summary inception_v4 --memory": FULL,
     "inception-jax compare experiments/residual_scaling.py": HOURS,
+    "inception-jax train fashion_mnist": MINUTES,
+    "inception-jax compare finetune_digits": MINUTES,
     "inception-jax compare experiments/residual_vs_pure_fashion": HOURS,
     "XLA_FLAGS=--xla_force_host_platform_device_count=4 inception-jax compare experiments/section_4_ablation.py": HOURS,
     "python benchmarks/compare_peers.py --out": HOURS,

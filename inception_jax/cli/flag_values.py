@@ -62,7 +62,7 @@ def _problem(name: str, flag: str, hint: Any, values: Sequence[str]) -> str | No
     or_none = " or None" if optional else ""
     if get_origin(hint) is tuple:
         return _problem_of_tuple(hint, values, or_none)
-    if hint not in (int, float) and get_origin(hint) is not Literal:
+    if not all(kind in (int, float) or get_origin(kind) is Literal for kind in _kinds(hint)):
         return None
     if not values:
         return f"takes {_words(hint)}{or_none}, and none is given"
@@ -105,13 +105,25 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types of a union but None, or the type itself."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return (hint,)
+    return tuple(kind for kind in get_args(hint) if kind is not type(None))
+
+
 def _words(hint: Any) -> str:
+    if len(_kinds(hint)) > 1:
+        return " or ".join(map(_words, _kinds(hint)))
     if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
+        choices = get_args(hint)
+        return f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else str(choices[0])
     return "a whole number" if hint is int else "a number"
 
 
 def _holds(hint: Any, value: str) -> bool:
+    if len(_kinds(hint)) > 1:
+        return any(_holds(kind, value) for kind in _kinds(hint))
     if get_origin(hint) is Literal:
         return value in map(str, get_args(hint))
     try:
@@ -123,6 +135,8 @@ def _holds(hint: Any, value: str) -> bool:
 
 def _suggest(hint: Any, value: str) -> str | None:
     """The value that was meant, where that is clear."""
+    if len(_kinds(hint)) > 1:
+        return next(filter(None, (_suggest(kind, value) for kind in _kinds(hint))), None)
     if get_origin(hint) is Literal:
         choices = {choice.lower(): choice for choice in get_args(hint) if isinstance(choice, str)}
         near = difflib.get_close_matches(value.lower(), choices, 1)
