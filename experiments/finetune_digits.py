@@ -3,7 +3,7 @@
     apt-get install dataset-fashion-mnist
     inception-jax train fashion_mnist --workdir runs/fashion_mnist
     inception-jax compare finetune_digits --workdir runs/finetune_digits
-    python experiments/finetune_digits.py runs/finetune_digits    # in a checkout: table and picture
+    python experiments/finetune_digits.py runs/finetune_digits finetuning.png    # in a checkout: table and picture
 
 The narrow Inception-ResNet-v2 of fashion_mnist.py, trained on 4,000 garments, is fine-tuned by the recipe of
 finetune.py on 10, 30 and 100 digits of each class: the whole network, or with all but the head frozen. The third method
@@ -131,4 +131,4 @@ def draw(errors: dict[tuple[str, int], list[float]], out: Path) -> None:
 if __name__ == "__main__":
     found = final_errors(Path(sys.argv[1]))
     print(table(found))
-    draw(found, Path(sys.argv[1]) / "finetuning.png")
+    draw(found, Path(sys.argv[2]))

@@ -97,7 +97,9 @@ RUN = {
         instead=(("runs/residual_scaling", "experiments/results/residual_scaling/runs"),), says="dead from step"
     ),
     "python experiments/finetune_digits.py": Small(
-        instead=(("runs/finetune_digits", "experiments/results/finetune_digits/runs"),), says="whole network"
+        instead=(("runs/finetune_digits", "experiments/results/finetune_digits/runs"),),
+        makes=("finetuning.png",),
+        says="whole network",
     ),
     "inception-jax compare runs/residual_scaling/wide_0.045_*": Small(
         instead=(("runs/residual_scaling", "experiments/results/residual_scaling/runs"),),
