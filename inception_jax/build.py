@@ -186,7 +186,7 @@ def frozen_stages(model: Network, names: str | None) -> tuple[str, ...]:
 
 
 def local_replicas(experiment: Experiment) -> int:
-    """Replicas on each device; `train.replicas` must not be auto, see `benchmark.fitting_replicas`."""
+    """Replicas on each device; `train.replicas` must not be auto, see `fitting_batch.with_replicas`."""
     replicas = experiment.train.replicas
     return 1 if replicas is None else int(replicas) // jax.device_count()
 
